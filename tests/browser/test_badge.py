@@ -151,7 +151,7 @@ Element.prototype.attachShadow = function (options) {
 """Whatever the badge has said, in `window.seen`."""
 
 
-async def test_whoever_is_shut_out_is_not_called_connected_for_a_moment(
+async def test_a_shut_out_examinee_is_never_shown_as_connected(
     site: Site, screens: Screens, platform: ExamPlatform
 ) -> None:
     proctor, examinee = await site.system.proctor(), await site.system.examinee()

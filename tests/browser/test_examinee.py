@@ -45,7 +45,7 @@ async def test_a_token_in_the_address_connects_and_is_not_left_there(site: Site,
     assert await audit(page) == []
 
 
-async def test_without_a_token_one_is_asked_for_and_what_was_typed_stays(site: Site, screens: Screens) -> None:
+async def test_without_a_token_the_page_asks_for_one_and_keeps_the_input(site: Site, screens: Screens) -> None:
     page = await screens.open(f"{site.url}/examinee")
     field = page.locator("#token")
     await field.fill("half a tok")
@@ -87,7 +87,7 @@ async def test_a_loss_says_when_it_is_tried_again_and_a_button_tries_now(site: S
     assert back["data"]["version"] > loss["data"]["version"]
 
 
-async def test_a_computer_without_a_network_is_told_and_comes_back_by_itself(site: Site, screens: Screens) -> None:
+async def test_a_page_without_a_network_says_so_and_reconnects_by_itself(site: Site, screens: Screens) -> None:
     screens.complaints.expect("ERR_INTERNET_DISCONNECTED")
     page = await connected(site, screens)
     await page.context.set_offline(True)

@@ -43,9 +43,7 @@ async def comes_back(page: Page) -> None:
     await headline(page, CONNECTED)
 
 
-async def test_whoever_used_up_the_attempts_is_told_so_and_is_back_when_readmitted(
-    site: Site, screens: Screens
-) -> None:
+async def test_an_exhausted_examinee_is_informed_and_reconnects_when_readmitted(site: Site, screens: Screens) -> None:
     proctor = await site.system.proctor()
     page, cable = await given_up(site, screens, proctor)
     assert await audit(page) == []
@@ -71,7 +69,7 @@ async def test_a_page_that_gave_up_learns_by_itself_that_it_is_shut_out_and_let_
     await comes_back(page)
 
 
-async def test_whoever_is_removed_is_told_so_and_is_back_when_let_in(site: Site, screens: Screens) -> None:
+async def test_a_removed_examinee_is_informed_and_reconnects_when_readmitted(site: Site, screens: Screens) -> None:
     proctor = await site.system.proctor()
     page = await connected(site, screens, with_own_clock)
     await page.locator("#mobile-start").click()

@@ -66,9 +66,7 @@ async def give(page: Page, token: str) -> None:
     await page.locator("#token").press("Enter")
 
 
-async def test_whoever_is_let_in_again_after_the_token_expired_is_asked_for_another_one(
-    site: Site, screens: Screens
-) -> None:
+async def test_a_readmitted_examinee_with_an_expired_token_is_asked_for_a_new_one(site: Site, screens: Screens) -> None:
     screens.complaints.expect("401")
     proctor = await site.system.proctor()
     expired = Expired()

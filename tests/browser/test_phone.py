@@ -151,7 +151,7 @@ async def test_a_browser_that_keeps_nothing_sends_all_the_same_and_says_to_stay(
     await expect(phone.locator("#step-done")).to_be_visible()
 
 
-async def test_a_busy_server_is_asked_again_when_it_said(scene: Scene) -> None:
+async def test_a_busy_server_is_retried_after_its_retry_after(scene: Scene) -> None:
     phone = await scene.with_picture()
     answers = [(503, "1"), (429, "1")]
 
@@ -169,7 +169,7 @@ async def test_a_busy_server_is_asked_again_when_it_said(scene: Scene) -> None:
     assert answers == []
 
 
-async def test_what_comes_too_late_is_kept_and_goes_by_itself_when_there_is_more_time(scene: Scene) -> None:
+async def test_a_late_picture_is_kept_and_sent_when_the_time_is_extended(scene: Scene) -> None:
     proctor = await scene.site.system.proctor()
     phone = await scene.with_picture(before=with_own_clock)
     await scene.time_is_up()
@@ -189,7 +189,7 @@ async def test_what_comes_too_late_is_kept_and_goes_by_itself_when_there_is_more
     await expect(phone.locator("#step-done")).to_be_visible()
 
 
-async def test_time_that_is_over_is_said_and_so_is_more_of_it(scene: Scene) -> None:
+async def test_the_page_shows_the_end_of_the_time_and_an_extension(scene: Scene) -> None:
     proctor = await scene.site.system.proctor()
     phone = await scene.phone(await scene.waiting(), before=with_own_clock)
     await phone.locator("#shutter").wait_for()
@@ -241,7 +241,7 @@ async def test_a_removed_examinees_phone_says_so_and_goes_on_when_they_are_let_i
     await scene.recorded("COMPLETED")
 
 
-async def test_who_is_removed_before_there_is_a_picture_is_told_and_takes_it_when_let_in_again(scene: Scene) -> None:
+async def test_a_phone_of_a_removed_examinee_is_informed_and_continues_when_readmitted(scene: Scene) -> None:
     proctor = await scene.site.system.proctor()
     phone = await scene.phone(await scene.waiting(), before=with_own_clock)
     await phone.locator("#shutter").wait_for()
@@ -300,7 +300,7 @@ async def test_a_refused_camera_is_explained_and_a_file_is_the_way_out(
     assert dict(stored.getexif()) == {}
 
 
-async def test_a_file_that_is_no_picture_is_told_and_the_next_one_counts(
+async def test_an_invalid_file_is_reported_and_the_next_picture_counts(
     scene: Scene, browser_that_refuses: Browser
 ) -> None:
     phone = await scene.phone(await scene.waiting(), refused_by=browser_that_refuses)
@@ -320,7 +320,7 @@ TROUBLES = {
 
 
 @pytest.mark.parametrize(("script", "told"), TROUBLES.items())
-async def test_why_there_is_no_camera_is_said_in_plain_words(scene: Scene, script: str, told: str) -> None:
+async def test_the_reason_for_a_missing_camera_is_shown(scene: Scene, script: str, told: str) -> None:
     phone = await scene.phone()
     await phone.add_init_script(script)
     code = await scene.waiting()
@@ -332,7 +332,7 @@ async def test_why_there_is_no_camera_is_said_in_plain_words(scene: Scene, scrip
     await expect(phone.locator("#shutter")).to_be_hidden()
 
 
-async def test_a_wrong_code_is_told_beside_the_field(scene: Scene) -> None:
+async def test_a_wrong_code_is_shown_beside_the_field(scene: Scene) -> None:
     phone = await scene.phone()
     field = phone.locator("#code")
     await field.fill("ABC")

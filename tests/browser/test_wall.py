@@ -128,7 +128,7 @@ async def two_halls(site: Site, screens: Screens) -> tuple[Page, list[RawClient]
 
 
 @SLOW_LADDER
-async def test_many_who_drop_together_are_one_incident(site: Site, screens: Screens) -> None:
+async def test_many_losses_together_are_one_incident(site: Site, screens: Screens) -> None:
     page, hall = await two_halls(site, screens)
     for client in hall[:10]:
         client.abort()
@@ -154,7 +154,7 @@ async def test_an_incident_is_over_when_nobody_is_left_to_wait_for(site: Site, s
         await expect(tile(page, f"A{k:02}")).to_have_attribute("data-state", "exhausted")
 
 
-async def test_who_is_shut_out_is_readmitted_by_keyboard_alone(site: Site, screens: Screens) -> None:
+async def test_an_exhausted_examinee_is_readmitted_by_keyboard_alone(site: Site, screens: Screens) -> None:
     client = await site.system.examinee("E001")
     await site.system.examinee("E002")
     page = await wall(site, screens)
@@ -260,7 +260,7 @@ async def test_sound_goes_off_with_one_key_and_single_keys_can_be_switched_off(s
     await expect(dialog).to_be_hidden()
 
 
-async def test_what_needs_attention_is_heard_when_it_lasts(site: Site, screens: Screens) -> None:
+async def test_a_lasting_alert_is_announced(site: Site, screens: Screens) -> None:
     client = await site.system.examinee("E001")
     page = await screens.open(f"{site.url}/healthz")
     await page.add_init_script(
@@ -383,7 +383,7 @@ async def test_2000_examinees_fit_on_the_wall_and_none_is_miscounted(screens: Sc
         assert set(await page.locator(".tile").evaluate_all("(all) => all.map((one) => one.dataset.id)")) == absent
 
 
-async def test_what_is_asked_for_without_a_connection_goes_out_with_the_next_one(screens: Screens) -> None:
+async def test_a_request_without_a_connection_is_sent_on_the_next_one(screens: Screens) -> None:
     screens.complaints.expect(REFUSED)
     screens.complaints.expect("timeline")  # the scripted plan has no log
     async with ScriptedPlan(20) as plan, screens:

@@ -46,7 +46,7 @@ async def hear(page: Page) -> None:
     )
 
 
-async def test_all_who_are_shut_out_are_readmitted_by_keyboard_alone(site: Site, screens: Screens) -> None:
+async def test_all_exhausted_examinees_are_readmitted_by_keyboard_alone(site: Site, screens: Screens) -> None:
     clients = await asyncio.gather(*(site.system.examinee(examinee_id) for examinee_id in SIX))
     proctor = await site.system.proctor(name="lee")
     await proctor.say("remove", examineeId="E006", requestId="x1")
@@ -102,7 +102,7 @@ async def test_all_who_are_shut_out_are_readmitted_by_keyboard_alone(site: Site,
     await expect(page.locator('#actions [data-outcome="confirmed"]')).to_contain_text("Readmit")
 
 
-async def test_an_incidents_line_offers_those_of_it_who_are_shut_out(site: Site, screens: Screens) -> None:
+async def test_the_line_of_an_incident_offers_its_exhausted_examinees(site: Site, screens: Screens) -> None:
     clients = [await site.system.examinee(f"A{k:02}", "SOCK001") for k in range(8)]
     for k in range(8):
         await site.system.examinee(f"B{k:02}", "SOCK002")

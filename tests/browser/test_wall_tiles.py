@@ -42,7 +42,7 @@ async def test_the_focus_stays_with_its_examinee_while_the_order_changes(screens
         await expect(page.locator("#live")).to_contain_text("E0030 lost")
 
 
-async def test_who_has_the_focus_and_is_hidden_leaves_it_to_whoever_stands_there(screens: Screens) -> None:
+async def test_the_focus_of_a_hidden_tile_moves_to_the_tile_in_its_place(screens: Screens) -> None:
     async with ScriptedPlan(40) as plan, screens:
         page = await screens.open(plan.link, viewport={"width": 1280, "height": 800})
         await plan.say(*(plan.lost(f"E{k:04}", ago=100 - k) for k in range(1, 11)))

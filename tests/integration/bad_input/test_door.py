@@ -36,7 +36,7 @@ async def test_a_wrong_origin_or_path_is_refused_before_there_is_a_websocket(
     await own.close()
 
 
-async def test_whoever_comes_too_fast_is_told_when_to_come_again(bus: Bus, settings: Settings) -> None:
+async def test_a_client_over_the_handshake_rate_gets_retry_after(bus: Bus, settings: Settings) -> None:
     slow = settings.model_copy(
         update={"socket": settings.socket.model_copy(update={"accept_per_second": 5.0, "max_connections": 5})}
     )
@@ -68,13 +68,13 @@ async def test_whoever_comes_too_fast_is_told_when_to_come_again(bus: Bus, setti
         assert system.failures == []
 
 
-async def test_less_than_one_a_second_still_lets_one_in(bus: Bus, settings: Settings) -> None:
+async def test_a_rate_below_one_per_second_still_accepts_a_client(bus: Bus, settings: Settings) -> None:
     rare = settings.model_copy(update={"socket": settings.socket.model_copy(update={"accept_per_second": 0.01})})
     async with System(rare, servers=("SOCK001",)) as system:
         await system.examinee("E001")
         assert (await status_of(system.server("SOCK001").url))[0] == 503
 
 
-def test_a_rate_that_lets_nobody_in_is_no_setting() -> None:
+def test_a_rate_of_zero_is_refused() -> None:
     with pytest.raises(ConfigurationError, match=r"socket\.accept_per_second"):
         load_settings(**{"socket.accept_per_second": 0})

@@ -47,7 +47,7 @@ async def test_each_bad_frame_gets_its_one_error_and_the_connection_goes_on(
     await system.status("E001", "CONNECTED")
 
 
-async def test_a_bad_frame_among_good_ones_spoils_only_itself(system: System, neighbours: Neighbours) -> None:
+async def test_a_bad_frame_does_not_affect_its_neighbours(system: System, neighbours: Neighbours) -> None:
     client = await system.examinee("E001")
     await client.websocket.send('[{"type": "heartbeat"}, {"type": "nonsense"}, 7, {"type": "heartbeat"}]')
     await client.say("mobile_sync_wait")

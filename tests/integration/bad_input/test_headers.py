@@ -80,7 +80,7 @@ def tracebacks(caplog: pytest.LogCaptureFixture) -> list[str]:
 
 
 @pytest.mark.parametrize("name", sorted(SINGLE))
-async def test_a_handshake_with_two_of_a_header_is_a_bad_request(
+async def test_a_handshake_with_a_repeated_header_is_a_bad_request(
     system: System, neighbours: Neighbours, name: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO)
@@ -91,7 +91,7 @@ async def test_a_handshake_with_two_of_a_header_is_a_bad_request(
     assert tracebacks(caplog) == []
 
 
-async def test_headers_of_every_kind_get_one_answer_each(
+async def test_each_kind_of_header_gets_exactly_one_answer(
     system: System, neighbours: Neighbours, caplog: pytest.LogCaptureFixture
 ) -> None:
     url = system.server("SOCK001").url
@@ -107,7 +107,7 @@ async def test_headers_of_every_kind_get_one_answer_each(
     assert tracebacks(caplog) == []
 
 
-async def test_a_request_that_is_too_long_or_goes_on_is_refused(system: System, neighbours: Neighbours) -> None:
+async def test_a_request_with_too_many_bytes_is_refused(system: System, neighbours: Neighbours) -> None:
     url = system.server("SOCK001").url
     headers = list(HANDSHAKE.items())
     longer = [("X-Padding", "x" * 4000)] * (REQUEST_BYTES // 4000 + 1)
@@ -146,7 +146,7 @@ async def web_url(settings: Settings, bus: Bus, store: StateStore) -> AsyncItera
         yield site.server.url
 
 
-async def test_the_web_server_refuses_two_of_a_header_as_well(web_url: str, caplog: pytest.LogCaptureFixture) -> None:
+async def test_the_web_server_refuses_a_repeated_header(web_url: str, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO)
     plain = {"Host": "127.0.0.1"}
     # The same Content-Length twice is one (RFC 9110, 8.6).

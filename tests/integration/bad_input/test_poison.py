@@ -119,7 +119,7 @@ async def each_is_one_letter(bus: Bus, system: System, published: list[tuple[str
     ],
     ids=["plan", "server", "socket", "proctors", "examinee", "lease", "reconnect", "exhausted", "given-up", "ended"],
 )
-async def test_what_is_no_message_is_one_dead_letter_whoever_reads_it(
+async def test_an_invalid_message_becomes_one_dead_letter_on_each_stream(
     system: System, bus: Bus, neighbours: Neighbours, subject: Callable[[int], str]
 ) -> None:
     published = [(subject(number), payload) for number, payload in enumerate(NO_MESSAGE.values())]
@@ -129,7 +129,7 @@ async def test_what_is_no_message_is_one_dead_letter_whoever_reads_it(
     await each_is_one_letter(bus, system, published)
 
 
-async def test_what_does_not_belong_where_it_was_said_is_one_dead_letter(
+async def test_a_message_that_does_not_fit_its_subject_becomes_one_dead_letter(
     system: System, bus: Bus, neighbours: Neighbours
 ) -> None:
     before = len(neighbours.proctor.frames), len(neighbours.examinee.frames)
@@ -178,7 +178,7 @@ async def test_what_does_not_belong_where_it_was_said_is_one_dead_letter(
     assert neighbours.examinee.frames[before[1] :] == []
 
 
-async def test_a_lease_that_is_none_takes_no_server_down(system: System, bus: Bus, neighbours: Neighbours) -> None:
+async def test_an_invalid_lease_takes_no_server_down(system: System, bus: Bus, neighbours: Neighbours) -> None:
     before = await bus.last_message("LEASE", "lease.SOCK001")
     assert before is not None
     await each_is_one_letter(bus, system, [("lease.SOCK001", b"not json")])
@@ -190,7 +190,7 @@ async def test_a_lease_that_is_none_takes_no_server_down(system: System, bus: Bu
     await eventually(renewed, "a lease of SOCK001 again")
 
 
-async def test_markers_that_nobody_waits_for_say_nothing(system: System, bus: Bus, neighbours: Neighbours) -> None:
+async def test_expiry_markers_of_unknown_leases_are_ignored(system: System, bus: Bus, neighbours: Neighbours) -> None:
     marker = {"Nats-Marker-Reason": "MaxAge"}
     await bus.publish(Outgoing("lease.NOBODY", b"", headers=marker))
     await bus.publish(Outgoing("lease.NO$1", b"", headers=marker))
@@ -208,7 +208,9 @@ async def test_a_bad_message_that_two_servers_read_is_one_dead_letter(bus: Bus, 
         assert len(await letters_of(bus)) == 1
 
 
-async def test_an_event_from_the_future_silences_nobody(system: System, bus: Bus, neighbours: Neighbours) -> None:
+async def test_an_event_with_a_future_version_hides_no_later_event(
+    system: System, bus: Bus, neighbours: Neighbours
+) -> None:
     end = (await bus.stream_state("STATUS")).last
     now = int(time.time() * 1000)
     ahead = [
@@ -242,7 +244,7 @@ REQUESTS: dict[str, bytes] = {
 }
 
 
-async def test_whatever_is_asked_the_asker_gets_an_answer_and_the_actor_goes_on(
+async def test_an_invalid_request_is_answered_and_the_actor_keeps_running(
     system: System, bus: Bus, neighbours: Neighbours
 ) -> None:
     server = system.server("SOCK001")
@@ -261,7 +263,9 @@ async def test_whatever_is_asked_the_asker_gets_an_answer_and_the_actor_goes_on(
     assert system.failures == []
 
 
-async def test_answers_of_strangers_spoil_no_listing(system: System, bus: Bus, neighbours: Neighbours) -> None:
+async def test_invalid_answers_of_other_services_do_not_break_a_listing(
+    system: System, bus: Bus, neighbours: Neighbours
+) -> None:
     async def nonsense(msg: Any) -> None:
         await msg.respond(b"not json")
 

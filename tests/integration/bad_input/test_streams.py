@@ -36,7 +36,7 @@ def status(examinee_id: str, **changes: Any) -> dict[str, Any]:
     return {"type": "connection_status", "data": {**message.data(), **changes}}
 
 
-async def test_bad_messages_in_the_log_go_to_the_dead_letters_and_their_neighbours_go_on(
+async def test_bad_messages_in_the_log_become_dead_letters_and_the_others_are_applied(
     system: System, bus: Bus, neighbours: Neighbours
 ) -> None:
     bad_messages: list[Any] = [status("E001", examineeId=bad_id) for bad_id in BAD_IDS]
@@ -72,7 +72,7 @@ async def test_bad_messages_in_the_log_go_to_the_dead_letters_and_their_neighbou
     assert await system.store.members(keys.plan_examinees("P001")) == ["E901", "E902", "N001"]
 
 
-async def test_payloads_that_are_no_messages_at_all_are_put_aside_whole(
+async def test_invalid_payloads_become_dead_letters_as_they_are(
     system: System, bus: Bus, neighbours: Neighbours
 ) -> None:
     payloads = [
@@ -104,7 +104,7 @@ async def test_a_dead_letter_too_large_for_the_broker_does_not_block_the_log(
     assert letter["payload"].startswith("\x01\x01")
 
 
-async def test_what_is_no_loss_goes_to_the_dead_letters_and_the_attempts_of_others_go_on(
+async def test_invalid_losses_become_dead_letters_and_other_attempts_continue(
     system: System, bus: Bus, neighbours: Neighbours
 ) -> None:
     leaving = await system.examinee("E001")
@@ -124,7 +124,7 @@ async def test_what_is_no_loss_goes_to_the_dead_letters_and_the_attempts_of_othe
     assert {letter["source"]["stream"] for letter in letters} == {"RECONNECT"}
 
 
-async def test_bad_messages_to_a_socket_server_go_to_the_dead_letters(
+async def test_bad_messages_to_a_socket_server_become_dead_letters(
     system: System, bus: Bus, neighbours: Neighbours
 ) -> None:
     payloads = [
@@ -150,7 +150,7 @@ async def test_bad_messages_to_a_socket_server_go_to_the_dead_letters(
     assert neighbours.proctor.frames[before:] == []
 
 
-async def test_a_bad_message_among_good_ones_to_a_socket_server_spoils_only_itself(
+async def test_a_bad_message_to_a_socket_server_does_not_affect_its_neighbours(
     system: System, bus: Bus, neighbours: Neighbours
 ) -> None:
     record = await system.progress("N001")

@@ -35,7 +35,7 @@ HIDING = "a\u202eb\u2066c\u200b\u0000d\u001b[31m\u009be\u2028f"
 FORGED = "hello\n2026-11-30 09:00:00.000  E002  lost: PING_TIMEOUT\r\x1b[2J\u202e\u200bend"
 
 
-async def test_half_a_character_is_refused_by_the_name_of_the_request(system: System, neighbours: Neighbours) -> None:
+async def test_a_lone_surrogate_is_refused_naming_the_request(system: System, neighbours: Neighbours) -> None:
     proctor, examinee = await system.proctor(name="kim"), await system.examinee("E001")
     for number, (frame, field) in enumerate(
         [
@@ -69,7 +69,7 @@ async def test_half_a_character_is_refused_by_the_name_of_the_request(system: Sy
     assert (await examinee.expect("notice", actionId="r5"))["data"]["text"] == "well"
 
 
-async def test_what_hides_is_taken_out_of_messages_and_an_empty_one_is_refused(
+async def test_invisible_characters_are_removed_and_an_empty_message_is_refused(
     system: System, neighbours: Neighbours, bus: Bus
 ) -> None:
     proctor, examinee = await system.proctor(name="kim"), await system.examinee("E001")
@@ -133,7 +133,7 @@ def masked_frame(text: str) -> bytes:
         (b"Mozilla/5.0 (X11)", "Mozilla/5.0 (X11)"),
     ],
 )
-async def test_a_browser_that_calls_itself_anything_is_let_in(
+async def test_any_user_agent_of_a_browser_is_accepted(
     system: System, neighbours: Neighbours, bus: Bus, agent: bytes, shown: str
 ) -> None:
     hello = {"token": system.token("examinee", "E007"), "clientId": "browser-7", "connectionNo": 1}
@@ -145,9 +145,7 @@ async def test_a_browser_that_calls_itself_anything_is_let_in(
         assert json.loads(stored.payload)["data"]["clientInfo"]["browserInfo"].strip() == shown.strip()
 
 
-async def test_a_client_that_calls_its_browser_anything_is_let_in(
-    system: System, neighbours: Neighbours, bus: Bus
-) -> None:
+async def test_any_browser_name_in_hello_is_accepted(system: System, neighbours: Neighbours, bus: Bus) -> None:
     client = await system.raw()
     token = system.token("examinee", "E007")
     await client.say(
@@ -159,7 +157,7 @@ async def test_a_client_that_calls_its_browser_anything_is_let_in(
     assert json.loads(stored.payload)["data"]["clientInfo"]["browserInfo"] == "Firefox  1"
 
 
-async def test_a_phone_that_calls_itself_anything_is_taken(system: System, neighbours: Neighbours) -> None:
+async def test_any_device_name_of_a_phone_is_accepted(system: System, neighbours: Neighbours) -> None:
     await system.start("web-server", lambda bus: WebServer(system.settings, bus, system.store))
     server = system.actors["web-server"]
     assert isinstance(server, WebServer)
@@ -230,9 +228,7 @@ def harmless(text: str) -> None:
     assert not [line for line in text.splitlines() if line.startswith("2026-11-30 09:00:00.000")]
 
 
-async def test_no_command_passes_on_what_would_command_a_terminal_or_forge_a_line(
-    system: System, bus: Bus, invoke: Invoke
-) -> None:
+async def test_no_command_prints_terminal_commands_or_forged_lines(system: System, bus: Bus, invoke: Invoke) -> None:
     await put_into_the_log(bus)
 
     async def worked_off() -> bool:
@@ -267,7 +263,7 @@ async def test_no_command_passes_on_what_would_command_a_terminal_or_forge_a_lin
     assert FORGED in [entry.get("notice") for entry in timeline]
 
 
-async def test_a_timeline_that_is_followed_forges_no_line(system: System, bus: Bus, variables: dict[str, str]) -> None:
+async def test_a_followed_timeline_prints_no_forged_lines(system: System, bus: Bus, variables: dict[str, str]) -> None:
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "cli.main", "plans", "timeline", "P001", "--follow"),
         stdout=PIPE,

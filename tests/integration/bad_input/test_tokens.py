@@ -10,9 +10,7 @@ from tests.integration.bad_input.support import Neighbours, crafted, refused
 from tests.integration.support.system import RawClient, System
 
 
-async def test_a_token_that_is_none_expired_forged_or_for_others_opens_nothing(
-    system: System, neighbours: Neighbours
-) -> None:
+async def test_an_invalid_expired_or_forged_token_is_refused(system: System, neighbours: Neighbours) -> None:
     settings = system.settings
     tokens: list[str | None] = [
         None,
@@ -42,16 +40,14 @@ async def test_a_token_that_is_none_expired_forged_or_for_others_opens_nothing(
             assert token not in client.frames[0]["data"]["message"]
 
 
-async def test_roles_without_a_place_on_the_socket_are_turned_away(system: System, neighbours: Neighbours) -> None:
+async def test_roles_other_than_examinee_and_proctor_are_refused(system: System, neighbours: Neighbours) -> None:
     for role in ("mobile", "operator"):
         client = await system.raw()
         await client.say("hello", token=crafted(system.settings, role=role), clientId="c", connectionNo=1)
         await refused(client, 4506, "FORBIDDEN", "data.token")
 
 
-async def test_a_token_in_the_url_counts_for_nothing_and_one_in_the_header_does(
-    system: System, neighbours: Neighbours
-) -> None:
+async def test_a_token_is_read_from_the_header_and_not_from_the_url(system: System, neighbours: Neighbours) -> None:
     token = system.token("examinee", "E001")
     url = f"{system.server('SOCK001').url}?token={token}&access_token={token}"
     client = await RawClient.open(url)

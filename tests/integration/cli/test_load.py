@@ -130,7 +130,7 @@ async def test_a_hall_outage_of_a_running_system_is_told_in_full_and_everybody_c
     await store.close()
 
 
-def test_a_steady_load_brings_back_everybody_it_takes_away(up: Up, tmp_path: Path) -> None:
+def test_a_steady_load_reconnects_everybody_it_disconnects(up: Up, tmp_path: Path) -> None:
     arguments = ("--examinees", EXAMINEES, "--rate", "10", "--duration", "2", "--plan", "P-steady", "--baseline")
     code, report = load(tmp_path, "steady", *arguments, *at(up))
     assert code == 0
@@ -142,7 +142,7 @@ def test_a_steady_load_brings_back_everybody_it_takes_away(up: Up, tmp_path: Pat
     assert report["ratio"] > 0
 
 
-def test_a_redis_that_does_not_have_the_truth_fails_the_run(
+def test_a_redis_with_wrong_records_fails_the_run(
     up: Up, settings: Settings, store: StateStore, tmp_path: Path
 ) -> None:
     arguments = ("--examinees", "5", "--rate", "2", "--duration", "1", *at(up, settings.redis_url))
@@ -185,7 +185,7 @@ def running(directory: Path) -> Iterator[tuple[subprocess.Popen[str], list[psuti
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
-def test_whatever_ends_a_run_ends_its_processes(tmp_path: Path, number: signal.Signals) -> None:
+def test_processes_of_a_run_end_with_it_however_it_ends(tmp_path: Path, number: signal.Signals) -> None:
     with running(tmp_path) as (process, children):
         assert len(children) >= len(ROLES) + 2  # and the proctor, and the seats
         process.send_signal(number)
@@ -208,7 +208,7 @@ def test_whatever_ends_a_run_ends_its_processes(tmp_path: Path, number: signal.S
         ("rolling-restart", "--socket-url", "ws://127.0.0.1:8001", "--redis-url", "redis://127.0.0.1:6379"),
     ],
 )
-def test_what_does_not_fit_together_is_a_usage_error(arguments: tuple[str, ...]) -> None:
+def test_contradicting_flags_are_a_usage_error(arguments: tuple[str, ...]) -> None:
     result = CliRunner().invoke(app, ["load", *arguments])
     assert result.exit_code == 2
     assert result.stdout == ""

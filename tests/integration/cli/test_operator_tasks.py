@@ -121,7 +121,7 @@ def examinee(exam: Up, examinee_id: str, server_id: str = "SOCK001") -> Examinee
     return ExamineeClient(url_of(exam, server_id), token(exam, "examinee", examinee_id), reconnect=False)
 
 
-async def test_the_flags_of_up_are_no_difference_for_streams_diff(exam: Up, operator: Operator) -> None:
+async def test_streams_diff_uses_the_flags_of_a_running_up(exam: Up, operator: Operator) -> None:
     assert "differs" not in await operator.run("examwire streams diff")
     assert "max_deliver" in await operator.run("examwire streams diff --reconnect-max-attempts 3", code=5)
 

@@ -36,7 +36,7 @@ async def system(bus: Bus, settings: Settings) -> AsyncIterator[System]:
         assert system.failures == []
 
 
-async def test_every_act_is_shown_and_what_proctors_see_is_true(system: System) -> None:
+async def test_every_action_is_shown_and_proctors_see_the_real_state(system: System) -> None:
     web = await system.start("web-server", lambda bus: WebServer(system.settings, bus, system.store))
     assert isinstance(web, WebServer)
     urls = tuple(system.server(server_id).url for server_id in ("SOCK001", "SOCK002"))
@@ -61,7 +61,7 @@ async def test_every_act_is_shown_and_what_proctors_see_is_true(system: System) 
     assert all(proctor.events["examinee_connected"] == report.opened for proctor in report.proctors)
 
 
-async def test_a_duration_ends_it_with_some_away_and_the_truth_is_still_seen(system: System) -> None:
+async def test_a_simulation_that_ends_with_examinees_absent_is_judged_correctly(system: System) -> None:
     options = SimulateOptions(
         system.settings, (system.server("SOCK001").url,), examinees=10, duration=2.0, seed=3, speed=4.0
     )
@@ -70,19 +70,19 @@ async def test_a_duration_ends_it_with_some_away_and_the_truth_is_still_seen(sys
     assert report.seconds < 30
 
 
-async def test_a_socket_server_that_is_not_there_cannot_be_tried(settings: Settings) -> None:
+async def test_an_unreachable_socket_server_is_reported(settings: Settings) -> None:
     with pytest.raises(NoSystem, match="unreachable"):
         await simulate(SimulateOptions(settings, (f"ws://127.0.0.1:{free_port()}",), examinees=1))
 
 
-def test_the_command_says_so_when_nothing_runs(tmp_path: Path) -> None:
+def test_a_missing_system_is_reported(tmp_path: Path) -> None:
     result = CliRunner().invoke(app, ["simulate", "--data-dir", str(tmp_path)])
     assert result.exit_code == 4
     assert "no `examwire up` runs" in result.stderr
     assert result.stdout == ""
 
 
-def test_the_command_says_so_when_what_ran_is_gone(tmp_path: Path) -> None:
+def test_a_system_that_has_ended_is_reported(tmp_path: Path) -> None:
     closed_port = f"127.0.0.1:{free_port()}"
     ready = {
         "natsUrl": "nats://127.0.0.1:1",

@@ -36,7 +36,7 @@ def listening(up: Up, name: str) -> set[int]:
     return {connection.laddr.port for connection in connections if connection.status == psutil.CONN_LISTEN}
 
 
-def test_its_servers_have_the_address_of_the_proxy_and_ports_of_their_own(up: Up) -> None:
+def test_servers_behind_a_proxy_have_its_address_and_their_own_ports(up: Up) -> None:
     assert [server["url"] for server in up.ready["socketServers"]] == [PUBLIC_URL] * 2
     saved_ports = json.loads((up.data_dir / "ports.json").read_text())
     assert len({saved_ports["SOCK001"], saved_ports["SOCK002"]} - {8443}) == 2
@@ -72,9 +72,7 @@ def test_one_of_its_servers_can_be_drained(up: Up) -> None:
     ],
     ids=lambda command: command[0],
 )
-def test_a_terminal_that_does_not_know_of_the_issuer_signs_no_token(
-    up: Up, command: tuple[str, ...], tmp_path: Path
-) -> None:
+def test_no_token_is_signed_when_a_running_up_uses_an_issuer(up: Up, command: tuple[str, ...], tmp_path: Path) -> None:
     assert json.loads((up.data_dir / "ready.json").read_text())["issuerKeys"] is True
     (tmp_path / "roster.csv").write_text("examineeId\nE001\n")
     arguments = [str(tmp_path / word) if word.endswith(".csv") else word for word in command]

@@ -92,7 +92,7 @@ async def test_after_a_broken_connection_the_next_welcome_comes_as_a_frame(serve
 
 
 @pytest.mark.parametrize("code", [4503, 4504, 4599])
-async def test_after_a_45xx_the_client_stays_away(server: ScriptedServer, code: int) -> None:
+async def test_after_a_45xx_the_client_does_not_reconnect(server: ScriptedServer, code: int) -> None:
     server.scripts = [server.close_with(code), server.stay]
     client = ExamineeClient(server.url, "t")
     await client.connect()
@@ -165,7 +165,7 @@ async def test_a_close_before_the_welcome_tells_its_code_and_what_was_wrong(serv
         await client.receive()
 
 
-async def test_attempts_that_all_fail_end_it(server: ScriptedServer) -> None:
+async def test_a_client_gives_up_after_its_last_attempt(server: ScriptedServer) -> None:
     server.scripts = [server.break_off]
     client = ExamineeClient(server.url, "t", rng=random.Random(1))
     await client.connect()
@@ -175,7 +175,7 @@ async def test_attempts_that_all_fail_end_it(server: ScriptedServer) -> None:
     assert server.requests == 1 + QUICK.max_attempts
 
 
-async def test_nobody_there_is_unreachable_and_worth_a_retry(server: ScriptedServer) -> None:
+async def test_an_unreachable_server_is_retried(server: ScriptedServer) -> None:
     async with ScriptedServer() as closed_server:
         url = closed_server.url
     changes: asyncio.Queue[Change] = asyncio.Queue()
@@ -228,7 +228,7 @@ async def test_abort_drops_the_connection_without_a_close_frame(server: Scripted
     assert raised.value.code is None
 
 
-async def test_close_says_1000_ends_the_frames_and_may_be_repeated(server: ScriptedServer) -> None:
+async def test_close_sends_1000_ends_the_frames_and_can_be_repeated(server: ScriptedServer) -> None:
     server.scripts = [server.stay]
     client = ExamineeClient(server.url, "t")
     await client.connect()
@@ -245,7 +245,7 @@ async def test_close_says_1000_ends_the_frames_and_may_be_repeated(server: Scrip
         await client.send(Heartbeat())
 
 
-async def test_closing_ends_the_waiting_for_the_next_try_and_makes_no_further_one(server: ScriptedServer) -> None:
+async def test_closing_cancels_the_next_attempt(server: ScriptedServer) -> None:
     server.policy = ReconnectPolicy(max_attempts=3, backoff_seconds=[3600], jitter=0)
     server.scripts = [server.break_off, server.stay]
     waiting = asyncio.Event()
@@ -259,7 +259,7 @@ async def test_closing_ends_the_waiting_for_the_next_try_and_makes_no_further_on
     assert server.requests == 1
 
 
-async def test_heartbeats_are_sent_and_their_echo_is_not_handed_out(server: ScriptedServer) -> None:
+async def test_heartbeats_are_sent_and_their_echo_is_not_returned(server: ScriptedServer) -> None:
     server.heartbeat_seconds = 0.02
     state = SessionState(
         plan_id="P001", examinee_id="E001", socket_id="S-1", connection=ConnectionView(status="CONNECTED"), version=9
@@ -283,7 +283,7 @@ async def test_heartbeats_are_sent_and_their_echo_is_not_handed_out(server: Scri
     await client.close()
 
 
-async def test_a_server_that_answers_nothing_any_more_is_left(server: ScriptedServer) -> None:
+async def test_a_client_leaves_a_server_that_no_longer_answers(server: ScriptedServer) -> None:
     async def hang(connection: ServerConnection, hello: Hello) -> None:
         await connection.send(encode_text(server.welcome()))
         await connection.wait_closed()
@@ -297,7 +297,7 @@ async def test_a_server_that_answers_nothing_any_more_is_left(server: ScriptedSe
     await client.close()
 
 
-async def test_a_client_that_stood_still_itself_keeps_a_server_that_answers(server: ScriptedServer) -> None:
+async def test_a_paused_client_keeps_a_server_that_answers(server: ScriptedServer) -> None:
     async def answer(connection: ServerConnection, hello: Hello) -> None:
         await connection.send(encode_text(server.welcome()))
         async for _ in connection:
@@ -326,7 +326,7 @@ def _stand_still(seconds: float) -> None:
     time.sleep(seconds)
 
 
-async def test_a_client_that_has_fallen_silent_answers_no_ping_until_it_wakes(server: ScriptedServer) -> None:
+async def test_a_silenced_client_answers_no_ping_until_it_wakes(server: ScriptedServer) -> None:
     unanswered = asyncio.Event()
 
     async def ping(connection: ServerConnection, hello: Hello) -> None:
@@ -351,7 +351,7 @@ async def test_a_client_that_has_fallen_silent_answers_no_ping_until_it_wakes(se
     await client.close()
 
 
-async def test_what_comes_in_one_frame_is_handed_out_in_its_order_also_behind_the_welcome(
+async def test_messages_of_one_frame_are_returned_in_order_also_after_the_welcome(
     server: ScriptedServer,
 ) -> None:
     loss = ExamineeDisconnected(plan_id="P001", examinee_id="E1", timestamp="2024-01-01T09:00:00Z", version=2)
@@ -383,7 +383,7 @@ async def test_what_comes_in_one_frame_is_handed_out_in_its_order_also_behind_th
     await proctor.close()
 
 
-async def test_an_idle_connection_costs_no_task(server: ScriptedServer) -> None:
+async def test_an_idle_connection_has_no_task(server: ScriptedServer) -> None:
     server.scripts = [server.stay] * 20
     clients = [ExamineeClient(server.url, "t") for _ in range(20)]
     for client in clients:

@@ -68,7 +68,7 @@ async def proctor_of(system: System, server_id: str = "SOCK001", name: str = "T1
     return proctor
 
 
-async def test_an_aborted_examinee_comes_back_and_proctors_of_both_servers_see_it(system: System) -> None:
+async def test_an_aborted_examinee_reconnects_and_proctors_of_both_servers_see_it(system: System) -> None:
     proctors = [await proctor_of(system, "SOCK001", "T1"), await proctor_of(system, "SOCK002", "T2")]
     examinee = examinee_of(system)
     await examinee.connect()
@@ -84,7 +84,7 @@ async def test_an_aborted_examinee_comes_back_and_proctors_of_both_servers_see_i
     await examinee.close()
 
 
-async def test_a_silent_examinee_is_missed_by_its_pings_and_returns_when_it_wakes(system: System) -> None:
+async def test_a_silent_examinee_is_lost_by_ping_timeout_and_returns_when_it_wakes(system: System) -> None:
     proctor, examinee = await proctor_of(system, "SOCK002"), examinee_of(system)
     await examinee.connect()
     await next_of(examinee, SessionState)
@@ -97,7 +97,7 @@ async def test_a_silent_examinee_is_missed_by_its_pings_and_returns_when_it_wake
     await proctor.close()
 
 
-async def test_a_newer_place_replaces_the_older_which_stays_away(system: System) -> None:
+async def test_a_newer_client_replaces_the_older_which_does_not_reconnect(system: System) -> None:
     proctor, old, new = await proctor_of(system), examinee_of(system), examinee_of(system, "SOCK002")
     await old.connect()
     await next_of(old, SessionState)
@@ -132,7 +132,7 @@ async def test_past_the_limit_the_examinee_is_refused_until_a_proctor_readmits(s
     await proctor.close()
 
 
-async def test_mobile_sync_is_entered_and_told_to_both_sides(system: System) -> None:
+async def test_mobile_sync_is_sent_to_the_examinee_and_the_proctor(system: System) -> None:
     proctor, examinee = await proctor_of(system), examinee_of(system)
     await examinee.connect()
     await next_of(examinee, SessionState)
@@ -145,7 +145,7 @@ async def test_mobile_sync_is_entered_and_told_to_both_sides(system: System) -> 
     await proctor.close()
 
 
-async def test_a_stopping_server_hands_its_examinee_to_the_other(system: System) -> None:
+async def test_examinees_of_a_stopping_server_move_to_the_other(system: System) -> None:
     examinee = examinee_of(system, "SOCK001")
 
     async def knows_both() -> bool:

@@ -20,7 +20,7 @@ SCRIPT = Path(__file__).parents[1] / "support" / "clients" / "client_library_liv
 SECONDS = 60.0
 
 
-async def test_pages_and_servers_understand_each_other(settings: Settings, bus: Bus) -> None:
+async def test_the_javascript_client_works_with_a_real_server(settings: Settings, bus: Bus) -> None:
     if (reason := why_no_node()) is not None:
         pytest.skip(reason)
     quick = changed(settings, {"secret": settings.secret, "reconnect.backoff_seconds": [1.0, 1.0, 2.0]})

@@ -387,9 +387,7 @@ def renamed(document: dict[str, Any], schema: str, field: str) -> dict[str, Any]
     return changed
 
 
-async def test_an_answer_that_the_document_does_not_have_is_noticed(
-    quick: Settings, bus: Bus, store: StateStore
-) -> None:
+async def test_an_unspecified_answer_fails_the_check(quick: Settings, bus: Bus, store: StateStore) -> None:
     document = openapi("0")
     del document["components"]["schemas"]["Admission"]["properties"]["admitted"]
     async with open_site(quick, bus, store) as site:

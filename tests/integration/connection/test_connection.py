@@ -110,7 +110,7 @@ async def test_a_peer_that_stops_answering_pings_is_lost_by_ping_timeout(system:
     await system.status("E001", "DISCONNECTED")
 
 
-async def test_any_inbound_frame_counts_as_life(system: System) -> None:
+async def test_any_inbound_frame_prevents_a_ping_timeout(system: System) -> None:
     examinee = await system.examinee()
     proctor = await system.proctor()
     deadline = time.monotonic() + 1.6
@@ -162,7 +162,7 @@ async def test_welcome_names_the_ready_servers_as_fallback(system: System) -> No
 
 
 @SHORT
-async def test_the_attempts_are_told_one_by_one_then_the_limit_then_refusal_then_readmission(system: System) -> None:
+async def test_attempts_are_published_until_the_limit_then_refused_until_readmitted(system: System) -> None:
     first_proctor, second_proctor = await system.proctor("SOCK001"), await system.proctor("SOCK002")
     examinee = await system.examinee()
     counters = ("examwire_reconnect_attempts_total", "examwire_reconnect_exhausted_total")
@@ -192,7 +192,7 @@ async def test_the_attempts_are_told_one_by_one_then_the_limit_then_refusal_then
     await system.status("E001", "CONNECTED")
 
 
-async def test_who_is_back_in_time_is_not_counted_any_further(system: System) -> None:
+async def test_attempts_stop_when_the_examinee_is_back(system: System) -> None:
     proctor = await system.proctor()
     examinee = await system.examinee()
     examinee.abort()
@@ -255,7 +255,7 @@ async def test_a_delayed_connect_of_an_abandoned_socket_never_replaces_a_live_on
     assert _kinds(proctor, "E001") == ["examinee_connected"]
 
 
-async def test_who_drops_and_comes_back_within_one_batch_ends_up_connected(system: System, bus: Bus) -> None:
+async def test_a_loss_and_a_recovery_in_one_batch_end_connected(system: System, bus: Bus) -> None:
     proctor = await system.proctor()
     await system.examinee("E001", client_id="browser-E001")
     socket_id = (await system.progress())["socketId"]
@@ -326,9 +326,7 @@ async def test_a_live_session_answers_and_an_ended_one_has_no_responders(system:
 
 
 @SHORT
-async def test_a_loss_is_counted_even_when_an_older_one_has_taken_its_place_on_the_watch(
-    system: System, bus: Bus
-) -> None:
+async def test_a_loss_is_counted_after_an_older_one_replaced_it_on_the_watch(system: System, bus: Bus) -> None:
     """As when two state managers tell of two losses, the older one last."""
     proctor = await system.proctor()
     (await system.examinee()).abort()

@@ -35,7 +35,7 @@ async def system(bus: Bus, settings: Settings) -> AsyncIterator[System]:
         assert system.failures == []
 
 
-async def test_who_never_arrives_is_lost_after_the_first_step_and_since_the_beginning(system: System, bus: Bus) -> None:
+async def test_a_migrating_examinee_who_never_arrives_is_lost_since_the_migration(system: System, bus: Bus) -> None:
     proctor = await system.proctor("SOCK002")
     absent, slow = await system.examinee("E001"), await system.examinee("E002")
     server_end = end_of(system, "SOCK001")
@@ -64,7 +64,7 @@ async def test_who_never_arrives_is_lost_after_the_first_step_and_since_the_begi
     assert story(proctor, "E002") == [("connected", None), ("migrating", None), ("connected", None)]
 
 
-async def test_a_snapshot_in_the_middle_shows_who_is_on_the_way(system: System, bus: Bus) -> None:
+async def test_a_snapshot_during_a_drain_shows_migrating_examinees(system: System, bus: Bus) -> None:
     await system.examinee("E001")
     await drain(bus, "SOCK001")
     await system.status("E001", "MIGRATING")
@@ -76,7 +76,7 @@ async def test_a_snapshot_in_the_middle_shows_who_is_on_the_way(system: System, 
     assert (connected["data"]["migrated"], connected["data"]["recovered"]) == (True, False)
 
 
-async def test_a_server_killed_in_the_middle_of_its_drain_loses_only_whom_it_still_has(
+async def test_a_server_killed_during_its_drain_loses_only_its_remaining_examinees(
     bus: Bus, settings: Settings
 ) -> None:
     async with System(changed(settings, {"server.lease_seconds": 1}), servers=("SOCK002",)) as system:
@@ -112,9 +112,7 @@ async def test_a_server_killed_in_the_middle_of_its_drain_loses_only_whom_it_sti
                 await successor.kill()
 
 
-async def test_a_server_that_is_thought_lost_while_it_is_drained_objects_and_goes_on_draining(
-    system: System, bus: Bus
-) -> None:
+async def test_a_draining_server_that_is_declared_lost_objects_and_keeps_draining(system: System, bus: Bus) -> None:
     first, second = await system.examinee("E001"), await system.examinee("E002")
     socket_id = (await system.progress("E002"))["socketId"]
     await drain(bus, "SOCK001", 60.0)
@@ -127,7 +125,7 @@ async def test_a_server_that_is_thought_lost_while_it_is_drained_objects_and_goe
     assert (record["statusCode"], record["incarnation"]) == ("DRAINING", system.server("SOCK001").incarnation)
 
 
-async def test_a_drained_server_lets_in_nobody_and_says_how_far_it_is(system: System, bus: Bus) -> None:
+async def test_a_draining_server_refuses_clients_and_reports_its_progress(system: System, bus: Bus) -> None:
     early, silent = await system.raw("SOCK001"), await system.raw("SOCK001")  # half-way in: no hello yet
     first, second = await system.examinee("E001"), await system.examinee("E002")
     server_end = end_of(system, "SOCK001")
@@ -169,7 +167,7 @@ async def test_the_last_server_is_not_drained_unless_forced(bus: Bus, settings: 
         await asyncio.wait_for(server_end.wait(), 20)
 
 
-async def test_a_drain_waits_while_there_is_nowhere_to_go(system: System, bus: Bus) -> None:
+async def test_a_drain_waits_until_another_server_is_ready(system: System, bus: Bus) -> None:
     """The only other server goes away in the middle: a client is better off on a server that is to be drained."""
     first, second = await system.examinee("E001"), await system.examinee("E002")
     await drain(bus, "SOCK001", 4.0)
@@ -188,7 +186,7 @@ async def test_a_drain_waits_while_there_is_nowhere_to_go(system: System, bus: B
     assert await second.closed() == 4006
 
 
-async def test_clients_are_spread_over_the_servers_that_are_left(system: System, bus: Bus) -> None:
+async def test_clients_of_a_drained_server_are_spread_over_the_remaining_servers(system: System, bus: Bus) -> None:
     await system.start_server("SOCK003")
 
     async def known() -> bool:
@@ -204,9 +202,7 @@ async def test_clients_are_spread_over_the_servers_that_are_left(system: System,
     assert [firsts.count(url) for url in urls] == [2, 2]
 
 
-async def test_the_client_goes_where_the_frame_says_though_it_had_not_heard_of_that_server(
-    system: System, bus: Bus
-) -> None:
+async def test_a_client_migrates_to_a_server_that_it_did_not_know(system: System, bus: Bus) -> None:
     clients = [
         ExamineeClient(system.server("SOCK001").url, system.token("examinee", f"E{number:03}")) for number in range(4)
     ]
@@ -252,7 +248,7 @@ async def test_a_kicked_client_is_lost_and_may_come_back(system: System, bus: Bu
     assert await proctor.closed() == 4007
 
 
-async def test_who_was_never_there_cannot_be_readmitted(system: System) -> None:
+async def test_an_unknown_examinee_cannot_be_readmitted(system: System) -> None:
     proctor = await system.proctor()
     await system.examinee("E001")
     await proctor.say("readmit", examineeId="E999", requestId="r1")

@@ -97,7 +97,7 @@ def picture_of(examinee_id: str) -> Outgoing:
     return Outgoing(subjects.status_plan("P001"), encode(message))
 
 
-async def test_a_drain_while_losses_go_on_loses_nothing_and_alarms_nobody(bus: Bus, settings: Settings) -> None:
+async def test_a_drain_during_losses_loses_no_event_and_reports_no_false_loss(bus: Bus, settings: Settings) -> None:
     async with System(settings) as system:
         await know_each_other(system)
         async with Hall(system, here=200, there=120) as hall:

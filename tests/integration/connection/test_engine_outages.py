@@ -78,7 +78,7 @@ async def test_nats_killed_and_restarted_under_load_loses_and_doubles_nothing(
     ), "a broker that restarts must not make anybody lost"
 
 
-async def test_a_state_manager_that_dies_between_the_steps_leaves_the_rest_to_another(
+async def test_another_state_manager_finishes_the_work_of_one_that_died(
     own_system: System, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Written to Redis, but dead before anybody was told: the redelivery tells, and exactly once."""

@@ -95,7 +95,7 @@ async def test_a_message_reaches_the_examinee_and_every_proctor_sees_it_confirme
     assert row["notices"]["sent"] == 1
 
 
-async def test_what_was_not_confirmed_is_shown_again_after_a_reconnect(system: System) -> None:
+async def test_unconfirmed_messages_are_shown_again_after_a_reconnect(system: System) -> None:
     proctor, examinee = await system.proctor(), await system.examinee("E001")
     await proctor.expect("examinee_connected", examineeId="E001")
     await proctor.say("notify", examineeId="E001", requestId="n-1", text="one")
@@ -116,7 +116,7 @@ async def test_what_was_not_confirmed_is_shown_again_after_a_reconnect(system: S
     assert [notice["actionId"] for notice in (await third_client.expect("session_state"))["data"]["notices"]] == ["n-2"]
 
 
-async def test_the_notices_of_a_redis_that_was_emptied_are_written_anew(system: System) -> None:
+async def test_notices_are_restored_after_redis_was_emptied(system: System) -> None:
     proctor, examinee = await system.proctor(), await system.examinee("E001")
     await proctor.expect("examinee_connected", examineeId="E001")
     for number in (1, 2):
@@ -138,7 +138,7 @@ async def test_the_notices_of_a_redis_that_was_emptied_are_written_anew(system: 
 # -- removal ----------------------------------------------------------------------------------------------
 
 
-async def test_who_is_removed_is_closed_refused_and_let_in_again_by_a_readmission(system: System) -> None:
+async def test_a_removed_examinee_is_closed_and_refused_until_readmitted(system: System) -> None:
     first_proctor, second_proctor = await system.proctor("SOCK001"), await system.proctor("SOCK002", name="proctor-2")
     examinee = await system.examinee("E001", "SOCK002")
     await first_proctor.expect("examinee_connected", examineeId="E001")
@@ -161,7 +161,7 @@ async def test_who_is_removed_is_closed_refused_and_let_in_again_by_a_readmissio
     await first_proctor.expect("examinee_connected", examineeId="E001", recovered=True)
 
 
-async def test_who_is_removed_while_away_is_tried_for_no_more(system: System) -> None:
+async def test_attempts_stop_when_an_absent_examinee_is_removed(system: System) -> None:
     proctor, examinee = await system.proctor(), await system.examinee("E001")
     examinee.abort()
     await proctor.expect("examinee_disconnected", examineeId="E001")
@@ -216,7 +216,7 @@ async def test_more_time_after_the_deadline_opens_the_stage_again(system: System
 # -- once -------------------------------------------------------------------------------------------------
 
 
-async def test_an_action_that_is_repeated_through_another_server_has_one_effect(system: System) -> None:
+async def test_an_action_repeated_through_another_server_has_one_effect(system: System) -> None:
     first_proctor, second_proctor = await system.proctor("SOCK001"), await system.proctor("SOCK002")
     examinee = await system.examinee("E001")
     await examinee.say("mobile_sync_wait")
@@ -234,7 +234,7 @@ async def test_an_action_that_is_repeated_through_another_server_has_one_effect(
     assert len([frame for frame in second_proctor.frames if frame["data"].get("actionId") == "x-1"]) == 1
 
 
-async def test_an_action_that_comes_again_when_the_broker_has_forgotten_it_has_one_effect(system: System) -> None:
+async def test_an_action_repeated_after_the_deduplication_window_has_one_effect(system: System) -> None:
     proctor, examinee = await system.proctor(), await system.examinee("E001")
     await proctor.expect("examinee_connected", examineeId="E001")
     bus = system._buses["state-manager"]
@@ -303,7 +303,7 @@ async def test_actions_of_different_kinds_with_one_request_id_each_have_their_ef
         ("notice_confirm", {"actionId": "n-1"}, "NOT_ALLOWED", None),
     ],
 )
-async def test_what_cannot_be_done_is_refused_naming_the_request_and_the_field(
+async def test_an_invalid_action_is_refused_naming_the_request_and_the_field(
     system: System, kind: str, data: dict[str, Any], code: str, field: str | None
 ) -> None:
     proctor = await system.proctor()
@@ -322,7 +322,7 @@ async def test_what_cannot_be_done_is_refused_naming_the_request_and_the_field(
     ("kind", "data"),
     [("remove", {}), ("notify", {"text": "x"}), ("extend_mobile_sync", {"seconds": 60}), ("readmit", {})],
 )
-async def test_an_examinee_decides_nothing(system: System, kind: str, data: dict[str, Any]) -> None:
+async def test_an_examinee_cannot_send_proctor_actions(system: System, kind: str, data: dict[str, Any]) -> None:
     examinee = await system.examinee("E001")
     await examinee.say(kind, examineeId="E002", requestId="q-1", **data)
     error = (await examinee.expect("error"))["data"]
@@ -332,7 +332,7 @@ async def test_an_examinee_decides_nothing(system: System, kind: str, data: dict
 # -- the typed client -------------------------------------------------------------------------------------
 
 
-async def test_the_typed_clients_speak_it_all(system: System) -> None:
+async def test_the_typed_clients_send_and_receive_every_action(system: System) -> None:
     proctor = ProctorClient(system.server("SOCK001").url, system.token("proctor", "T001"))
     examinee = ExamineeClient(system.server("SOCK002").url, system.token("examinee", "E001"))
     try:

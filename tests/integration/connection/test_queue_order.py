@@ -36,7 +36,7 @@ async def system(settings: Settings, cable: Cable) -> AsyncIterator[System]:
 
 
 @pytest.mark.usefixtures("bus")
-async def test_a_loss_that_a_dead_path_has_swallowed_is_told_before_the_recovery(
+async def test_a_loss_resent_after_a_dead_path_is_published_before_the_recovery(
     system: System, cable: Cable, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(nats_client, "DEAD_SECONDS", 1.0)

@@ -77,7 +77,7 @@ async def enrolled(invoke: Invoke, number: int) -> dict[str, Any]:
     return plan
 
 
-async def test_everybody_of_a_roster_is_on_the_wall_and_those_who_come_are_known_by_name(
+async def test_examinees_of_a_roster_are_in_the_snapshot_with_their_names(
     system: System, invoke: Invoke, roster: Path
 ) -> None:
     watching = await system.proctor("SOCK001")
@@ -103,7 +103,9 @@ async def test_everybody_of_a_roster_is_on_the_wall_and_those_who_come_are_known
     assert [(row["examineeId"], row["name"]) for row in never["examinees"]] == [("E001", "김하나"), ("E003", None)]
 
 
-async def test_a_proctor_reaches_also_those_who_never_came(system: System, invoke: Invoke, roster: Path) -> None:
+async def test_a_proctor_can_act_on_enrolled_examinees_who_never_connected(
+    system: System, invoke: Invoke, roster: Path
+) -> None:
     proctor = await system.proctor()
     await create(invoke, roster)
     await proctor.expect("examinee_enrolled", examineeId="E001")
@@ -119,9 +121,7 @@ async def test_a_proctor_reaches_also_those_who_never_came(system: System, invok
     assert await client.closed() == 4508
 
 
-async def test_said_again_it_has_no_second_effect_and_new_lines_and_names_are_taken_over(
-    system: System, invoke: Invoke, roster: Path
-) -> None:
+async def test_a_roster_sent_again_adds_only_new_lines_and_names(system: System, invoke: Invoke, roster: Path) -> None:
     proctor = await system.proctor()
     await create(invoke, roster)
     await enrolled(invoke, 3)
@@ -200,7 +200,7 @@ async def test_a_file_with_a_mistake_writes_nothing(
         (("roster", "P404"), 3, "is unknown"),
     ],
 )
-async def test_what_cannot_be_done_is_said_before_anything_is_written(
+async def test_an_impossible_plans_create_is_refused_before_writing(
     system: System, invoke: Invoke, roster: Path, arguments: tuple[str, ...], code: int, said: str
 ) -> None:
     before = (await system._buses["state-manager"].stream_state("STATUS")).last
@@ -210,7 +210,7 @@ async def test_what_cannot_be_done_is_said_before_anything_is_written(
     assert (await system._buses["state-manager"].stream_state("STATUS")).last == before
 
 
-async def test_without_a_broker_nobody_is_enrolled_and_it_says_so(
+async def test_without_a_broker_plans_create_fails(
     settings: Settings, invoke: Invoke, roster: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(live_actors, "CONNECT_SECONDS", 0.1)

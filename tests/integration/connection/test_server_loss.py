@@ -44,7 +44,7 @@ async def server_record(system: System, server_id: str = "SOCK001") -> dict[str,
     return await system.store.entries(keys.server_status(server_id))
 
 
-async def test_a_server_killed_with_kill_9_is_lost_and_so_are_its_sessions_but_not_who_moved_on(
+async def test_a_killed_server_and_its_sessions_are_lost_but_not_moved_examinees(
     system: System,
 ) -> None:
     proctor = await system.proctor("SOCK002")
@@ -135,9 +135,7 @@ async def test_a_restart_after_a_crash_ends_the_old_sessions_without_waiting_for
         assert system.failures == []
 
 
-async def test_the_superseded_one_ends_as_soon_as_its_sessions_are_told_to_be_lost(
-    bus: Bus, settings: Settings
-) -> None:
+async def test_a_superseded_server_ends_when_its_sessions_are_declared_lost(bus: Bus, settings: Settings) -> None:
     # Its next heartbeat comes in 40 s; until then it would announce its sessions anew, and each would be lost again.
     async with System(with_lease(settings, 120), servers=("SOCK001", "SOCK002")) as system:
         proctor = await system.proctor("SOCK002")
@@ -156,7 +154,7 @@ async def test_the_superseded_one_ends_as_soon_as_its_sessions_are_told_to_be_lo
         assert [type(failure) for failure in system.failures] == [RoleSuperseded]
 
 
-async def test_the_first_of_two_is_superseded_and_takes_nothing_from_the_second(system: System, bus: Bus) -> None:
+async def test_a_superseded_server_does_not_take_messages_of_its_successor(system: System, bus: Bus) -> None:
     first = await system.start_server("SOCK001")
     old = await system.examinee("E001", "SOCK001")
     await system.proctor("SOCK001")
@@ -187,7 +185,7 @@ async def test_the_first_of_two_is_superseded_and_takes_nothing_from_the_second(
     assert failures == []
 
 
-async def test_who_does_not_hold_the_lease_cannot_take_the_queue(system: System, bus: Bus) -> None:
+async def test_a_process_without_the_lease_cannot_take_the_queue(system: System, bus: Bus) -> None:
     server = await system.start_server("SOCK001")
     request = QueueCreate(server_id="SOCK001", queue_id="SOCK001_Q", incarnation="older")
     answer = json.loads(await bus.request(subjects.QUEUE_CREATE, encode(request)))
@@ -262,7 +260,7 @@ async def test_a_server_cut_off_longer_than_its_lease_comes_back_with_all_its_se
         await system.stop("SOCK001")
 
 
-async def test_a_broker_away_for_longer_than_the_lease_makes_nobody_lost(
+async def test_a_broker_outage_longer_than_the_lease_declares_no_server_lost(
     own_engines: tuple[NatsServer, RedisServer], settings: Settings
 ) -> None:
     nats, redis = own_engines
@@ -314,7 +312,7 @@ async def test_a_broker_away_for_longer_than_the_lease_makes_nobody_lost(
         assert system.failures == []
 
 
-async def test_a_lease_that_is_renewed_before_the_second_look_makes_nobody_lost(
+async def test_a_lease_renewed_before_the_second_look_declares_no_server_lost(
     system: System, bus: Bus, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As on a machine that stood still for a moment longer than the lease."""
@@ -345,7 +343,7 @@ async def test_a_lease_that_is_renewed_before_the_second_look_makes_nobody_lost(
     assert [frame["type"] for frame in proctor.about("E001")] == ["examinee_connected"]
 
 
-async def test_a_lease_that_expired_while_all_stood_still_makes_nobody_lost_at_once_but_not_never(
+async def test_a_lease_that_expired_during_a_stall_is_checked_again_before_a_loss(
     system: System, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What held up the lease watch's own connection may have held up the servers' renewals as well."""

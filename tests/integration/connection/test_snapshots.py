@@ -88,7 +88,7 @@ def feed_of(system: System) -> PlanFeed:
     return system.server("SOCK001").sessions.feeds["P001"]
 
 
-async def test_proctors_who_come_together_share_one_reading_and_its_memory_is_given_back(
+async def test_proctors_who_join_together_share_one_snapshot_and_its_memory_is_freed(
     system: System, redis: Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(plan_feed, "OVERLAP_SECONDS", 0.2)
@@ -110,7 +110,7 @@ async def test_proctors_who_come_together_share_one_reading_and_its_memory_is_gi
     assert all(proctor.live for proctor in feed.proctors)
 
 
-async def test_whoever_shares_a_snapshot_gets_each_event_that_is_newer_than_its_row_once(
+async def test_proctors_with_a_shared_snapshot_get_each_newer_event_once(
     system: System, redis: Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await write_plan(redis, MANY)
@@ -149,7 +149,7 @@ def views(proctors: Sequence[RawClient]) -> list[PlanView]:
     return applied
 
 
-async def test_proctors_who_come_while_everything_changes_see_the_truth_in_the_end(
+async def test_proctors_who_join_during_changes_end_with_the_real_state(
     system: System, redis: Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(plan_snapshot, "ROWS_A_FRAME", 40)
@@ -179,7 +179,7 @@ async def test_proctors_who_come_while_everything_changes_see_the_truth_in_the_e
     assert 1 <= feed_of(system).details()["snapshotsRead"] <= len(proctors)
 
 
-async def test_a_record_that_nobody_can_read_is_written_anew_once_for_all_who_wait(
+async def test_a_damaged_record_is_rewritten_once_for_all_waiting_proctors(
     system: System, redis: Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     restated: list[Restate] = []
@@ -205,7 +205,7 @@ async def test_a_record_that_nobody_can_read_is_written_anew_once_for_all_who_wa
     assert [(fact.plan_id, fact.examinee_id, fact.aspect) for fact in restated] == [("P001", "X0700", "connection")]
 
 
-async def test_a_proctor_who_is_being_sent_a_snapshot_when_events_were_dropped_is_sent_a_new_one(
+async def test_events_dropped_during_a_snapshot_cause_a_new_snapshot(
     system: System, redis: Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await write_plan(redis, MANY)
@@ -229,7 +229,7 @@ async def test_a_proctor_who_is_being_sent_a_snapshot_when_events_were_dropped_i
         await proctor.expect("examinee_connected", examineeId="E001")
 
 
-async def test_more_events_than_may_wait_while_a_snapshot_is_read_have_it_read_anew(
+async def test_too_many_events_during_a_snapshot_cause_it_to_be_read_again(
     system: System, redis: Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await write_plan(redis, MANY)

@@ -155,7 +155,7 @@ async def the_log_takes_nothing(system: System, _: Engines) -> Callable[[], Awai
     ],
     ids=lambda value: value.__name__ if callable(value) else "",
 )
-async def test_it_shows_that_the_picture_stands_still_also_while_nothing_happens(
+async def test_an_outdated_view_is_shown_even_without_events(
     fault: Fault, waiting_for: str, own_settings: Settings, own_engines: Engines
 ) -> None:
     async with System(own_settings) as system:
@@ -178,7 +178,7 @@ async def test_it_shows_that_the_picture_stands_still_also_while_nothing_happens
         await watched.proctor.expect("examinee_disconnected", after=before, examineeId="E001")
 
 
-async def test_it_shows_that_a_state_manager_stands_still_or_finds_no_consumer(own_settings: Settings) -> None:
+async def test_a_blocked_state_manager_or_a_missing_consumer_is_shown(own_settings: Settings) -> None:
     async with System(own_settings) as system:
         await system.stop("state-manager")
         async with manager_process(own_settings, "sm2") as manager:
@@ -198,7 +198,7 @@ async def test_it_shows_that_a_state_manager_stands_still_or_finds_no_consumer(o
             await watched.told(current=True)
 
 
-async def test_it_shows_that_redis_is_brought_up_to_the_log(
+async def test_a_repair_of_redis_is_shown(
     own_settings: Settings, own_engines: Engines, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Of a log of days this takes a while; here it takes as long as the test wants."""
@@ -220,7 +220,7 @@ async def test_it_shows_that_redis_is_brought_up_to_the_log(
         await watched.told(current=True)
 
 
-async def test_it_shows_that_this_server_s_own_queue_is_missing(own_settings: Settings) -> None:
+async def test_a_missing_queue_of_the_server_is_shown(own_settings: Settings) -> None:
     async with System(own_settings) as system:
         watched = await Watched.by(system)
         await system.stop("queue-server")
@@ -232,7 +232,7 @@ async def test_it_shows_that_this_server_s_own_queue_is_missing(own_settings: Se
         assert not [frame for frame in watched.examinee.frames if frame["type"] == "view_status"]
 
 
-async def test_a_restart_with_another_state_manager_standing_by_shows_nothing(own_settings: Settings) -> None:
+async def test_a_takeover_by_another_state_manager_is_not_shown(own_settings: Settings) -> None:
     async with System(own_settings) as system:
         await system.start("sm2", lambda bus: StateManager(own_settings, bus, system.store, "sm2"))
         watched = await Watched.by(system)
@@ -241,7 +241,7 @@ async def test_a_restart_with_another_state_manager_standing_by_shows_nothing(ow
         assert not watched.statuses()
 
 
-async def test_who_comes_meanwhile_is_told_at_once_and_metrics_say_it(
+async def test_clients_who_join_meanwhile_are_informed_and_a_metric_shows_it(
     own_settings: Settings, own_engines: Engines
 ) -> None:
     async with System(own_settings) as system:
@@ -272,7 +272,7 @@ async def test_who_comes_meanwhile_is_told_at_once_and_metrics_say_it(
         await watched.proctor.expect("examinee_disconnected", examineeId="E001")
 
 
-async def test_the_client_library_says_it(own_settings: Settings, own_engines: Engines) -> None:
+async def test_the_client_library_returns_the_view_status(own_settings: Settings, own_engines: Engines) -> None:
     async with System(own_settings) as system:
         url = system.server("SOCK001").url
         examinee = ExamineeClient(url, system.token("examinee", "E001"))

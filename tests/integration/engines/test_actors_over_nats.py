@@ -130,7 +130,7 @@ async def test_an_error_of_an_engine_and_a_retry_bring_the_message_again(bus: Bu
     assert worker.handled == 3
 
 
-async def test_what_cannot_be_handled_becomes_one_dead_letter_each(bus: Bus, worker: Worker) -> None:
+async def test_each_message_that_fails_becomes_one_dead_letter(bus: Bus, worker: Worker) -> None:
     await bus.publish(Outgoing("work.one", b'[{"type":"job","data":{"name":"raise"}},{"type":"job"},7]'))
     await bus.publish(Outgoing.of("work.one", Job(name="c")))
     await wait_for(worker, "c")
@@ -152,7 +152,7 @@ async def test_a_batch_takes_what_has_arrived(bus: Bus, worker: Worker) -> None:
     assert worker.handled == 100
 
 
-async def test_what_was_not_handled_before_a_stop_is_handled_by_the_next_one(bus: Bus, worker: Worker) -> None:
+async def test_messages_not_handled_before_a_stop_are_handled_by_the_next_actor(bus: Bus, worker: Worker) -> None:
     class Slow(Worker):
         @on(Job)
         async def wait(self, job: Job) -> None:

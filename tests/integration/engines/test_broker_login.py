@@ -47,7 +47,7 @@ def broker(tmp_path: Path) -> Iterator[NatsWithUser]:
     server.stop()
 
 
-async def test_a_password_that_is_changed_is_told_and_the_old_one_works_again_when_it_is_put_back(
+async def test_a_changed_password_is_reported_and_works_again_when_restored(
     broker: NatsWithUser, caplog: pytest.LogCaptureFixture
 ) -> None:
     bus = await Bus.connect(broker.url.replace("//", f"//operator:{broker.password}@"), "cli")
@@ -68,7 +68,7 @@ async def test_a_password_that_is_changed_is_told_and_the_old_one_works_again_wh
     await bus.close()
 
 
-async def test_an_end_that_the_broker_has_given_for_good_is_an_error_for_who_waits(broker: NatsWithUser) -> None:
+async def test_a_permanently_closed_connection_is_an_error(broker: NatsWithUser) -> None:
     """nats-py gives up on some of what a server says: the role must not stay as if it were only cut off."""
     bus = await Bus.connect(broker.url.replace("//", f"//operator:{broker.password}@"), "cli")
     waiting = asyncio.create_task(bus.gone())

@@ -65,7 +65,7 @@ async def leader_of(bus: Bus, stream: str) -> str:
     return leader
 
 
-async def test_leaders_killed_under_load_lose_nothing_double_nothing_and_make_nobody_lost(
+async def test_leaders_killed_under_load_lose_and_double_no_message(
     system: System, cluster: NatsCluster, operator: Bus
 ) -> None:
     proctors = [await system.proctor("SOCK001"), await system.proctor("SOCK002")]
@@ -126,7 +126,7 @@ async def _killed_and_back(cluster: NatsCluster, operator: Bus, stream: str) -> 
     await eventually(caught_up, f"{killed} has caught up", 30)
 
 
-async def test_a_queue_server_waits_for_a_cluster_that_still_forms(
+async def test_a_queue_server_waits_until_the_cluster_has_formed(
     settings: Settings, tmp_path: Path, store: StateStore
 ) -> None:
     with NatsCluster(tmp_path / "cluster", start=1) as cluster:
@@ -152,7 +152,7 @@ async def test_a_queue_server_waits_for_a_cluster_that_still_forms(
         await bus.close()
 
 
-async def test_a_lease_that_expired_while_nobody_led_makes_nobody_lost_at_once(
+async def test_a_lease_that_expired_without_a_leader_is_checked_again_before_a_loss(
     settings: Settings, bus: Bus, store: StateStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """On one node: it says that its stream has a leader since just now, as after an election."""
@@ -183,7 +183,7 @@ async def test_a_lease_that_expired_while_nobody_led_makes_nobody_lost_at_once(
         examinee.abort()
 
 
-async def test_copies_without_a_cluster_are_a_mistake_in_the_settings(bus: Bus, settings: Settings) -> None:
+async def test_replicas_without_a_cluster_are_a_configuration_error(bus: Bus, settings: Settings) -> None:
     section = settings.nats.model_copy(update={"replicas": 3})
     with pytest.raises(ConfigurationError, match=r"nats\.replicas: 3 copies need a cluster"):
         await apply_topology(bus, settings.model_copy(update={"nats": section}))

@@ -101,7 +101,7 @@ def refusals(caplog: pytest.LogCaptureFixture) -> list[str]:
 # -- each role works ----------------------------------------------------------------------------------------
 
 
-async def test_the_three_scenarios_need_no_permission_that_is_not_there(
+async def test_the_three_scenarios_work_with_the_permissions(
     system: System, secured: Settings, caplog: pytest.LogCaptureFixture
 ) -> None:
     in_nats = secured.model_copy(update={"captures": secured.captures.model_copy(update={"store": "nats"})})
@@ -328,7 +328,7 @@ async def test_a_socket_server_neither_reads_nor_overhears_the_log(topology: Set
     assert payloads == []
 
 
-async def test_who_may_not_read_its_replies_is_told_so_instead_of_waiting(topology: Settings) -> None:
+async def test_a_user_without_an_inbox_gets_an_error_instead_of_a_timeout(topology: Settings) -> None:
     mistaken = logged_in(topology, "monitor", inbox_prefix="_INBOX_operator")
     bus = await Bus.connect(mistaken, "mistaken")
     async with asyncio.timeout(REFUSED_SECONDS):
@@ -339,7 +339,7 @@ async def test_who_may_not_read_its_replies_is_told_so_instead_of_waiting(topolo
     await bus.close()
 
 
-async def test_a_status_of_another_server_has_no_effect_by_whatever_detour(system: System, secured: Settings) -> None:
+async def test_a_status_about_another_server_has_no_effect(system: System, secured: Settings) -> None:
     """On another's subject it is refused; on its own, or by a schedule (NATS asks nobody then), it is a dead letter."""
     loss = encode(_lost("SOCK002", system.server("SOCK002").incarnation))
     schedule = {
@@ -383,7 +383,7 @@ async def test_a_wrong_password_is_named_and_not_shown(secured: Settings) -> Non
         await Bus.connect(secured, "cli", wait=1)
 
 
-async def test_a_role_with_the_wrong_user_says_what_it_may_not_do_and_ends(
+async def test_a_role_with_the_wrong_user_names_the_missing_permission_and_ends(
     system: System, secured: Settings, store: StateStore, caplog: pytest.LogCaptureFixture
 ) -> None:
     """SOCK002 started with the user of SOCK001."""

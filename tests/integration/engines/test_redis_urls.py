@@ -133,7 +133,7 @@ async def test_the_redis_of_the_distribution_with_its_own_tls(tmp_path: Path, ce
         server.stop()
 
 
-async def test_a_password_is_used_and_never_told(tmp_path: Path) -> None:
+async def test_a_password_is_used_and_never_shown(tmp_path: Path) -> None:
     server = RedisServer(tmp_path / "redis")
     server.start()
     await ask(server, "ACL SETUSER", "exam", "on", ">p@ss,word", "~*", "+@all")
@@ -150,7 +150,7 @@ async def test_a_password_is_used_and_never_told(tmp_path: Path) -> None:
         server.stop()
 
 
-async def test_a_redis_that_cannot_serve_now_is_away_and_no_record_damaged(
+async def test_a_redis_that_refuses_writes_counts_as_unavailable_and_not_as_damaged(
     tmp_path: Path,
 ) -> None:
     """redis-py takes the first word off such answers; taken for damage, they would cost messages."""
@@ -225,7 +225,7 @@ async def _lost(exam: Exam, count: int) -> bool:
     return sum(exam.losses.values()) >= count
 
 
-async def test_a_master_that_was_demoted_alive_is_left_at_once(tmp_path: Path) -> None:
+async def test_a_demoted_master_is_left_at_once(tmp_path: Path) -> None:
     async with SentinelGroup(tmp_path) as group:
         store = StateStore(group.url)
         await writes_and_reads(store)
@@ -291,9 +291,7 @@ async def test_the_three_scenarios_on_a_cluster(nats: NatsServer, cluster: Clust
         assert system.failures == []
 
 
-async def test_a_shard_that_was_emptied_is_noticed_whichever_it_is_and_written_anew(
-    nats: NatsServer, cluster: Cluster, tmp_path: Path
-) -> None:
+async def test_an_emptied_shard_is_detected_and_restored(nats: NatsServer, cluster: Cluster, tmp_path: Path) -> None:
     settings = load_settings(nats_url=nats.url, redis_url=cluster.url, data_dir=tmp_path / "data")
     async with System(settings) as system:
         proctor = await system.proctor("SOCK002")
@@ -346,7 +344,7 @@ async def _mobile_sync(system: System, settings: Settings) -> None:
     assert (await system.store.entries(keys.mobile_sync("P001", "E002")))["status"] == "COMPLETED"
 
 
-async def test_a_slot_that_moves_and_moved(cluster: Cluster) -> None:
+async def test_writes_follow_a_slot_that_is_moved(cluster: Cluster) -> None:
     store = StateStore(cluster.url)
     await writes_and_reads(store)
     ids = [await ask(node, "CLUSTER MYID") for node in cluster.nodes]

@@ -92,7 +92,7 @@ async def test_one_client_reads_and_the_other_stands_by(bus: Bus, readers: list[
     assert not second.consumer.owned
 
 
-async def test_who_takes_over_gets_what_the_former_reader_had_in_hand_before_what_is_newer(
+async def test_a_new_reader_gets_the_unacknowledged_deliveries_first(
     bus: Bus, readers: list[Reader], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     first, second = readers
@@ -118,7 +118,7 @@ async def test_who_takes_over_gets_what_the_former_reader_had_in_hand_before_wha
     assert not await first.consumer.confirm_owned(term), "what it had in hand is somebody else's now"
 
 
-async def test_a_delivery_that_is_lost_on_the_way_comes_again_in_its_place(
+async def test_a_lost_delivery_is_redelivered_in_order(
     bus: Bus, readers: list[Reader], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     first, _ = readers
@@ -140,7 +140,7 @@ async def test_a_delivery_that_is_lost_on_the_way_comes_again_in_its_place(
     assert lost_sequences
 
 
-async def test_a_lost_ack_is_repeated_and_nothing_is_handed_out_twice(bus: Bus, readers: list[Reader]) -> None:
+async def test_a_lost_ack_is_repeated_and_no_delivery_is_returned_twice(bus: Bus, readers: list[Reader]) -> None:
     first, _ = readers
     await say(bus, "a", "b")
     await first.has("a", "b")
@@ -157,7 +157,7 @@ async def test_a_lost_ack_is_repeated_and_nothing_is_handed_out_twice(bus: Bus, 
     await first.has("a", "b")
 
 
-async def test_a_client_that_leaves_is_followed_at_once(bus: Bus, readers: list[Reader]) -> None:
+async def test_a_client_that_leaves_is_replaced_at_once(bus: Bus, readers: list[Reader]) -> None:
     first, second = readers
     await say(bus, "a")
     await first.has("a")
@@ -167,7 +167,7 @@ async def test_a_client_that_leaves_is_followed_at_once(bus: Bus, readers: list[
     assert first.payloads == ["a"]
 
 
-async def test_a_user_who_may_not_have_it_delivered_again_is_told_so(
+async def test_a_user_without_permission_to_reset_a_consumer_gets_an_error(
     bus: Bus, readers: list[Reader], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The permissions of an earlier release: the reader ends, and does not wait for ever."""

@@ -87,7 +87,7 @@ def statuses(snapshots: Sequence[dict[str, Any]]) -> dict[str, str]:
     return {row["examineeId"]: row["status"] for frame in snapshots for row in frame["data"]["examinees"]}
 
 
-async def test_redis_emptied_in_the_middle_of_an_exam_is_written_anew_and_every_proctor_sees_the_truth(
+async def test_redis_emptied_during_an_exam_is_restored_and_proctors_see_the_real_state(
     system: System, redis: Redis
 ) -> None:
     proctors = [await system.proctor("SOCK001"), await system.proctor("SOCK002", name="proctor-2")]
@@ -121,7 +121,7 @@ async def test_redis_emptied_in_the_middle_of_an_exam_is_written_anew_and_every_
     assert state["data"]["reconnect"]["count"] == 1
 
 
-async def test_a_state_manager_says_what_it_waits_for_and_decides_nothing_meanwhile(
+async def test_a_state_manager_reports_what_it_waits_for_and_decides_nothing(
     system: System, redis: Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     proctor = await system.proctor()
@@ -218,7 +218,7 @@ async def test_verify_and_rebuild_of_damaged_records_while_events_are_decided(
 
 
 @pytest.mark.usefixtures("short_pauses")
-async def test_entries_of_sockets_that_have_ended_are_found_and_taken_out(
+async def test_entries_of_ended_sockets_are_found_and_removed(
     system: System, bus: Bus, redis: Redis, invoke: Invoke
 ) -> None:
     proctor = await system.proctor()
@@ -246,7 +246,7 @@ async def test_entries_of_sockets_that_have_ended_are_found_and_taken_out(
     assert await redis.hgetall(holder) == {}
 
 
-async def test_a_message_that_comes_again_after_an_outage_brings_back_no_socket(
+async def test_a_redelivered_message_after_an_outage_restores_no_ended_socket(
     system: System, bus: Bus, redis: Redis
 ) -> None:
     proctor = await system.proctor()
@@ -270,7 +270,7 @@ async def test_a_message_that_comes_again_after_an_outage_brings_back_no_socket(
     assert await redis.hgetall(keys.server_sockets("SOCK001")) == {}
 
 
-async def test_one_record_that_cannot_be_read_does_not_keep_the_plan_from_the_proctors(
+async def test_one_unreadable_record_does_not_block_the_snapshot_of_its_plan(
     system: System, bus: Bus, redis: Redis
 ) -> None:
     proctor = await system.proctor()
@@ -292,9 +292,7 @@ async def test_one_record_that_cannot_be_read_does_not_keep_the_plan_from_the_pr
     await eventually(lambda: _agrees(system), "Redis and the log agree")
 
 
-async def test_what_finds_the_records_is_written_anew_when_something_else_lies_in_its_place(
-    system: System, bus: Bus, redis: Redis
-) -> None:
+async def test_an_index_of_the_wrong_type_is_rewritten(system: System, bus: Bus, redis: Redis) -> None:
     proctor = await system.proctor()
     clients = await arrive(system, EXAMINEES[:4])
     for examinee_id in clients:
@@ -315,9 +313,7 @@ async def _agrees(system: System) -> bool:
 
 
 @pytest.mark.usefixtures("short_pauses")
-async def test_records_that_the_log_knows_nothing_of_are_found_wherever_they_are(
-    system: System, redis: Redis, invoke: Invoke
-) -> None:
+async def test_records_without_facts_in_the_log_are_found(system: System, redis: Redis, invoke: Invoke) -> None:
     await arrive(system, EXAMINEES[:2])
     copied = await redis.hgetall(keys.progress("P001", "E001"))
     strays: dict[str, Any] = {
@@ -412,9 +408,7 @@ async def test_redis_restored_from_a_backup_is_brought_up_to_the_log(
             assert types == ["examinee_connected"] + ["examinee_disconnected"] * (examinee_id in absent)
 
 
-async def test_what_the_log_has_forgotten_is_told_apart_and_kept(
-    system: System, redis: Redis, store: StateStore
-) -> None:
+async def test_records_older_than_the_log_are_counted_and_kept(system: System, redis: Redis, store: StateStore) -> None:
     bus = system._buses["SOCK001"]
 
     async def publish(*facts: ConnectionStatus) -> None:
@@ -439,7 +433,7 @@ async def test_what_the_log_has_forgotten_is_told_apart_and_kept(
     assert (await system.progress("E1"))["connStatusCode"] == "DISCONNECTED"
 
 
-async def test_a_log_that_was_lost_and_made_anew_neither_wipes_nor_blocks(
+async def test_a_log_that_was_created_again_neither_deletes_records_nor_blocks(
     settings: Settings, bus: Bus, redis: Redis
 ) -> None:
     async with System(settings) as system:

@@ -59,9 +59,7 @@ async def managers(own_settings: Settings) -> AsyncIterator[Managers]:
     await managers.end()
 
 
-async def test_a_manager_frozen_and_thawed_and_one_killed_under_churn_change_nothing(
-    own_system: System, managers: Managers
-) -> None:
+async def test_a_paused_and_a_killed_manager_change_no_result(own_system: System, managers: Managers) -> None:
     assert len({partition_of(plan_id) for plan_id in PLANS}) == len(PLANS)
     frozen, killed, _ = [await managers.start() for _ in range(3)]
     bus = own_system._buses["SOCK001"]
@@ -100,7 +98,7 @@ async def test_a_manager_frozen_and_thawed_and_one_killed_under_churn_change_not
             assert client.websocket.close_code is None, "nobody who is connected was sent away"
 
 
-async def test_sockets_that_are_announced_anew_out_of_a_backlog_are_not_taken_for_replaced(own_system: System) -> None:
+async def test_sockets_announced_again_from_a_backlog_are_not_replaced(own_system: System) -> None:
     """Two managers begin with a backlog of several facts of each examinee, one is slow: nobody is closed with 4503."""
     crowd = [f"E{number:03}" for number in range(50)]
     before = {examinee_id: await own_system.examinee(examinee_id, "SOCK001") for examinee_id in crowd}
@@ -131,7 +129,7 @@ async def test_sockets_that_are_announced_anew_out_of_a_backlog_are_not_taken_fo
     assert closed == {}
 
 
-async def test_the_broker_gives_a_message_without_a_partition_the_one_of_its_plan(
+async def test_the_broker_adds_the_partition_of_the_plan_to_a_subject_without_one(
     own_settings: Settings, own_system: System
 ) -> None:
     bus = await Bus.connect(own_settings.nats_url, "test")
@@ -151,7 +149,7 @@ async def test_the_broker_gives_a_message_without_a_partition_the_one_of_its_pla
     await bus.close()
 
 
-async def test_a_fact_in_the_partition_of_other_plans_is_put_aside(own_settings: Settings, own_system: System) -> None:
+async def test_a_fact_in_a_wrong_partition_becomes_a_dead_letter(own_settings: Settings, own_system: System) -> None:
     bus = await Bus.connect(own_settings.nats_url, "test")
     loss = ConnectionStatus(
         plan_id="P001",
@@ -198,7 +196,7 @@ async def test_several_managers_share_the_partitions(own_system: System, monkeyp
     await eventually(shared, "both work", 60)
 
 
-async def test_pulls_that_a_stall_has_left_are_not_taken_for_managers(
+async def test_pulls_left_by_a_stall_do_not_count_as_managers(
     own_system: System, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """After a NATS that stood still each consumer has several pulls of one manager; a release stops its partition."""

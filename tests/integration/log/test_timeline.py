@@ -79,7 +79,7 @@ async def shut_out(system: System, examinee_id: str) -> None:
     await eventually(refused, f"{examinee_id} shut out")
 
 
-async def test_what_happened_what_was_so_then_and_what_is_to_be_compensated(
+async def test_a_plan_has_a_timeline_a_state_at_a_time_and_a_report_of_outages(
     system: System, bus: Bus, invoke: Invoke
 ) -> None:
     before = time.time()
@@ -146,7 +146,7 @@ async def test_what_happened_what_was_so_then_and_what_is_to_be_compensated(
     assert "total" in (await invoke("plans", "report", "P001")).stdout
 
 
-async def test_who_was_never_seen_is_exit_code_3_and_a_time_that_is_none_2(system: System, invoke: Invoke) -> None:
+async def test_an_unknown_examinee_is_exit_code_3_and_an_invalid_time_2(system: System, invoke: Invoke) -> None:
     await system.examinee("E001")
     for arguments in (
         ("plans", "timeline", "P001", "E009"),
@@ -191,7 +191,7 @@ async def test_a_timeline_can_be_followed(system: System, variables: dict[str, s
 # -- why is E0042 red -------------------------------------------------------------------------------------
 
 
-async def test_why_somebody_is_red_is_said_in_plain_words(system: System, bus: Bus, invoke: Invoke) -> None:
+async def test_a_diagnosis_explains_why_an_examinee_is_red(system: System, bus: Bus, invoke: Invoke) -> None:
     client = await system.examinee("E0042")
     green = await invoke("examinees", "show", "P001", "E0042")
     assert green.exit_code == 0, green.stderr
@@ -226,7 +226,7 @@ async def test_why_somebody_is_red_is_said_in_plain_words(system: System, bus: B
     assert "proctor must readmit" in text.replace("\n", " ")
 
 
-async def test_with_redis_or_nats_away_the_other_says_what_it_knows(
+async def test_a_diagnosis_works_without_redis_or_nats(
     system: System, invoke: Invoke, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(live_actors, "CONNECT_SECONDS", 0.5)
@@ -251,7 +251,7 @@ async def test_with_redis_or_nats_away_the_other_says_what_it_knows(
     assert (neither.exit_code, neither.stdout) == (4, "")
 
 
-async def test_a_plan_shows_since_when_everybody_is_what_they_are(system: System, invoke: Invoke) -> None:
+async def test_a_plan_shows_since_when_each_state_lasts(system: System, invoke: Invoke) -> None:
     await system.examinee("E001")
     (row,) = (await out(invoke, "plans", "show", "P001"))["examinees"]
     assert row["since"] == (await system.progress())["since"]

@@ -48,7 +48,7 @@ async def told(site: Site, role: Role = "mobile") -> dict[str, Any]:
 # -- how it stands ---------------------------------------------------------------------------------------
 
 
-async def test_a_phone_learns_how_much_time_there_is_also_when_it_is_more(site: Site) -> None:
+async def test_a_phone_gets_the_time_left_also_after_an_extension(site: Site) -> None:
     assert await told(site) == {"status": "NONE", "removed": False}
     for seconds in (60, 360, -5):
         deadline = seconds_from_now(seconds)
@@ -74,7 +74,7 @@ async def test_an_id_that_can_be_none_is_named(site: Site) -> None:
     assert (response.status_code, problem(response)["field"]) == (400, "examineeId")
 
 
-async def test_without_redis_it_is_not_known_and_a_picture_is_taken_all_the_same(site: Site) -> None:
+async def test_without_redis_the_stage_is_unknown_and_a_picture_is_accepted(site: Site) -> None:
     redis = Redis.from_url(site.settings.redis_url)
     await redis.flushall()  # emptied: what it says may not be believed
     await redis.aclose()
@@ -92,7 +92,7 @@ def is_shut_out(response: httpx.Response) -> bool:
 
 
 @pytest.mark.parametrize("role", ["mobile", "examinee"])
-async def test_whoever_was_removed_sends_no_picture_until_let_in_again(site: Site, role: Role) -> None:
+async def test_a_picture_of_a_removed_examinee_is_refused_until_readmitted(site: Site, role: Role) -> None:
     await record(site.settings, status="WAITING", deadline=seconds_from_now(60))
     await removal(site.settings, True)
     assert (await told(site))["removed"]
@@ -105,7 +105,7 @@ async def test_whoever_was_removed_sends_no_picture_until_let_in_again(site: Sit
     assert (await site.put(picture(), headers=site.bearer(role))).status_code == 201
 
 
-async def test_whoever_is_removed_while_the_picture_is_on_its_way_is_shut_out(site: Site) -> None:
+async def test_a_removal_during_an_upload_refuses_the_picture(site: Site) -> None:
     await record(site.settings, status="WAITING", deadline=seconds_from_now(60))
     content = picture()
     upload = await site.raw(len(content), content[:1000])
@@ -118,7 +118,7 @@ async def test_whoever_is_removed_while_the_picture_is_on_its_way_is_shut_out(si
     await upload.close()
 
 
-async def test_a_removed_examinee_gets_no_code_and_one_that_was_made_lets_no_phone_in(site: Site) -> None:
+async def test_a_removed_examinee_gets_no_code_and_earlier_codes_are_refused(site: Site) -> None:
     await record(site.settings, status="WAITING", deadline=seconds_from_now(60))
     code_response = await site.http.post(CODE, headers=site.bearer("examinee"))
     assert code_response.status_code == 201
@@ -131,7 +131,7 @@ async def test_a_removed_examinee_gets_no_code_and_one_that_was_made_lets_no_pho
     assert (await site.http.post(CODE, headers=site.bearer("examinee"))).status_code == 201
 
 
-async def test_a_proctors_remove_shuts_the_phone_out_and_a_readmit_lets_the_same_picture_in(
+async def test_a_remove_refuses_a_picture_and_a_readmit_accepts_it(
     settings: Settings, bus: Bus, store: StateStore
 ) -> None:
     async with System(settings, servers=("SOCK001",)) as system:

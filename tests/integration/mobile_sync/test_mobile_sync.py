@@ -70,7 +70,7 @@ async def status_is(system: System, expected: str, seconds: float = 10.0) -> Non
 
 
 @pytest.mark.skipif(shutil.which("curl") is None, reason="there is no curl")
-async def test_from_waiting_to_the_picture_that_a_proctor_gets(system: System, tmp_path: Path) -> None:
+async def test_mobile_sync_goes_from_waiting_to_a_picture_for_the_proctor(system: System, tmp_path: Path) -> None:
     first_proctor, second_proctor = await system.proctor("SOCK001"), await system.proctor("SOCK002", name="proctor-2")
     examinee = await system.examinee("E001")
     await examinee.say("mobile_sync_wait")
@@ -117,7 +117,7 @@ async def test_the_same_upload_again_has_one_effect(system: System) -> None:
     assert [f["type"] for f in proctor.about("E001")].count("mobile_sync_completed") == 1
 
 
-async def test_a_reload_in_the_middle_keeps_the_deadline_and_after_it_the_picture(system: System) -> None:
+async def test_a_reload_keeps_the_deadline_and_the_picture(system: System) -> None:
     examinee = await system.examinee("E001")
     await examinee.say("mobile_sync_wait")
     first = await examinee.expect("mobile_sync_status", status="WAITING")
@@ -135,7 +135,7 @@ async def test_a_reload_in_the_middle_keeps_the_deadline_and_after_it_the_pictur
     assert (await record(system))["status"] == "COMPLETED"
 
 
-async def test_a_passed_deadline_is_told_and_refuses_late_uploads_until_the_stage_is_entered_again(
+async def test_after_the_deadline_uploads_are_refused_until_the_stage_is_entered_again(
     system: System,
 ) -> None:
     proctor, examinee = await system.proctor(), await system.examinee("E001", HURRIED)
@@ -171,7 +171,7 @@ async def test_the_deadline_counts_even_when_the_state_manager_was_down_at_that_
     await status_is(system, "TIMED_OUT")
 
 
-async def test_what_is_no_picture_fails_the_stage_for_all_to_see_and_a_good_one_mends_it(system: System) -> None:
+async def test_an_invalid_picture_fails_the_stage_and_a_valid_one_completes_it(system: System) -> None:
     proctor, examinee = await system.proctor(), await system.examinee("E001")
     await examinee.say("mobile_sync_wait")
     await status_is(system, "WAITING")

@@ -144,7 +144,7 @@ async def test_the_same_picture_counts_again_when_the_stage_was_entered_again(si
     assert len(await site.published()) == 2
 
 
-async def test_a_failure_is_told_once_in_a_stage_and_again_in_the_next(site: Site) -> None:
+async def test_a_failure_is_published_once_for_each_stage(site: Site) -> None:
     await record(site.settings, status="WAITING", deadline=seconds_from_now(60))
     await site.put(b"not a picture")
     await site.put(b"not a picture")
@@ -275,7 +275,7 @@ async def test_a_picture_that_arrives_after_the_deadline_is_refused_though_it_be
     await upload.close()
 
 
-async def test_a_picture_that_arrived_in_time_counts_however_long_we_took(site: Site) -> None:
+async def test_a_picture_that_arrived_in_time_counts_after_a_slow_decode(site: Site) -> None:
     await site.put(picture(), examinee_id="E002")
     (decoder,) = site.server.uploads.decoders.pids
     os.kill(decoder, signal.SIGSTOP)
@@ -317,7 +317,7 @@ REFUSED = {
 
 
 @pytest.mark.parametrize("name", REFUSED)
-async def test_what_is_no_picture_is_refused_and_everybody_is_told(site: Site, name: str) -> None:
+async def test_an_invalid_picture_is_refused_and_published_as_failed(site: Site, name: str) -> None:
     content, status, code = REFUSED[name]
     earlier = picture()
     await site.put(earlier)

@@ -55,7 +55,7 @@ async def test_a_phone_that_goes_away_leaves_nothing(site: Site, way: str, caplo
     await upload.close()
 
 
-async def test_what_follows_the_declared_length_is_no_part_of_the_picture(site: Site) -> None:
+async def test_bytes_after_the_declared_length_are_ignored(site: Site) -> None:
     content = picture()
     upload = await site.raw(len(content), content + b"and more\r\n\r\n")
     status, document = await upload.response()
@@ -64,7 +64,7 @@ async def test_what_follows_the_declared_length_is_no_part_of_the_picture(site: 
     await upload.close()
 
 
-async def test_an_upload_that_comes_to_a_halt_is_ended(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_stalled_upload_is_closed(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(MobileUploads, "stall_seconds", 0.1)
     upload = await site.raw(1000, b"\xff\xd8\xff")
     status, document = await upload.response()
@@ -88,7 +88,7 @@ def tiny_disk(settings: Settings) -> Iterator[Path]:
     libc.umount2(str(directory).encode(), 2)  # MNT_DETACH
 
 
-async def test_a_full_disk_is_said_told_and_leaves_nothing(
+async def test_a_full_disk_is_reported_and_leaves_no_file(
     tiny_disk: Path, site: Site, caplog: pytest.LogCaptureFixture
 ) -> None:
     small = picture(size=(64, 48))
@@ -103,9 +103,7 @@ async def test_a_full_disk_is_said_told_and_leaves_nothing(
     assert (await site.put(picture(size=(64, 48)))).status_code == 201
 
 
-async def test_a_disk_that_fails_at_the_sync_is_a_store_that_failed(
-    site: Site, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_a_failing_sync_of_the_disk_is_a_store_failure(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     def broken(_handle: int) -> None:
         raise OSError(errno.EIO, os.strerror(errno.EIO))
 
@@ -198,7 +196,7 @@ async def half_an_upload(site: Site, content: bytes) -> RawUpload:
     return upload
 
 
-async def test_a_stop_finishes_the_upload_that_is_in_hand(settings: Settings, bus: Bus, store: StateStore) -> None:
+async def test_a_stop_finishes_the_current_upload(settings: Settings, bus: Bus, store: StateStore) -> None:
     await bus.apply_stream(STATUS)
     server = WebServer(settings, bus, store)
     await server.start()

@@ -96,7 +96,7 @@ async def test_the_qr_code_is_a_picture_without_styles_or_scripts(site: Site) ->
         assert not {"style", "class", "onload"} & set(element.attrib)
 
 
-async def test_what_is_kept_does_not_tell_the_code(site: Site, bus: Bus) -> None:
+async def test_the_stored_entry_does_not_contain_the_code(site: Site, bus: Bus) -> None:
     await waiting(site)
     phone_code = await made(site)
     stored = await bus.message_at(PHONE.name, 1)
@@ -106,7 +106,7 @@ async def test_what_is_kept_does_not_tell_the_code(site: Site, bus: Bus) -> None
     assert stored.headers["Nats-TTL"] in ("58s", "59s", "60s")
 
 
-async def test_the_address_is_where_the_page_was_opened_or_what_is_set(
+async def test_the_phone_address_is_that_of_the_page_or_the_configured_one(
     settings: Settings, bus: Bus, store: StateStore
 ) -> None:
     await bus.apply_stream(PHONE)
@@ -135,7 +135,7 @@ async def test_nobody_else_gets_a_code(site: Site) -> None:
     assert (bad_id_response.status_code, problem(bad_id_response)["field"]) == (400, "planId")
 
 
-async def test_there_is_a_code_only_while_a_phone_is_waited_for(site: Site) -> None:
+async def test_a_code_is_given_only_while_the_stage_waits(site: Site) -> None:
     async def refused() -> str:
         response = await site.http.post(MAKE, headers=site.bearer("examinee"))
         assert response.status_code == 409
@@ -152,7 +152,7 @@ async def test_there_is_a_code_only_while_a_phone_is_waited_for(site: Site) -> N
     await made(site)
 
 
-async def test_a_code_whose_time_is_over_says_so(site: Site) -> None:
+async def test_an_expired_code_is_refused_as_expired(site: Site) -> None:
     await waiting(site, 2.5)
     code = (await made(site))["code"]
 
@@ -219,7 +219,7 @@ async def test_wrong_codes_lock_nobody_out_whoever_tries_them(
     assert "300 wrong phone codes within a minute, 300 of them from 127.0.0.1" in caplog.text
 
 
-async def test_beyond_the_budget_a_right_code_waits_for_its_turn_and_is_taken(
+async def test_a_right_code_over_the_budget_is_accepted_after_a_wait(
     site: Site, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(phone_codes, "WRONG_SECONDS", 0.0)
@@ -236,9 +236,7 @@ async def test_beyond_the_budget_a_right_code_waits_for_its_turn_and_is_taken(
     assert {answer.status_code for answer in await asyncio.gather(*guesses)} == {404}
 
 
-async def test_when_no_turn_will_come_soon_it_is_said_when_to_try_again(
-    site: Site, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_a_long_queue_of_guesses_gets_retry_after(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(phone_codes, "WRONG_SECONDS", 0.0)
     await waiting(site)
     code = (await made(site))["code"]
@@ -282,7 +280,7 @@ async def test_a_page_of_another_site_can_do_nothing(site: Site, headers: dict[s
     assert (await site.http.get("/v1/endpoints", headers=headers)).status_code == 503  # as for everybody: none is READY
 
 
-async def test_our_own_pages_and_programs_are_no_other_site(settings: Settings, bus: Bus, store: StateStore) -> None:
+async def test_our_own_pages_and_programs_are_not_cross_site(settings: Settings, bus: Bus, store: StateStore) -> None:
     await bus.apply_stream(PHONE)
     web = settings.web.model_copy(update={"public_url": "https://exam.example/", "trusted_proxies": ["127.0.0.1"]})
     async with open_site(settings.model_copy(update={"web": web}), bus, store) as site:
@@ -301,7 +299,7 @@ async def test_our_own_pages_and_programs_are_no_other_site(settings: Settings, 
             assert response.status_code == 200, headers
 
 
-async def test_an_examinee_makes_so_many_codes_a_minute(site: Site) -> None:
+async def test_codes_of_an_examinee_are_limited_per_minute(site: Site) -> None:
     await waiting(site)
     assert len({(await made(site))["code"] for _ in range(10)}) == 10
     response = await site.http.post(MAKE, headers=site.bearer("examinee"))
@@ -333,7 +331,7 @@ def examinee_token(key: Ed25519PrivateKey) -> dict[str, str]:
     return {"Authorization": f"Bearer {jwt.encode(claims, key, algorithm='EdDSA')}"}
 
 
-async def test_without_a_secret_of_our_own_there_are_no_codes_and_it_is_said(
+async def test_without_an_own_secret_codes_are_refused_with_a_reason(
     settings: Settings, bus: Bus, store: StateStore, tmp_path: Path
 ) -> None:
     with_key, key = issuer(settings, tmp_path)
@@ -343,7 +341,7 @@ async def test_without_a_secret_of_our_own_there_are_no_codes_and_it_is_said(
             assert (response.status_code, problem(response)["code"]) == (501, "NO_SECRET")
 
 
-async def test_with_a_secret_beside_the_issuers_key_phones_join_and_nobody_else_is_signed_for(
+async def test_with_an_issuer_the_own_secret_signs_only_phone_tokens(
     settings: Settings, bus: Bus, store: StateStore, tmp_path: Path
 ) -> None:
     with_both, key = issuer(settings, tmp_path, secret="0123456789-abcdefghij-ABCDEFGHIJ")

@@ -61,7 +61,7 @@ async def process_of(site: Site) -> int:
 
 
 @pytest.mark.parametrize(("size", "progressive"), [((8160, 6144), False), ((8192, 6144), True)])
-async def test_a_phone_of_50_megapixels_is_welcome(site: Site, size: tuple[int, int], progressive: bool) -> None:
+async def test_a_picture_of_50_megapixels_is_accepted(site: Site, size: tuple[int, int], progressive: bool) -> None:
     content = flat("JPEG", size, progressive=progressive)
     assert (await site.put(content)).status_code == 201
     assert site.stored() == content
@@ -73,7 +73,7 @@ async def test_a_jpeg_of_thousands_of_scans_is_refused_before_it_is_decoded(site
     assert "100 scans" in response.json()["detail"]
 
 
-async def test_what_takes_more_processor_time_than_allowed_is_killed_and_the_next_picture_is_taken(
+async def test_a_decoder_over_its_processor_time_is_killed_and_replaced(
     settings: Settings, bus: Bus, store: StateStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(decoders, "WALL_FACTOR", 60)
@@ -96,7 +96,7 @@ async def test_what_takes_more_processor_time_than_allowed_is_killed_and_the_nex
 
 
 @pytest.mark.parametrize("kind", ["PNG", "JPEG"])
-async def test_what_takes_more_memory_than_allowed_is_refused_and_the_next_picture_is_taken(
+async def test_a_picture_over_the_memory_limit_is_refused_and_the_next_accepted(
     settings: Settings, bus: Bus, store: StateStore, kind: str
 ) -> None:
     small = changed(settings, {"mobile_sync.decode_memory_bytes": 64 * 1024 * 1024})
@@ -113,7 +113,7 @@ async def test_what_takes_more_memory_than_allowed_is_refused_and_the_next_pictu
 # -- everybody else --------------------------------------------------------------------------------------
 
 
-async def test_an_innocent_picture_is_taken_while_costly_ones_wait_for_one_another(site: Site) -> None:
+async def test_a_small_picture_does_not_wait_for_costly_ones(site: Site) -> None:
     bomb = flat("PNG", (8000, 4000))
     bombs = []
     for number in range(4):
@@ -155,7 +155,7 @@ async def test_pictures_of_one_examinee_are_decoded_one_after_the_other(site: Si
     assert {response.status_code for response in await asyncio.gather(*uploads)} == {201}
 
 
-async def test_an_examinee_has_so_many_uploads_at_once(site: Site) -> None:
+async def test_concurrent_uploads_of_an_examinee_are_limited(site: Site) -> None:
     pid = await process_of(site)
     os.kill(pid, signal.SIGSTOP)
     uploads = [asyncio.create_task(site.put(picture())) for _ in range(8)]
@@ -174,7 +174,7 @@ async def test_an_examinee_has_so_many_uploads_at_once(site: Site) -> None:
 # -- processes that die or hang --------------------------------------------------------------------------
 
 
-async def test_a_process_that_is_killed_while_it_decodes_costs_nobody_the_picture(site: Site) -> None:
+async def test_a_picture_is_decoded_again_when_its_decoder_is_killed(site: Site) -> None:
     pid = await process_of(site)
     os.kill(pid, signal.SIGSTOP)
     upload = asyncio.create_task(site.put(picture()))
@@ -188,7 +188,7 @@ async def test_a_process_that_was_killed_between_two_pictures_is_replaced(site: 
     assert (await site.put(picture())).status_code == 201
 
 
-async def test_a_picture_at_which_the_decoder_crashes_each_time_is_none(site: Site) -> None:
+async def test_a_picture_that_always_crashes_the_decoder_is_refused(site: Site) -> None:
     killed: set[int] = set()
     upload = asyncio.create_task(site.put(picture()))
 
@@ -222,7 +222,7 @@ async def test_a_process_that_hangs_is_killed_and_the_phone_is_told_to_try_again
         assert pid not in site.server.uploads.decoders.pids
 
 
-async def test_processes_know_no_secret_and_end_with_the_web_server(
+async def test_decoders_know_no_secret_and_end_with_the_web_server(
     settings: Settings, bus: Bus, store: StateStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("EXAMWIRE_SECRET", "not for those who decode pictures")
@@ -237,7 +237,7 @@ async def test_processes_know_no_secret_and_end_with_the_web_server(
 # -- the quota -------------------------------------------------------------------------------------------
 
 
-async def test_an_examinee_sends_so_many_new_pictures_a_minute_and_retries_are_free(
+async def test_new_pictures_of_an_examinee_are_limited_and_retries_are_not(
     settings: Settings, bus: Bus, store: StateStore
 ) -> None:
     few = changed(settings, {"mobile_sync.pictures_per_minute": 3})

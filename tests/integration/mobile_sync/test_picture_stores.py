@@ -94,7 +94,7 @@ def counting(capture_id: str | None, announced_at: float) -> Callable[[str, str]
 # -- both stores -----------------------------------------------------------------------------------------
 
 
-async def test_a_picture_appears_when_it_is_committed_and_not_before(captures: PictureStore, tmp_path: Path) -> None:
+async def test_a_picture_is_readable_only_after_its_commit(captures: PictureStore, tmp_path: Path) -> None:
     content = picture()
     incoming = await captures.begin(*OWNER)
     incoming.write(content)
@@ -107,7 +107,7 @@ async def test_a_picture_appears_when_it_is_committed_and_not_before(captures: P
     assert aside(tmp_path) == []
 
 
-async def test_each_picture_is_kept_under_its_own_name_and_the_last_one_is_the_last_one(
+async def test_each_picture_has_its_own_file_and_the_newest_is_current(
     captures: PictureStore,
 ) -> None:
     first, second = picture(), picture(size=(1600, 1200))  # of several chunks
@@ -129,7 +129,7 @@ async def test_a_discarded_upload_leaves_nothing(captures: PictureStore, tmp_pat
     assert (await captures.read(*OWNER, None), aside(tmp_path)) == (before, [])
 
 
-async def test_what_the_log_has_moved_on_from_is_removed_a_while_later(captures: PictureStore) -> None:
+async def test_replaced_pictures_are_removed_after_a_delay(captures: PictureStore) -> None:
     old, new, racing = [await store_picture(captures, picture()) for _ in range(3)]
     now = time.time()
     # Announced just now: an earlier picture may be one whose announcement is still on its way.
@@ -140,14 +140,14 @@ async def test_what_the_log_has_moved_on_from_is_removed_a_while_later(captures:
     assert await captures.read(*OWNER, None) is None, "the last one was removed, and its second name with it"
 
 
-async def test_pictures_go_when_they_are_too_old(captures: PictureStore) -> None:
+async def test_old_pictures_are_removed(captures: PictureStore) -> None:
     capture_id = await store_picture(captures, picture())
     assert await captures.sweep(counting(capture_id, time.time()), KEPT_FOREVER) == 0
     assert await captures.sweep(counting(capture_id, time.time()), -5.0) == 1
     assert await captures.read(*OWNER, capture_id) is None
 
 
-async def test_leftovers_of_killed_processes_go_and_uploads_on_their_way_stay(
+async def test_leftovers_are_removed_and_running_uploads_are_not(
     captures: PictureStore, kind: str, tmp_path: Path
 ) -> None:
     abandoned, going_on = [await captures.begin(*OWNER) for _ in range(2)]
@@ -162,9 +162,7 @@ async def test_leftovers_of_killed_processes_go_and_uploads_on_their_way_stay(
 # -- the bucket ------------------------------------------------------------------------------------------
 
 
-async def test_the_client_library_of_nats_reads_what_we_store_and_we_what_it_stores(
-    objects: ObjectStore, bus: Bus
-) -> None:
+async def test_objects_are_compatible_with_nats_py(objects: ObjectStore, bus: Bus) -> None:
     content = os.urandom(300_000)
     await objects.put("P001/E001/ours.jpg", content)
     await objects.link("P001/E001/sync_cap.jpg", "P001/E001/ours.jpg")
@@ -178,7 +176,7 @@ async def test_the_client_library_of_nats_reads_what_we_store_and_we_what_it_sto
     assert {stored.name for stored in await objects.objects()} == {"P001/E001/ours.jpg", "P001/E001/sync_cap.jpg"}
 
 
-async def test_chunks_that_belong_to_no_object_are_swept_when_they_are_old(
+async def test_old_chunks_without_an_object_are_removed(
     objects: ObjectStore, bus: Bus, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await objects.put("whole", os.urandom(200_000))
@@ -199,7 +197,7 @@ async def test_chunks_that_belong_to_no_object_are_swept_when_they_are_old(
     assert [await objects.get(name) for name in ("replaced", "cut off")] == [b"now", None]
 
 
-async def test_an_object_that_was_stored_again_is_not_removed_for_the_old_one(objects: ObjectStore) -> None:
+async def test_removing_an_old_object_keeps_a_newer_one_of_the_same_name(objects: ObjectStore) -> None:
     await objects.put("one", b"first")
     (stored_object,) = await objects.objects()
     await objects.put("one", b"second")
@@ -227,7 +225,7 @@ async def test_a_reader_gets_one_version_or_the_other_while_it_is_replaced(objec
     assert len(read_versions) > 1
 
 
-async def test_an_object_whose_chunks_are_gone_is_an_error_and_not_half_a_picture(
+async def test_an_object_with_missing_chunks_is_an_error(
     objects: ObjectStore, bus: Bus, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(object_store, "GET_ATTEMPTS", 2)
@@ -238,7 +236,7 @@ async def test_an_object_whose_chunks_are_gone_is_an_error_and_not_half_a_pictur
         await objects.get("one")
 
 
-async def test_a_full_bucket_is_a_store_that_failed(settings: Settings, bus: Bus, tmp_path: Path) -> None:
+async def test_a_full_bucket_is_a_store_failure(settings: Settings, bus: Bus, tmp_path: Path) -> None:
     await bus.apply_stream(captures_stream(KEPT_FOREVER, 1024 * 1024))
     captures = NatsPictureStore(bus, tmp_path / "uploads")
     try:
@@ -252,7 +250,7 @@ async def test_a_full_bucket_is_a_store_that_failed(settings: Settings, bus: Bus
         await bus._js.delete_stream("OBJ_captures")
 
 
-async def test_the_queue_server_makes_the_bucket_as_it_is_declared(settings: Settings, bus: Bus) -> None:
+async def test_the_queue_server_creates_the_bucket_as_declared(settings: Settings, bus: Bus) -> None:
     assert ("OBJ_captures", "missing") in [
         (comparison.name, comparison.state) for comparison in await compare_topology(bus, settings)
     ]
@@ -287,7 +285,7 @@ async def sites(kind: str, settings: Settings, bus: Bus) -> AsyncIterator[tuple[
         await bus._js.delete_stream("OBJ_captures")
 
 
-async def test_two_web_servers_racing_for_one_examinee_serve_what_the_log_came_to(
+async def test_two_web_servers_serve_the_picture_that_the_log_has(
     sites: tuple[Site, Site, System],
 ) -> None:
     first_site, second_site, system = sites

@@ -16,7 +16,7 @@ SEMVER = re.compile(r"^(0|[1-9]\d*)\.(0|[1-9]\d*)\.(0|[1-9]\d*)(-[0-9A-Za-z.-]+)
 COUNTS = ("num_requests", "num_errors", "processing_time", "average_processing_time")
 
 
-async def test_micro_services_answer_as_adr_32_says(system: System, bus: Bus) -> None:
+async def test_micro_services_follow_adr_32(system: System, bus: Bus) -> None:
     """What `nats service ls|info|stats` ask for, by the schemas `io.nats.micro.v1.*_response`."""
     await bus.request(subjects.control("state-manager.sm1"), b"{}")
     for verb in ("PING", "INFO", "STATS"):

@@ -101,7 +101,7 @@ async def test_a_socket_server_whose_clock_is_wrong_serves_its_clients_like_any_
 
 
 @needs_faketime
-async def test_a_token_counts_although_the_servers_clock_says_otherwise(system: System) -> None:
+async def test_a_token_is_valid_by_the_brokers_clock(system: System) -> None:
     now = int(time.time())
     cases: list[tuple[float, dict[str, Any]]] = [(2 * HOUR, {"exp": now + 60}), (-150.0, {"iat": now})]
     for ahead, claims in cases:
@@ -112,7 +112,7 @@ async def test_a_token_counts_although_the_servers_clock_says_otherwise(system: 
 
 
 @needs_faketime
-async def test_a_server_whose_clock_is_wrong_says_so(system: System, invoke: Invoke) -> None:
+async def test_a_server_with_a_wrong_clock_is_reported(system: System, invoke: Invoke) -> None:
     async with server(system, -150.0) as process:
         result = await invoke("doctor", "-o", "json")
         clocks = [finding for finding in json.loads(result.stdout)["findings"] if finding["check"] == "clocks"]
@@ -176,7 +176,7 @@ async def test_a_web_server_whose_clock_is_wrong_takes_pictures_until_the_deadli
 
 @needs_faketime
 @pytest.mark.parametrize("ahead", [2 * HOUR, -150.0])
-async def test_a_state_manager_whose_clock_is_wrong_tells_the_right_times(
+async def test_a_state_manager_with_a_wrong_clock_publishes_right_times(
     settings: Settings, bus: Bus, store: StateStore, ahead: float
 ) -> None:
     async with System(settings, servers=("SOCK002",)) as system:
@@ -197,14 +197,14 @@ async def test_a_state_manager_whose_clock_is_wrong_tells_the_right_times(
 
 
 @needs_faketime
-async def test_a_queue_server_whose_clock_is_behind_makes_a_log_that_begins_now(settings: Settings, bus: Bus) -> None:
+async def test_a_queue_server_with_a_slow_clock_creates_a_log_that_begins_now(settings: Settings, bus: Bus) -> None:
     before = time.time() * 1000
     async with role(settings, "queue-server", -2 * HOUR, "--name", "wrong"):
         state = await bus.stream_state(STATUS.name)
         assert before - 5000 < state.first < time.time() * 1000 + 5000
 
 
-async def test_a_message_is_dropped_for_its_age_only_by_the_brokers_clock_and_with_a_word(
+async def test_the_age_of_a_message_is_by_the_brokers_clock_and_its_drop_is_logged(
     settings: Settings, bus: Bus, store: StateStore, caplog: pytest.LogCaptureFixture
 ) -> None:
     socket = settings.socket.model_copy(update={"queue_expire_seconds": 60})

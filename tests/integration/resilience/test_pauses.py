@@ -76,7 +76,7 @@ async def is_cut_off(bus: Bus) -> None:
 
 
 @EITHER_WAY
-async def test_a_pong_that_comes_too_late_harms_nothing(cable: Cable, ours: Bus, up: bool, down: bool) -> None:
+async def test_a_late_pong_is_harmless(cable: Cable, ours: Bus, up: bool, down: bool) -> None:
     reading = reading_task(ours)
     cable.pause(up=up, down=down)
     with pytest.raises(nats.errors.TimeoutError):
@@ -113,7 +113,7 @@ async def test_a_half_open_connection_counts_as_lost_and_works_again_when_the_pa
 
 
 @pytest.mark.usefixtures("impatient")
-async def test_data_that_a_dead_path_does_not_take_keeps_nobody_from_connecting_again(cable: Cable, ours: Bus) -> None:
+async def test_unsent_data_does_not_prevent_a_reconnect(cable: Cable, ours: Bus) -> None:
     """Closing the old connection would wait for it without end."""
     cable.pause()
     chunk = bytes(512 * 1024)
@@ -166,7 +166,7 @@ async def test_an_error_in_the_reading_task_leads_to_a_new_connection(
 
 
 @pytest.mark.usefixtures("impatient")
-async def test_a_process_that_stood_still_does_not_take_that_for_a_dead_broker(ours: Bus) -> None:
+async def test_a_paused_process_does_not_drop_its_broker(ours: Bus) -> None:
     await works(ours)
     _stand_still(2.5)
     await works(ours)

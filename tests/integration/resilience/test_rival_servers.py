@@ -73,7 +73,7 @@ async def rivals(settings: Settings, directory: Path) -> AsyncIterator[tuple[Riv
         await second.stop()
 
 
-async def test_the_superseded_one_stays_down_until_the_other_is_gone(bare: System, bus: Bus, tmp_path: Path) -> None:
+async def test_a_superseded_server_stays_down_while_its_successor_runs(bare: System, bus: Bus, tmp_path: Path) -> None:
     superseded_before = REGISTRY.get_sample_value("examwire_servers_superseded_total") or 0.0
     proctor = await bare.proctor("SOCK002")
     async with rivals(bare.settings, tmp_path) as (one, other):
@@ -130,7 +130,7 @@ async def test_without_takeover_a_living_server_is_left_alone(bare: System, bus:
     assert b'"READY"' in last_status.payload, "nothing was said by the one that left it alone"
 
 
-async def test_without_takeover_the_lease_of_one_that_died_is_waited_for(bare: System, bus: Bus) -> None:
+async def test_without_takeover_a_start_waits_for_the_lease_to_expire(bare: System, bus: Bus) -> None:
     first = await bare.start_server("SOCK001")
     # It dies: no heartbeat any more, and its last one is still there.
     await bare._buses["SOCK001"]._nc.close()
@@ -142,7 +142,7 @@ async def test_without_takeover_the_lease_of_one_that_died_is_waited_for(bare: S
     bare.failures.clear()  # of the one that died
 
 
-async def test_of_two_that_start_without_takeover_at_once_one_gives_way(bare: System) -> None:
+async def test_of_two_simultaneous_starts_without_takeover_one_gives_up(bare: System) -> None:
     results = await asyncio.gather(
         *(start_anew(bare, name, takeover=False) for name in ("one", "other")), return_exceptions=True
     )

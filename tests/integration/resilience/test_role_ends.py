@@ -33,7 +33,7 @@ def run(settings: Settings, make: Callable[[], Actor], then: Callable[[Superviso
     return run_role("test", settings, lambda _bus, _store: [ChildSpec("child", make)], then, metrics)
 
 
-def test_actors_that_cannot_be_made_end_the_role_at_once(settings: Settings) -> None:
+def test_an_actor_that_cannot_be_created_ends_the_role(settings: Settings) -> None:
     def make() -> Actor:
         raise ConfigurationError("a setting that does not fit")
 
@@ -63,7 +63,9 @@ class Stubborn(Actor):
 role_over = asyncio.Event()
 
 
-def test_what_does_not_stop_does_not_keep_the_role(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_actor_that_does_not_stop_does_not_block_the_role(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(role, "DRAIN_SECONDS", 0.3)
     closed: list[str] = []
     close = Bus.close
@@ -114,7 +116,7 @@ async def test_a_swallowed_cancellation_is_repeated() -> None:
     assert (task.cancelled(), swallowed) == (True, 3)
 
 
-async def test_what_never_ends_is_given_up() -> None:
+async def test_a_task_that_never_ends_is_abandoned() -> None:
     over = False
 
     async def never() -> None:
@@ -132,7 +134,7 @@ async def test_what_never_ends_is_given_up() -> None:
 
 
 @pytest.mark.parametrize("command", [("state-manager",), ("socket-server", "--server-id", "SOCK001")])
-async def test_sigterm_is_obeyed_while_nats_is_waited_for(settings: Settings, command: tuple[str, ...]) -> None:
+async def test_sigterm_is_obeyed_while_waiting_for_nats(settings: Settings, command: tuple[str, ...]) -> None:
     metrics = free_port()
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "cli.main", "run", *command, "--data-dir", str(settings.data_dir)),

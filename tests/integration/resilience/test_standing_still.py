@@ -42,7 +42,7 @@ async def all_answer(clients: list[RawClient]) -> None:
         await client.expect("heartbeat", after=before)
 
 
-async def test_a_server_that_stood_still_cuts_nobody_when_it_goes_on(bus: Bus, settings: Settings) -> None:
+async def test_a_paused_server_closes_nobody_when_it_continues(bus: Bus, settings: Settings) -> None:
     """Their answers lie in its sockets, and so does the hello of one who came meanwhile."""
     settings = changed(settings, {**QUICK_PINGS, "server.lease_seconds": 60})
     async with System(settings, servers=("SOCK002",)) as system:
@@ -71,7 +71,7 @@ async def test_a_server_that_stood_still_cuts_nobody_when_it_goes_on(bus: Bus, s
             await server.kill()
 
 
-async def test_a_loop_that_is_busy_for_long_cuts_nobody(bus: Bus, settings: Settings) -> None:
+async def test_a_blocked_event_loop_closes_nobody(bus: Bus, settings: Settings) -> None:
     quick = {"socket.ping_interval_seconds": 0.4, "socket.ping_timeout_seconds": 0.4, "server.lease_seconds": 60}
     async with System(changed(settings, quick), servers=("SOCK001",)) as system:
         proctor = await system.proctor("SOCK001")
@@ -90,7 +90,7 @@ async def test_a_loop_that_is_busy_for_long_cuts_nobody(bus: Bus, settings: Sett
 
 
 @pytest.mark.parametrize("seconds", [2.0, 6.0])
-async def test_a_broker_that_stood_still_makes_nobody_lost(
+async def test_a_paused_broker_declares_no_server_lost(
     own_engines: tuple[NatsServer, RedisServer], settings: Settings, seconds: float
 ) -> None:
     """All leases expire the moment it goes on, whether the connections have outlived it or not."""
@@ -125,7 +125,7 @@ async def test_a_broker_that_stood_still_makes_nobody_lost(
         assert system.failures == []
 
 
-async def test_a_hall_whose_server_was_cut_off_for_longer_than_its_ladder_is_not_shut_out(
+async def test_a_server_cut_off_longer_than_the_backoff_shuts_nobody_out(
     bus: Bus, settings: Settings, engines: tuple[NatsServer, RedisServer]
 ) -> None:
     """The path to NATS stood still: their sockets were open all the time, and nobody had to come back."""
@@ -158,7 +158,7 @@ async def test_a_hall_whose_server_was_cut_off_for_longer_than_its_ladder_is_not
         await system.stop("SOCK001")
 
 
-async def test_pauses_on_the_way_of_every_role_end_with_everybody_there(
+async def test_pauses_of_every_role_end_with_everybody_connected(
     bus: Bus, settings: Settings, engines: tuple[NatsServer, RedisServer]
 ) -> None:
     """One direction after the other, shorter and longer than it takes to call a connection dead."""

@@ -61,7 +61,7 @@ async def test_at_the_bound_the_oldest_facts_go_and_the_newest_stay(bus: Bus) ->
     assert newest.payload.startswith(b"9")
 
 
-async def test_where_nats_cannot_reserve_so_much_half_of_it_will_do(small_server: str, settings: Settings) -> None:
+async def test_a_stream_limit_is_halved_when_nats_cannot_reserve_it(small_server: str, settings: Settings) -> None:
     ours = settings.model_copy(update={"nats_url": small_server})
     bus = await Bus.connect(small_server, "test")
     try:

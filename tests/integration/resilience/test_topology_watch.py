@@ -65,9 +65,7 @@ async def enrol(bus: Bus, *examinees: str) -> list[int]:
 
 
 @pytest.mark.parametrize("name", [f"{consumer.stream}/{consumer.name}" for consumer in CONSUMERS])
-async def test_a_consumer_that_vanishes_is_made_again_and_nobody_misses_anything(
-    system: System, bus: Bus, name: str
-) -> None:
+async def test_a_deleted_consumer_is_created_again_without_a_loss(system: System, bus: Bus, name: str) -> None:
     (consumer,) = [consumer for consumer in CONSUMERS if f"{consumer.stream}/{consumer.name}" == name]
     proctor = await system.proctor()
     examinee = await system.examinee("E001")
@@ -85,7 +83,7 @@ async def test_a_consumer_that_vanishes_is_made_again_and_nobody_misses_anything
     assert types.count("examinee_disconnected") == 1
 
 
-async def test_what_was_acknowledged_does_not_come_again_and_the_rest_does(system: System, bus: Bus) -> None:
+async def test_acknowledged_messages_are_not_redelivered_and_the_others_are(system: System, bus: Bus) -> None:
     before = await enrol(bus, *(f"E{number:03}" for number in range(50)))
     queue_server = system.actors["queue-server"]
     assert isinstance(queue_server, QueueServer)
@@ -105,7 +103,7 @@ async def test_what_was_acknowledged_does_not_come_again_and_the_rest_does(syste
     assert before[-1] < config["opt_start_seq"] <= waiting[0]
 
 
-async def test_a_queue_server_that_starts_knows_by_the_checkpoint_how_far_a_consumer_was(
+async def test_a_queue_server_recreates_a_consumer_from_its_checkpoint(
     system: System, bus: Bus, store: StateStore
 ) -> None:
     await system.examinee("E001")
@@ -134,7 +132,7 @@ async def test_a_queue_server_that_starts_knows_by_the_checkpoint_how_far_a_cons
     assert await bus.ack_floor(STATUS.name, of_the_plan.name) >= sequences[-1]
 
 
-async def test_where_nobody_looked_for_long_the_mark_in_redis_knows_more(
+async def test_an_outdated_checkpoint_is_replaced_by_the_mark_in_redis(
     bus: Bus, store: StateStore, settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     checkpoints = Checkpoints(bus, store)
@@ -156,9 +154,7 @@ async def test_where_nobody_looked_for_long_the_mark_in_redis_knows_more(
     assert await bus.ack_floor(STATUS.name, consumer.name) == sequences[5]
 
 
-async def test_with_redis_away_a_consumer_is_not_made_from_a_place_that_nobody_knows(
-    bus: Bus, settings: Settings
-) -> None:
+async def test_without_redis_a_consumer_is_not_created_from_an_unknown_sequence(bus: Bus, settings: Settings) -> None:
     nobody = StateStore("redis://127.0.0.1:1/0", settings.redis)
     topology = Topology(bus, topology_streams(settings), CONSUMERS, 1, Checkpoints(bus, nobody))
     await topology.apply()  # everything is new: there is nothing to know
@@ -193,7 +189,7 @@ async def shown(proctor: RawClient, examinee_id: str, status: str) -> bool:
 
 
 @pytest.mark.parametrize("names", [("STATUS",), ("SOCKET",), tuple(STREAM_NAMES[2:])])
-async def test_streams_that_vanish_are_made_again_and_the_exam_goes_on(
+async def test_deleted_streams_are_created_again_and_the_exam_continues(
     system: System, bus: Bus, names: tuple[str, ...]
 ) -> None:
     proctor = await system.proctor()

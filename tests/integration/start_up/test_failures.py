@@ -38,7 +38,9 @@ def attempts(caplog: pytest.LogCaptureFixture, reason: str) -> int:
     return sum(reason in record.getMessage() for record in caplog.records if record.levelname == "WARNING")
 
 
-async def test_without_a_queue_server_the_start_fails_plainly(bare: System, caplog: pytest.LogCaptureFixture) -> None:
+async def test_without_a_queue_server_the_start_fails_with_a_reason(
+    bare: System, caplog: pytest.LogCaptureFixture
+) -> None:
     await bare.stop("queue-server")
     error = await fails(bare, "QUEUE_CREATE_FAILED")
     assert "nobody listens on queue.create" in str(error)
@@ -60,7 +62,7 @@ async def test_a_queue_server_that_refuses_is_asked_a_bounded_number_of_times(ba
     assert len(requests) == 2
 
 
-async def test_a_queue_that_is_gone_before_it_is_read_fails_the_subscription(
+async def test_a_queue_deleted_before_it_is_read_fails_the_start(
     bare: System, bus: Bus, caplog: pytest.LogCaptureFixture
 ) -> None:
     await bare.stop("queue-server")
@@ -117,7 +119,7 @@ async def test_a_taken_port_fails_the_start_and_a_free_one_afterwards_does_not(b
             await client.close()
 
 
-async def test_as_a_process_a_failed_start_is_said_plainly_and_ends_with_a_code(bare: System) -> None:
+async def test_a_failed_start_of_a_process_prints_a_reason_and_exits_with_a_code(bare: System) -> None:
     await bare.stop("queue-server")
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "cli.main", "run", "socket-server", "--server-id", "SOCK001"),
@@ -136,7 +138,7 @@ async def test_as_a_process_a_failed_start_is_said_plainly_and_ends_with_a_code(
     await eventually(lambda: bare.server_is("SOCK001", "FAILED"), "FAILED in Redis")
 
 
-async def test_a_queue_request_that_does_not_fit_is_refused_by_name(bare: System, bus: Bus) -> None:
+async def test_an_invalid_queue_request_is_refused_naming_the_field(bare: System, bus: Bus) -> None:
     valid_request = QueueCreate(server_id="SOCK005", queue_id="SOCK005_Q")
     for change, field in (
         ({"queueId": "SOCK001_Q"}, "data.queueId"),

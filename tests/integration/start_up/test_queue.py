@@ -154,7 +154,7 @@ async def replaced_unheard(system: System) -> tuple[RawClient, RawClient, str]:
     return old, new, str(welcome["data"]["socketId"])
 
 
-async def test_dropped_broadcasts_take_nothing_else_with_them(
+async def test_dropping_broadcasts_drops_no_other_message(
     bus: Bus, settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with System(quick(settings, **{"socket.queue_max_size": 700}), servers=("SOCK001",)) as system:
@@ -175,7 +175,7 @@ async def test_dropped_broadcasts_take_nothing_else_with_them(
         assert system.failures == []
 
 
-async def test_a_dropped_word_to_close_a_socket_is_said_again(
+async def test_a_dropped_session_close_is_sent_again(
     bus: Bus, settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with System(quick(settings, **{"socket.queue_max_size": 10}), servers=("SOCK001",)) as system:
@@ -215,7 +215,7 @@ async def test_a_message_older_than_expire_time_is_not_delivered_and_an_unused_q
         await filters_become(bus, "SOCK001_Q", None)
 
 
-async def test_a_queue_that_vanishes_is_made_again_and_nobody_misses_anything(bare: System, bus: Bus) -> None:
+async def test_a_deleted_queue_is_created_again_without_a_loss(bare: System, bus: Bus) -> None:
     await bare.start_server("SOCK001")
     proctor = await bare.proctor()
     for consumer in ("SOCK001_Q", "SOCK001_Q_BROADCAST"):
@@ -226,7 +226,7 @@ async def test_a_queue_that_vanishes_is_made_again_and_nobody_misses_anything(ba
     assert await filters_of(bus, "SOCK001_Q") == {"socket.SOCK001", "socket.plan.P001.examinee.*"}
 
 
-async def test_a_consumer_that_was_made_again_before_its_reader_looked_is_no_less_noticed(
+async def test_a_consumer_recreated_between_two_looks_is_detected(
     bare: System, bus: Bus, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     server = await bare.start_server("SOCK001")

@@ -41,7 +41,7 @@ class Watched(QueueServer):
         return await self.create(request)
 
 
-async def test_every_step_comes_in_the_order_of_the_document(bus: Bus, settings: Settings) -> None:
+async def test_the_steps_of_a_start_come_in_their_order(bus: Bus, settings: Settings) -> None:
     port = free_port()
     trace: list[str] = []
     requests: list[dict[str, Any]] = []
@@ -120,7 +120,7 @@ async def test_the_queue_exists_with_its_configuration(bare: System, bus: Bus) -
     assert config["metadata"]["examwire.incarnation"] == server.incarnation
 
 
-async def test_what_ready_says_is_measured_and_kept_fresh_by_the_heartbeat(bare: System) -> None:
+async def test_ready_has_measured_values_that_heartbeats_update(bare: System) -> None:
     await bare.start_server("SOCK001")
 
     async def heard() -> dict[str, str] | None:
@@ -141,7 +141,7 @@ async def test_what_ready_says_is_measured_and_kept_fresh_by_the_heartbeat(bare:
     assert first["networkStatus"] in ("GOOD", "SLOW", "BAD")
 
 
-async def test_a_stopped_server_says_so_and_its_clients_are_sent_away(bare: System) -> None:
+async def test_a_stopped_server_publishes_stopped_and_migrates_its_clients(bare: System) -> None:
     await bare.start_server("SOCK001")
     examinee = await bare.examinee()
     await bare.stop("SOCK001")

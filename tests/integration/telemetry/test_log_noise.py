@@ -47,9 +47,7 @@ class Standstill(StateStore):
         await asyncio.Event().wait()
 
 
-async def test_a_role_that_stops_while_it_is_asked_whether_it_is_ready_leaves_no_traceback(
-    bus: Bus, complaints: list[str]
-) -> None:
+async def test_a_stop_during_a_readiness_request_logs_no_traceback(bus: Bus, complaints: list[str]) -> None:
     server, store = MetricsServer("role", "127.0.0.1", 0, needs_redis=True), Standstill()
     await server.start(Supervisor("role"))
     server.watch(bus, store)
@@ -62,9 +60,7 @@ async def test_a_role_that_stops_while_it_is_asked_whether_it_is_ready_leaves_no
     writer.close()
 
 
-async def test_an_ack_that_nobody_waits_for_any_more_leaves_no_complaint(
-    bus: Bus, settings: Settings, complaints: list[str]
-) -> None:
+async def test_an_abandoned_ack_logs_nothing(bus: Bus, settings: Settings, complaints: list[str]) -> None:
     await apply_topology(bus, settings)
     sent = await bus.send([Outgoing("status.plan.P001", b"{}"), Outgoing("status.plan.P001", b"{}")])
     waiting = asyncio.create_task(bus.confirm(sent))
@@ -75,7 +71,7 @@ async def test_an_ack_that_nobody_waits_for_any_more_leaves_no_complaint(
     await asyncio.gather(waiting, return_exceptions=True)
 
 
-async def test_a_reader_who_is_gone_when_the_answer_comes_leaves_no_complaint(
+async def test_an_answer_for_a_cancelled_reader_logs_nothing(
     bus: Bus, settings: Settings, complaints: list[str]
 ) -> None:
     for _ in range(20):
@@ -89,7 +85,7 @@ async def test_a_reader_who_is_gone_when_the_answer_comes_leaves_no_complaint(
     await bus._nc.flush()
 
 
-async def test_a_redis_that_is_away_is_named_once_by_those_who_wait_for_it(
+async def test_a_missing_redis_is_logged_once_by_each_waiting_actor(
     own_engines: tuple[NatsServer, RedisServer], tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Not at each heartbeat of each server, nor at each attempt of each examinee."""

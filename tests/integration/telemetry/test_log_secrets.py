@@ -98,7 +98,7 @@ class Tokens:
         return token
 
 
-async def test_no_secret_is_in_anything_that_a_role_writes_down(up: Up, tmp_path: Path) -> None:
+async def test_no_secret_is_written_by_any_role(up: Up, tmp_path: Path) -> None:
     ready = up.wait_ready()
     tokens = Tokens(tmp_path / "data")
     first, second = (server["url"] for server in ready["socketServers"])
@@ -203,7 +203,7 @@ async def _uploads(web_url: str, tokens: Tokens) -> list[str]:
     return answers
 
 
-async def test_a_variable_that_is_no_setting_is_told_when_a_role_starts(settings: Settings, tmp_path: Path) -> None:
+async def test_an_unknown_variable_is_logged_at_the_start_of_a_role(settings: Settings, tmp_path: Path) -> None:
     variables = {"EXAMWIRE_NATS_URL": settings.nats_url, "EXAMWIRE_REDIS_URL": settings.redis_url}
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-P", "-m", "cli.main", "run", "queue-server", "--name", "qs", "--json"),

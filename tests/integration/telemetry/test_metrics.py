@@ -27,9 +27,7 @@ from tests.support.metrics import sample
 from tests.support.nats_faults import fail_pings
 
 
-async def test_a_ping_on_a_connection_that_has_just_broken_is_an_engine_that_is_away(
-    bus: Bus, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_a_ping_on_a_broken_connection_counts_as_engine_down(bus: Bus, monkeypatch: pytest.MonkeyPatch) -> None:
     # As uvloop says it, before nats-py has noticed.
     broken = RuntimeError("unable to perform operation on <TCPTransport closed=True>; the handler is closed")
     fail_pings(monkeypatch, bus, broken)
@@ -37,7 +35,7 @@ async def test_a_ping_on_a_connection_that_has_just_broken_is_an_engine_that_is_
         await bus.round_trip()
 
 
-async def test_a_role_says_what_it_lacks_and_is_alive_all_the_while(
+async def test_readiness_names_what_is_missing_and_liveness_stays_ok(
     own_engines: tuple[NatsServer, RedisServer], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("actors.runtime.role.probes.PROBE_SECONDS", 0.2)
@@ -124,7 +122,7 @@ async def test_a_role_whose_actor_has_ended_is_not_ready(settings: Settings, bus
     await supervisor.stop()
 
 
-async def test_what_is_no_request_for_metrics_gets_a_plain_answer_or_none() -> None:
+async def test_invalid_requests_to_the_metrics_server_are_refused() -> None:
     server = MetricsServer("role", "127.0.0.1", 0, needs_redis=False)
     await server.start(Supervisor("role"))
     port = int(server.url.split(":")[2].partition("/")[0])
@@ -162,7 +160,7 @@ async def test_what_is_no_request_for_metrics_gets_a_plain_answer_or_none() -> N
     await server.stop()
 
 
-def test_a_port_that_is_taken_is_told_with_its_address() -> None:
+def test_a_taken_metrics_port_is_reported_with_its_address() -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = listener.getsockname()[1]
         with pytest.raises(RoleFailed, match=f"role: metrics cannot be served on 127.0.0.1:{port}"):

@@ -152,7 +152,7 @@ def test_every_process_has_metrics_and_health_of_its_own(up: Up) -> None:
     assert "examwire_web_uploads_total" in web
 
 
-def test_every_metric_that_alerts_and_dashboard_speak_of_is_told_by_some_role(up: Up) -> None:
+def test_every_metric_of_alerts_and_dashboard_is_exported_by_a_role(up: Up) -> None:
     text = "\n".join(expositions(up).values())
     types = dict(re.findall(r"^# TYPE (\w+) (\w+)$", text, re.MULTILINE))
     metric_names = set(types) | {"up", "ALERTS"}
@@ -174,7 +174,7 @@ _HISTOGRAM = ("_bucket", "_sum", "_count")
 
 
 @pytest.mark.skipif(shutil.which("promtool") is None, reason="promtool is not installed (Debian: prometheus)")
-def test_promtool_likes_the_metrics_of_every_role(up: Up) -> None:
+def test_promtool_accepts_the_metrics_of_every_role(up: Up) -> None:
     for name, text in expositions(up).items():
         result = subprocess.run(
             ["promtool", "check", "metrics"], input=text, capture_output=True, text=True, timeout=20
@@ -183,7 +183,7 @@ def test_promtool_likes_the_metrics_of_every_role(up: Up) -> None:
 
 
 @prometheus_there
-def test_prometheus_scrapes_them_all_and_a_server_that_stands_still_raises_alerts(up: Up, tmp_path: Path) -> None:
+def test_prometheus_scrapes_every_role_and_a_stopped_server_raises_alerts(up: Up, tmp_path: Path) -> None:
     with prometheus(tmp_path / "prometheus", up.data_dir / "prometheus-targets.json") as scraper:
 
         def all_up() -> bool:

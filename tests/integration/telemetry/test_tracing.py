@@ -96,7 +96,7 @@ async def test_one_loss_is_one_trace_from_the_socket_to_every_proctor(
         assert event["data"]["traceparent"] in headers
 
 
-async def test_a_loss_that_is_redelivered_to_another_manager_is_told_once_and_traced_as_the_same_span(
+async def test_a_redelivered_loss_is_published_once_and_keeps_its_span(
     settings: Settings, bus: Bus, store: StateStore, spans: InMemorySpanExporter, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with System(settings, servers=("SOCK001",)) as system:
@@ -126,7 +126,7 @@ async def test_a_loss_that_is_redelivered_to_another_manager_is_told_once_and_tr
         assert [frame["type"] for frame in proctor.about("E001")] == ["examinee_connected", "examinee_disconnected"]
 
 
-async def test_an_upload_goes_on_with_the_phones_trace(
+async def test_an_upload_continues_the_trace_of_the_phone(
     settings: Settings, bus: Bus, store: StateStore, spans: InMemorySpanExporter
 ) -> None:
     async with System(settings, servers=("SOCK001",)) as system:
@@ -165,7 +165,7 @@ async def everything(bus: Bus, store: StateStore, clients: list[RawClient]) -> s
 
 
 @pytest.mark.parametrize("traced", [False, True])
-async def test_what_is_not_traced_carries_nothing(
+async def test_untraced_messages_have_no_traceparent(
     settings: Settings, bus: Bus, store: StateStore, traced: bool, request: pytest.FixtureRequest
 ) -> None:
     if traced:  # the check itself must be able to find something
@@ -204,7 +204,7 @@ class _Collector(BaseHTTPRequestHandler):
         """Not on the tests' stderr."""
 
 
-def test_spans_reach_a_collector_by_the_time_the_role_has_ended(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_spans_are_flushed_before_the_role_ends(monkeypatch: pytest.MonkeyPatch) -> None:
     received: list[tuple[str, str]] = []
     monkeypatch.setattr(_Collector, "received", received, raising=False)
     with HTTPServer(("127.0.0.1", 0), _Collector) as server:

@@ -46,7 +46,7 @@ async def test_an_examinee_sees_the_own_picture(site: Site) -> None:
     assert (response.status_code, response.content) == (200, content)
 
 
-async def test_whoever_is_shut_out_learns_when_a_proctor_has_let_them_in(site: Site, settings: Settings) -> None:
+async def test_admission_shows_a_readmission_by_a_proctor(site: Site, settings: Settings) -> None:
     assert await admitted(site)  # never seen: nothing stands against it
     await recorded(settings, exhausted="1", removed="0")
     assert not await admitted(site)

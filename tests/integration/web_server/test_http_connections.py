@@ -105,7 +105,7 @@ async def site_with(settings: Settings, bus: Bus, store: StateStore, **web: Any)
 # -- silence ---------------------------------------------------------------------------------------------
 
 
-async def test_silent_connections_shut_nobody_out_however_many(settings: Settings, bus: Bus, store: StateStore) -> None:
+async def test_silent_connections_do_not_block_others(settings: Settings, bus: Bus, store: StateStore) -> None:
     async with site_with(settings, bus, store, max_connections=50, header_seconds=600) as site:
         before = ended("crowded_out")
         peers = [await Peer.open(site.server.url, BEGUN if number % 2 else b"") for number in range(300)]
@@ -122,9 +122,7 @@ async def test_silent_connections_shut_nobody_out_however_many(settings: Setting
         close(peers)
 
 
-async def test_a_connection_has_so_long_for_the_headers_of_a_request(
-    settings: Settings, bus: Bus, store: StateStore
-) -> None:
+async def test_the_headers_of_a_request_have_a_time_limit(settings: Settings, bus: Bus, store: StateStore) -> None:
     async with site_with(settings, bus, store, header_seconds=0.5) as site:
         silent, partial = await Peer.open(site.server.url), await Peer.open(site.server.url, BEGUN)
         slow = await Peer.open(site.server.url)
@@ -146,9 +144,7 @@ async def test_a_connection_has_so_long_for_the_headers_of_a_request(
         await eventually(gone, "no connection left")
 
 
-async def test_a_body_that_nobody_reads_does_not_hold_a_connection(
-    settings: Settings, bus: Bus, store: StateStore
-) -> None:
+async def test_an_unread_body_does_not_block_a_connection(settings: Settings, bus: Bus, store: StateStore) -> None:
     async with site_with(settings, bus, store, header_seconds=0.5) as site:
         head = f"PUT {upload_path()} HTTP/1.1\r\nHost: examwire\r\nContent-Length: 1000000\r\n\r\n".encode()
         peer = await Peer.open(site.server.url, head)  # without a token: answered at once
@@ -157,7 +153,7 @@ async def test_a_body_that_nobody_reads_does_not_hold_a_connection(
         await trickling
 
 
-async def test_an_upload_that_trickles_is_ended(
+async def test_a_trickling_upload_is_closed(
     settings: Settings, bus: Bus, store: StateStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(MobileUploads, "stall_seconds", 0.5)
@@ -180,7 +176,7 @@ async def _trickled(upload: Any) -> None:
 # -- answers that nobody takes ---------------------------------------------------------------------------
 
 
-async def test_whoever_does_not_take_an_answer_is_ended(
+async def test_a_client_that_does_not_read_its_answer_is_closed(
     settings: Settings, bus: Bus, store: StateStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
 
@@ -207,9 +203,7 @@ async def test_whoever_does_not_take_an_answer_is_ended(
 # -- busy ------------------------------------------------------------------------------------------------
 
 
-async def test_an_address_has_so_many_requests_in_hand_and_others_are_served(
-    settings: Settings, bus: Bus, store: StateStore
-) -> None:
+async def test_concurrent_requests_of_an_address_are_limited(settings: Settings, bus: Bus, store: StateStore) -> None:
     async with site_with(settings, bus, store, max_connections_per_address=20) as site:
 
         def half_an_upload(number: int) -> bytes:
@@ -249,7 +243,7 @@ async def test_a_trusted_proxy_has_no_limit_of_its_own(settings: Settings, bus: 
 # -- TLS -------------------------------------------------------------------------------------------------
 
 
-async def test_with_tls_silence_before_the_handshake_counts_too(
+async def test_the_time_limit_includes_the_tls_handshake(
     settings: Settings, bus: Bus, store: StateStore, tmp_path: Path
 ) -> None:
     issued = issue(tmp_path / "certificates")
@@ -292,7 +286,7 @@ async def test_a_role_raises_its_limit_of_files_and_serves_beside_hundreds_who_a
         await process.wait()
 
 
-async def test_silent_connections_to_the_metrics_make_room(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_silent_connections_to_the_metrics_are_dropped_for_new_ones(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(metrics_server, "REQUEST_SECONDS", 60.0)
     server = MetricsServer("role", "127.0.0.1", 0, needs_redis=False)
     await server.start(Supervisor("role"))

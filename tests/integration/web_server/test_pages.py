@@ -81,7 +81,7 @@ def check_headers(path: str, response: httpx.Response) -> None:
     assert "{{" not in response.text
 
 
-async def test_a_page_may_connect_to_the_socket_servers_that_there_are_also_to_one_that_restarts(site: Site) -> None:
+async def test_a_page_may_connect_to_all_socket_servers_also_restarting_ones(site: Site) -> None:
     async def connect_sources() -> list[str]:
         policy = (await site.http.get("/examinee")).headers["content-security-policy"]
         (sources,) = [rule.split(" ")[1:] for rule in policy.split("; ") if rule.startswith("connect-src ")]
@@ -109,14 +109,14 @@ async def test_a_page_may_connect_to_the_socket_servers_that_there_are_also_to_o
     assert response.headers["cache-control"] == "no-store"
 
 
-async def test_without_a_ready_server_endpoints_say_so(site: Site) -> None:
+async def test_without_a_ready_server_endpoints_answer_503(site: Site) -> None:
     response = await site.http.get("/v1/endpoints")
     assert (response.status_code, problem(response)["code"]) == (503, "UNAVAILABLE")
     assert int(response.headers["retry-after"]) > 0
     assert response.headers["access-control-allow-origin"] == "*"
 
 
-async def test_files_are_packed_tagged_and_not_sent_twice(site: Site) -> None:
+async def test_files_are_compressed_and_cached_by_etag(site: Site) -> None:
     path, content = "/static/common/base.css", (DIRECTORY / "static" / "common/base.css").read_bytes()
     plain = await site.http.get(path, headers={"Accept-Encoding": "identity"})
     assert (plain.content, plain.headers["content-type"]) == (content, "text/css; charset=utf-8")
@@ -132,7 +132,7 @@ async def test_files_are_packed_tagged_and_not_sent_twice(site: Site) -> None:
     assert head.headers["content-length"] == str(len(content))
 
 
-async def test_every_file_is_served_with_its_type_and_only_what_is_to_be_embedded_is_for_other_sites(
+async def test_files_have_their_type_and_only_embeddable_ones_allow_other_sites(
     site: Site,
 ) -> None:
     served = sorted((DIRECTORY / "static").rglob("*"))
@@ -264,14 +264,14 @@ DOES_NOT_FIT = [
 ]
 
 
-async def test_what_does_not_fit_is_named(site: Site) -> None:
+async def test_an_invalid_parameter_is_named(site: Site) -> None:
     for path, field in DOES_NOT_FIT:
         response = await site.http.get(path, headers=site.bearer("proctor", "T1"))
         assert (response.status_code, problem(response)["code"]) == (400, "INVALID_FIELD"), path
         assert problem(response)["field"] == field
 
 
-async def test_whom_the_log_has_never_seen_is_not_found(site: Site) -> None:
+async def test_an_examinee_without_facts_is_not_found(site: Site) -> None:
     for path in (TIMELINE.format("P001", "E001"), REPORT.format("P001")):
         response = await site.http.get(path, headers=site.bearer("proctor", "T1"))
         assert (response.status_code, problem(response)["code"]) == (404, "NOT_FOUND")
@@ -293,7 +293,7 @@ async def test_a_page_of_the_web_server_may_connect_to_the_socket_servers_and_a_
     assert refused.value.response.status_code == 403
 
 
-async def test_the_own_pages_may_connect_beside_the_origins_that_were_named(
+async def test_our_own_pages_may_connect_with_configured_origins(
     settings: Settings, bus: Bus, store: StateStore
 ) -> None:
     platform = "https://platform.example"
@@ -311,7 +311,7 @@ async def test_the_own_pages_may_connect_beside_the_origins_that_were_named(
 # -- how much is read ------------------------------------------------------------------------------------
 
 
-async def test_a_panel_after_the_other_reads_only_what_is_new(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_second_panel_reads_only_new_messages(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     reads: list[int] = []
 
     def reading(bus: Bus, stream: str, *, subject: str, first: int, last: int) -> AsyncIterator[StoredMessage]:

@@ -92,7 +92,7 @@ async def test_a_renewed_certificate_is_taken_into_use_and_a_broken_one_is_not(
 
 
 @pytest.mark.parametrize("wrong", ["certificate", "key", "pair"])
-def test_files_that_are_no_certificate_with_its_key_are_named(tmp_path: Path, wrong: str) -> None:
+def test_invalid_certificate_files_are_named(tmp_path: Path, wrong: str) -> None:
     certificates, other = issue(tmp_path / "a"), issue(tmp_path / "b")
     if wrong == "pair":
         os.replace(other.key, certificates.key)
@@ -156,7 +156,7 @@ def test_pages_over_https_with_sockets_in_clear_are_found(tmp_path: Path) -> Non
 # -- a trial ---------------------------------------------------------------------------------------------
 
 
-def test_a_trials_certificate_is_for_this_machine_kept_and_made_anew_when_it_must(tmp_path: Path) -> None:
+def test_a_trial_certificate_is_reused_until_it_must_be_replaced(tmp_path: Path) -> None:
     names = own_host_names()
     assert {"localhost", "127.0.0.1", "::1", *lan_addresses()} <= set(names)
     first = trial_certificate(tmp_path / "tls", names)

@@ -66,7 +66,7 @@ async def test_nobody_but_proctors_and_the_examinee_sees_it(site: Site, role: Ro
     assert (bare.status_code, problem(bare)["code"]) == (401, "UNAUTHORIZED")
 
 
-async def test_there_is_none_yet_and_an_id_that_can_be_none(site: Site) -> None:
+async def test_a_missing_picture_is_404_and_a_bad_id_400(site: Site) -> None:
     none = await site.get()
     assert (none.status_code, problem(none)["code"]) == (404, "NOT_FOUND")
     for field, path in {"planId": capture_path("P.1"), "examineeId": capture_path("P001", "../../secret")}.items():
@@ -96,7 +96,7 @@ async def test_an_unknown_address_is_a_problem_document(site: Site, path: str) -
     assert (response.status_code, problem(response)["code"]) == (404, "NOT_FOUND")
 
 
-async def test_a_wrong_method_is_told_which_ones_there_are(site: Site) -> None:
+async def test_a_wrong_method_gets_the_allowed_ones(site: Site) -> None:
     for method, path, allowed in (
         ("POST", upload_path(), {"PUT"}),
         ("DELETE", capture_path(), {"GET", "HEAD"}),
@@ -107,7 +107,7 @@ async def test_a_wrong_method_is_told_which_ones_there_are(site: Site) -> None:
         assert set(response.headers["allow"].split(", ")) == allowed
 
 
-async def test_an_error_of_ours_is_a_problem_document_that_tells_nothing_and_is_logged(
+async def test_an_internal_error_is_a_problem_without_details_and_is_logged(
     site: Site, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     def broken(*_arguments: object) -> bytes:
@@ -127,7 +127,7 @@ async def test_an_error_of_ours_is_a_problem_document_that_tells_nothing_and_is_
 # -- health and metrics ----------------------------------------------------------------------------------
 
 
-async def test_with_its_engines_away_it_is_alive_and_stops_in_time(
+async def test_without_its_engines_the_web_server_is_alive_and_stops_in_time(
     own_engines: tuple[NatsServer, RedisServer], tmp_path: Path
 ) -> None:
     nats, redis = own_engines
@@ -183,7 +183,7 @@ async def test_metrics_count_outcomes_and_name_no_examinee(site: Site) -> None:
 # -- the actor -------------------------------------------------------------------------------------------
 
 
-async def test_it_is_listed_answers_an_inspection_and_leaves_the_list(site: Site, bus: Bus) -> None:
+async def test_a_web_server_is_listed_and_inspected_until_it_stops(site: Site, bus: Bus) -> None:
     (entry,) = [entry for entry in await bus.services() if entry.name == "web-server"]
     assert (entry.metadata["address"], entry.metadata["kind"]) == (site.server.address, "web-server")
     await site.put(picture())
@@ -206,7 +206,7 @@ async def test_a_port_that_is_taken_is_named(site: Site, bus: Bus, store: StateS
     await second.stop()
 
 
-async def test_it_does_not_listen_beyond_loopback_with_a_secret_that_nobody_configured(
+async def test_without_a_configured_secret_only_loopback_is_allowed(
     settings: Settings, bus: Bus, store: StateStore
 ) -> None:
     web = settings.web.model_copy(update={"host": "0.0.0.0"})
@@ -250,7 +250,7 @@ async def test_a_server_that_ends_by_itself_has_failed(settings: Settings, bus: 
 # -- with everybody else ---------------------------------------------------------------------------------
 
 
-async def test_curl_uploads_and_the_waiting_examinee_and_the_proctors_are_told(
+async def test_an_upload_with_curl_reaches_the_examinee_and_the_proctors(
     settings: Settings, bus: Bus, tmp_path: Path
 ) -> None:
     async with System(settings) as system:

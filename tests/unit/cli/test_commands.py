@@ -163,7 +163,7 @@ def test_config_show_says_where_each_value_comes_from(invoke: Invoke, tmp_path: 
 
 
 @pytest.mark.parametrize("output", ["json", "table"])
-def test_config_show_masks_what_is_secret(invoke: Invoke, output: str) -> None:
+def test_config_show_masks_secrets(invoke: Invoke, output: str) -> None:
     secret = "s3cret-" * 6
     result = invoke(
         *("config", "show", "-o", output),
@@ -253,7 +253,7 @@ def test_a_broker_that_is_not_there_is_exit_code_4_in_one_line(
         (StateUnavailable("no Redis"), "--redis-url", "redis://127.0.0.1:1/0"),
     ],
 )
-def test_in_the_wrong_directory_it_is_said_what_was_looked_for_and_how_to_tell(
+def test_in_a_wrong_directory_the_error_names_the_data_dir_and_the_flag(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, away: ExamwireError, flag: str, url: str
 ) -> None:
     @takes_settings("nats_url", "redis_url", "data_dir", running=True)
@@ -294,9 +294,7 @@ def test_the_version_is_printed(invoke: Invoke) -> None:
         (("up", "--help"), {"nats", "redis", "websockets", "starlette", "cli.local.trial_certificate", "PIL", "rich"}),
     ],
 )
-def test_a_command_starts_without_loading_what_only_others_need(
-    tmp_path: Path, arguments: tuple[str, ...], left_out: set[str]
-) -> None:
+def test_a_command_loads_only_its_own_modules(tmp_path: Path, arguments: tuple[str, ...], left_out: set[str]) -> None:
     """It starts in a fraction of a second because of it."""
     script = (
         "import sys; from cli.main import app\n"

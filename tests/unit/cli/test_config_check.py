@@ -66,7 +66,7 @@ def test_a_variable_that_is_no_setting_is_an_error_and_the_likely_one_is_named(
         assert meant in findings[variable]["advice"]
 
 
-def test_what_is_a_setting_is_no_unknown_variable() -> None:
+def test_variables_of_settings_are_not_reported_as_unknown() -> None:
     variables = ("EXAMWIRE_CONFIG", "EXAMWIRE_SOCKET", "EXAMWIRE_SOCKET__PORT", "examwire_web__port", "PATH")
     assert unknown_variables(dict.fromkeys(variables, "1")) == {}
 
@@ -83,7 +83,7 @@ def test_what_is_a_setting_is_no_unknown_variable() -> None:
         ('[nats]\nuser = "operator"\n', "nats", ""),
     ],
 )
-def test_what_is_wrong_in_the_file_is_named(check: Check, tmp_path: Path, text: str, named: str, advice: str) -> None:
+def test_an_error_in_the_file_is_named(check: Check, tmp_path: Path, text: str, named: str, advice: str) -> None:
     (tmp_path / "examwire.toml").write_text(text)
     code, findings = check()
     assert code == 2

@@ -51,7 +51,7 @@ def test_a_restart_between_two_looks_gives_no_negative_rate() -> None:
     assert restarted["newFailures"] == 1, "what it failed with before its restart is new as well"
 
 
-def test_who_does_not_answer_is_shown_without_a_rate() -> None:
+def test_an_actor_that_does_not_answer_has_no_rate() -> None:
     silent = {"id": "2", "address": "b", "state": "silent"}
     RateMeter().compare([silent])
     assert "ratePerSecond" not in silent
@@ -84,7 +84,7 @@ def test_a_socket_names_its_server(socket_id: str, server: str) -> None:
 
 
 @pytest.mark.parametrize("socket_id", ["SOCK001", "", "-5f", "plan-5f", "S>1-5f"])
-def test_what_is_no_socket_id_is_refused(socket_id: str) -> None:
+def test_an_invalid_socket_id_is_refused(socket_id: str) -> None:
     with pytest.raises(ExamwireError):
         server_of_socket(socket_id)
 

@@ -96,7 +96,7 @@ def test_a_rate_is_count_over_the_time_from_first_to_last() -> None:
 # -- the ledger ----------------------------------------------------------------------------------------
 
 
-def test_what_was_told_once_and_in_order_is_no_fault() -> None:
+def test_events_received_once_and_in_order_are_no_fault() -> None:
     ledger = ledger_of(ConnectionChange.RECOVERED, ConnectionChange.LOST, ConnectionChange.RECOVERED)
     for event in (back(1), lost(2), back(3)):
         ledger.observe(event)
@@ -104,7 +104,7 @@ def test_what_was_told_once_and_in_order_is_no_fault() -> None:
     assert ledger.outstanding == 0
 
 
-def test_a_loss_that_was_not_told_is_missing() -> None:
+def test_a_loss_without_an_event_is_missing() -> None:
     ledger = ledger_of(ConnectionChange.RECOVERED, ConnectionChange.LOST)
     ledger.observe(back(1))
     assert ledger.verdict() == LedgerVerdict(missing=1, doubled=0, out_of_order=0, restated=0)
@@ -118,14 +118,14 @@ def test_the_same_version_twice_is_doubled() -> None:
     assert ledger.verdict() == LedgerVerdict(missing=0, doubled=1, out_of_order=0, restated=0)
 
 
-def test_two_losses_told_for_one_caused_are_doubled_whatever_their_versions() -> None:
+def test_two_events_for_one_loss_are_doubled_with_any_version() -> None:
     ledger = ledger_of(ConnectionChange.LOST)
     ledger.observe(lost(2))
     ledger.observe(lost(3))
     assert ledger.verdict() == LedgerVerdict(missing=0, doubled=1, out_of_order=0, restated=0)
 
 
-def test_a_double_of_one_examinee_does_not_make_up_for_what_another_misses() -> None:
+def test_a_double_of_one_examinee_does_not_hide_a_miss_of_another() -> None:
     ledger = ledger_of(ConnectionChange.LOST)
     ledger.cause("E002", ConnectionChange.LOST, 0.0, RunPhase.MEASURED)
     ledger.observe(lost(2))
@@ -143,7 +143,7 @@ def test_an_event_of_any_type_that_is_older_than_one_seen_is_out_of_order() -> N
     assert ledger.verdict() == LedgerVerdict(missing=0, doubled=0, out_of_order=1, restated=0)
 
 
-def test_telling_anew_what_a_late_message_changed_is_no_double() -> None:
+def test_a_restated_event_is_not_doubled() -> None:
     ledger = ledger_of(ConnectionChange.LOST)
     ledger.observe(lost(2))
     ledger.observe(lost(3, restated=True))
@@ -177,7 +177,7 @@ def test_latencies_are_of_the_phase_and_matched_by_version() -> None:
 # -- migrations, and more than one proctor ---------------------------------------------------------------
 
 
-def test_a_migration_that_was_told_as_one_is_no_fault_and_no_loss() -> None:
+def test_a_migration_published_as_such_is_no_fault() -> None:
     ledger = moved(ledger_of(ConnectionChange.RECOVERED))
     for event in (back(1), migrating(2), back(3)):
         ledger.observe(event)
@@ -186,35 +186,35 @@ def test_a_migration_that_was_told_as_one_is_no_fault_and_no_loss() -> None:
     assert ledger.latencies(ConnectionChange.LOST) == [], "its figures are its own"
 
 
-def test_a_migration_that_was_told_as_a_loss_is_a_false_alarm() -> None:
+def test_a_migration_published_as_a_loss_is_a_false_alarm() -> None:
     ledger = moved(ledger_of(ConnectionChange.RECOVERED))
     for event in (back(1), lost(2), back(3)):
         ledger.observe(event)
     assert ledger.verdict() == LedgerVerdict(0, 0, 0, 0, false_alarms=1)
 
 
-def test_a_migration_that_took_so_long_that_a_loss_was_told_is_a_false_alarm() -> None:
+def test_a_slow_migration_published_as_a_loss_is_a_false_alarm() -> None:
     ledger = moved(ledger_of(ConnectionChange.RECOVERED))
     for event in (back(1), migrating(2), lost(3), back(4)):
         ledger.observe(event)
     assert ledger.verdict().false_alarms == 1
 
 
-def test_a_migration_that_was_not_told_is_missing() -> None:
+def test_a_migration_without_an_event_is_missing() -> None:
     ledger = moved(ledger_of(ConnectionChange.RECOVERED))
     for event in (back(1), back(3)):
         ledger.observe(event)
     assert ledger.verdict().missing == 1
 
 
-def test_a_loss_that_the_drain_was_a_moment_quicker_with_was_told_as_well() -> None:
+def test_a_loss_that_became_a_migration_counts_as_published() -> None:
     ledger = ledger_of(ConnectionChange.RECOVERED, ConnectionChange.LOST)
     for event in (back(1), migrating(2)):
         ledger.observe(event)
     assert ledger.verdict() == LedgerVerdict(0, 0, 0, 0)
 
 
-def test_what_one_proctor_misses_another_has_seen() -> None:
+def test_an_event_that_one_of_two_proctors_received_is_not_missing() -> None:
     ledger = ledger_of(ConnectionChange.RECOVERED, ConnectionChange.LOST, ConnectionChange.RECOVERED)
     for event, by in ((back(1), "one"), (back(1), "two"), (lost(2), "two"), (back(3), "two"), (back(3), "one")):
         ledger.observe(event, by)
@@ -222,7 +222,7 @@ def test_what_one_proctor_misses_another_has_seen() -> None:
     assert ledger.outstanding == 0
 
 
-def test_each_proctor_for_itself_is_told_once_and_in_order() -> None:
+def test_each_proctor_is_checked_on_its_own() -> None:
     ledger = ledger_of(ConnectionChange.RECOVERED, ConnectionChange.LOST)
     for event, by in ((back(1), "one"), (lost(2), "one"), (lost(2), "two"), (back(1), "two"), (lost(2), "two")):
         ledger.observe(event, by)
@@ -238,7 +238,7 @@ def test_a_snapshot_that_is_ahead_of_the_other_proctors_frame_counts_once() -> N
 
 
 @given(st.permutations([("cause", 0), ("cause", 1), ("cause", 2), ("see", 0), ("see", 1), ("see", 2)]))
-def test_it_does_not_matter_whether_the_cause_or_the_frame_is_heard_of_first(order: list[tuple[str, int]]) -> None:
+def test_causes_and_frames_may_arrive_in_any_order(order: list[tuple[str, int]]) -> None:
     ledger = Ledger()
     for kind, number in order:
         if kind == "cause":

@@ -24,7 +24,7 @@ def test_a_table_lets_nobody_command_the_terminal() -> None:
 
 
 @pytest.mark.parametrize("written", ["자리를 지켜 주십시오.\n두 번째 줄", "a\tb", "👩‍🚀 [bold]"])
-def test_what_people_write_stays_as_it_is(written: str) -> None:
+def test_texts_of_people_are_printed_unchanged(written: str) -> None:
     assert printable(written) == written
 
 
@@ -76,7 +76,7 @@ OWN_WAYS = {
 """Who writes to a terminal otherwise than by `say`, `text`, `table` or `print_json`, and what."""
 
 
-def test_every_command_writes_by_what_escapes() -> None:
+def test_every_command_prints_through_the_escaping_functions() -> None:
     root = Path(__file__).parents[3]
     violations = set()
     for path in sorted((root / "cli").rglob("*.py")):

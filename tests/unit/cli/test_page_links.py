@@ -26,7 +26,7 @@ def settings(tmp_path: Path, **flags: str) -> Settings:
     )
 
 
-def test_what_listens_everywhere_is_opened_by_its_address_in_the_network(tmp_path: Path) -> None:
+def test_a_wildcard_address_is_linked_by_the_network_address(tmp_path: Path) -> None:
     local_url = "https://127.0.0.1:8000"
     assert page_bases(local_url, settings(tmp_path)) == [local_url]
     assert page_bases(local_url, settings(tmp_path, web__host="0.0.0.0")) == ["https://192.168.0.5:8000", local_url]
@@ -48,12 +48,12 @@ def test_a_link_has_its_token_where_no_browser_sends_it(tmp_path: Path) -> None:
     assert all(any(link in line for line in describe_links(links)) for link in links.values())
 
 
-def test_where_tokens_come_from_an_issuer_links_have_none(tmp_path: Path) -> None:
+def test_links_have_no_token_when_an_issuer_signs_them(tmp_path: Path) -> None:
     platform = load_settings(data_dir=tmp_path, **{"token.jwks_file": tmp_path / "jwks.json"})
     assert not any("token" in link for link in page_links("https://exam.example", platform, "P001").values())
 
 
-def test_what_a_phone_needs_is_said(tmp_path: Path) -> None:
+def test_the_output_names_what_a_phone_needs(tmp_path: Path) -> None:
     certificate = trial_certificate(tmp_path / "tls", ["localhost", "192.168.0.5"])
     sockets = ["wss://192.168.0.5:9001/v1/connect"]
     lan, loopback = ["https://192.168.0.5:8000", "https://127.0.0.1:8000"], ["https://127.0.0.1:8000"]

@@ -13,7 +13,7 @@ from cli.local.saved_ports import SavedPorts
 HOST = "127.0.0.1"
 
 
-def test_what_was_kept_is_had_again_and_nothing_is_invented(tmp_path: Path) -> None:
+def test_saved_ports_are_used_again_and_no_others(tmp_path: Path) -> None:
     path = tmp_path / "ports.json"
     port = free_port()
     assert SavedPorts(path).get("SOCK001", HOST) == 0

@@ -104,7 +104,7 @@ def test_a_socket_whose_client_was_sent_away_has_ended() -> None:
     assert result.proctors[0].wrong == [], "on the way is not connected"
 
 
-def test_a_loss_that_one_proctor_was_not_told_of_is_missing_and_seen_wrongly() -> None:
+def test_a_loss_that_one_proctor_did_not_receive_is_missing_and_its_view_is_wrong() -> None:
     first, second = proctor_of(connected("S-1", 1), lost("S-1", 2)), proctor_of(connected("S-1", 1), name="T2")
     result = report(examinee_of(first, "S-1", current="S-1"), first, second)
     assert (result.ok, result.agree, result.missing) == (False, False, 1)
@@ -112,7 +112,7 @@ def test_a_loss_that_one_proctor_was_not_told_of_is_missing_and_seen_wrongly() -
     assert result.proctors[1].wrong == ["E001 is not connected, seen as CONNECTED"]
 
 
-def test_a_connection_nobody_was_told_of_is_missing() -> None:
+def test_a_connection_without_an_event_is_missing() -> None:
     proctor = proctor_of(connected("S-2", 3), lost("S-2", 4))
     result = report(examinee_of(proctor, "S-1", "S-2", current="S-2"), proctor)
     assert result.proctors[0].missing == ["E001 connected on S-1", "E001 lost on S-1"]

@@ -30,17 +30,17 @@ NOON = datetime(2026, 11, 22, 12, 0, tzinfo=SEOUL)  # 03:00 UTC
         (" now ", "2026-11-22T12:00:00+09:00"),
     ],
 )
-def test_a_moment_is_today_and_here_unless_said_otherwise(text: str, meant: str) -> None:
+def test_a_time_without_date_and_zone_is_today_in_the_local_zone(text: str, meant: str) -> None:
     assert parse_time_option(text, "--at", now=NOON) == datetime.fromisoformat(meant).timestamp()
 
 
-def test_today_is_the_day_of_the_zone_that_is_said() -> None:
+def test_today_is_the_day_in_the_given_zone() -> None:
     early = datetime(2026, 11, 22, 3, 0, tzinfo=SEOUL)  # the 21st in UTC
     assert parse_time_option("09:15Z", "--at", now=early) == datetime(2026, 11, 21, 9, 15, tzinfo=UTC).timestamp()
 
 
 @pytest.mark.parametrize("text", ["", "-", "teatime", "25:00", "09:60", "9", "2026-13-01", "-10", "-10x", "1e9"])
-def test_what_is_no_moment_is_refused_naming_the_option(text: str) -> None:
+def test_an_invalid_time_is_refused_naming_the_option(text: str) -> None:
     with pytest.raises(ConfigurationError, match="--since"):
         parse_time_option(text, "--since", now=NOON)
 
@@ -71,5 +71,5 @@ def test_moments_are_shown_in_a_zone_that_is_named() -> None:
         (90000, "1 d 1 h"),
     ],
 )
-def test_lengths_are_told_in_two_units(seconds: float, words: str) -> None:
+def test_durations_have_two_units(seconds: float, words: str) -> None:
     assert duration_text(seconds) == words

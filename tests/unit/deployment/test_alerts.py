@@ -43,7 +43,7 @@ def test_every_alert_has_its_name_once() -> None:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_an_alert_says_how_bad_it_is_what_it_is_and_where_to_read_on(name: str) -> None:
+def test_an_alert_has_a_severity_a_summary_and_a_runbook_link(name: str) -> None:
     text = rule(name)
     assert re.search(r"severity: (critical|warning)}", text)
     for annotation in ("summary", "description"):
@@ -65,13 +65,13 @@ def test_the_runbook_has_an_entry_for_each_alert_and_for_no_other() -> None:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_an_entry_says_what_it_means_what_to_look_at_and_what_to_do(name: str) -> None:
+def test_an_entry_of_the_runbook_has_all_its_paragraphs(name: str) -> None:
     entry = re.split(r"^##", RUNBOOK.split(f"\n### {name}\n", 1)[1], flags=re.MULTILINE)[0]
     for part in ("*Means.*", "*Look at.*", "*Do.*"):
         assert part in entry
 
 
-def test_the_runbook_links_to_what_is_there() -> None:
+def test_links_of_the_runbook_exist() -> None:
     existing = {anchor for level in (1, 2, 3) for anchor in anchors(level, RUNBOOK)}
     links = re.findall(r"\]\(([^)]+)\)", RUNBOOK)
     assert {link[1:] for link in links if link.startswith("#")} <= existing
@@ -151,7 +151,7 @@ def test_every_metric_of_alerts_and_dashboard_is_read_by_a_test() -> None:
     "arguments",
     [("check", "config", "prometheus.yml"), ("check", "rules", "alerts.yml"), ("test", "rules", "alerts_test.yml")],
 )
-def test_promtool_finds_nothing_to_object_to(arguments: tuple[str, ...]) -> None:
+def test_promtool_accepts_the_rules(arguments: tuple[str, ...]) -> None:
     result = subprocess.run(
         ["promtool", *arguments], cwd=DIRECTORY, capture_output=True, text=True, timeout=180, check=False
     )

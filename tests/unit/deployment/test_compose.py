@@ -136,7 +136,7 @@ def test_each_role_has_the_user_that_the_broker_knows_and_its_password(file: dic
     assert {f"socket-server-{server}" for server in servers} == {user for user in users if "socket-server" in user}
 
 
-def test_what_is_mounted_is_there(file: dict[str, Any]) -> None:
+def test_mounted_files_exist(file: dict[str, Any]) -> None:
     for name, service in file["services"].items():
         for mount in service.get("volumes", []):
             source = mount.split(":")[0]
@@ -163,7 +163,7 @@ def test_the_broker_takes_its_configuration_with_these_variables(config: str) ->
         assert result.returncode == 0, result.stderr
 
 
-def test_nothing_starts_before_what_it_needs_and_everything_comes_back(file: dict[str, Any]) -> None:
+def test_services_start_after_their_dependencies_and_restart(file: dict[str, Any]) -> None:
     services = file["services"]
     for name, service in roles(file).items():
         needed = {"nats", "redis"} if name == "queue-server" else {"nats", "redis", "queue-server"}
@@ -228,7 +228,7 @@ def test_prometheus_scrapes_every_role_under_its_own_name(file: dict[str, Any]) 
 # -- the image -------------------------------------------------------------------------------------------
 
 
-def test_the_image_is_built_from_what_is_there_and_not_ignored() -> None:
+def test_files_copied_into_the_image_exist_and_are_not_ignored() -> None:
     patterns = (ROOT / ".dockerignore").read_text().split("\n")
     assert "*" in patterns, "what is not named is not sent to the build: no .env, no .git, no data"
     for instruction in dockerfile():
@@ -243,7 +243,7 @@ def test_the_image_is_built_from_what_is_there_and_not_ignored() -> None:
     assert {f"!{name}" for name in needed} <= set(patterns)
 
 
-def test_the_image_is_pinned_runs_as_nobody_special_and_obeys_signals() -> None:
+def test_the_image_is_pinned_runs_without_root_and_obeys_signals() -> None:
     instructions = list(dockerfile())
     bases = {instruction.text.split()[0] for instruction in instructions if instruction.word == "FROM"}
     assert len(bases) == 1, "a virtual environment fits the Python that it was made with"

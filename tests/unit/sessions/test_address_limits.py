@@ -58,7 +58,7 @@ async def test_a_hall_behind_one_address_gets_in_and_greets() -> None:
     limits.close()
 
 
-async def test_strangers_of_one_address_are_few_whoever_is_identified_there() -> None:
+async def test_strangers_of_one_address_are_limited_beside_identified_clients() -> None:
     limits = AddressLimits(LIMITS)
     for _ in range(100):
         let_in(limits).hello_accepted()
@@ -83,7 +83,7 @@ async def test_strangers_take_a_quarter_of_the_places_from_however_many_addresse
     limits.close()
 
 
-async def test_whoever_is_known_takes_the_place_of_a_stranger_when_the_server_is_full(
+async def test_an_identified_client_replaces_a_stranger_when_the_server_is_full(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     limits = AddressLimits(Limits(1000.0, 1000.0, 2, 1000, 50))
@@ -120,7 +120,7 @@ async def test_counts_end_at_nought_in_whatever_order_connections_end() -> None:
     limits.close()
 
 
-async def test_who_connects_faster_than_can_be_answered_is_dropped_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_connections_faster_than_answers_are_dropped_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(address_limits, "CONNECTS_PER_SECOND", 100.0)
     limits = AddressLimits(Limits(50.0, 50.0, 1000, 1000, 1000))
     answers = [stranger(limits) for _ in range(300)]
@@ -139,7 +139,7 @@ async def test_an_address_where_somebody_has_identified_goes_before_those_where_
     limits.close()
 
 
-async def test_memory_is_not_for_strangers_to_fill(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_strangers_cannot_fill_the_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(address_limits, "MOST_ADDRESSES", 100)
     limits = AddressLimits(LIMITS)
     kept = let_in(limits, "203.0.113.1")
@@ -168,6 +168,8 @@ async def test_memory_is_not_for_strangers_to_fill(monkeypatch: pytest.MonkeyPat
         ("", [], "unknown", "unknown"),
     ],
 )
-def test_whose_connection_it_is(peer: str, forwarded: list[str], address: str, counted: str) -> None:
+def test_the_client_address_is_the_forwarded_one_of_a_trusted_proxy(
+    peer: str, forwarded: list[str], address: str, counted: str
+) -> None:
     client = client_address(peer, forwarded, networks_of(["10.0.0.0/8"]))
     assert (client, counted_as(client)) == (address, counted)

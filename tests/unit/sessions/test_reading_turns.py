@@ -42,7 +42,7 @@ async def test_a_reader_that_comes_again_waits_behind_the_others() -> None:
     assert read == ["first of two", "other", "second of two"]
 
 
-async def test_what_cannot_be_read_does_not_stop_the_others(caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_failing_connection_does_not_stop_the_others(caplog: pytest.LogCaptureFixture) -> None:
     turns, read = ReadingTurns(), []
     turns.read(lambda: [].pop())
     turns.read(lambda: read.append(1))

@@ -52,7 +52,7 @@ async def test_the_last_page_says_that_it_is_the_last() -> None:
     assert await page([], limit=10) == {"total": 0, "next": None, "sessions": []}
 
 
-async def test_who_stays_is_neither_missed_nor_doubled_while_others_come_and_go() -> None:
+async def test_paging_neither_misses_nor_doubles_sessions_that_stay() -> None:
     sessions: list[Actor] = [Examinee(number) for number in range(60)]
     staying = {session.address for session in sessions[::2]}
     addresses: list[str] = []
@@ -75,7 +75,7 @@ async def test_a_plan_and_a_kind_can_be_asked_for() -> None:
     assert await everybody(sessions, kind="proctor-session", planId="P001") == ["session.P001.E0003"]
 
 
-async def test_some_can_be_left_out_and_none_asked_for() -> None:
+async def test_a_page_may_skip_sessions_or_be_empty() -> None:
     sessions: list[Actor] = [Examinee(number) for number in range(30)]
     assert [session["address"] for session in (await page(sessions, offset=28, limit=10))["sessions"]] == [
         "session.P001.E0028",
@@ -110,6 +110,6 @@ async def test_others_get_their_turn_while_a_page_is_built() -> None:
 
 
 @pytest.mark.parametrize("asked", [{"limit": "many"}, {"offset": -1}, {"planId": "P 1"}, [], "all"])
-async def test_what_is_not_understood_is_named(asked: Any) -> None:
+async def test_an_invalid_query_is_named(asked: Any) -> None:
     with pytest.raises(ProtocolError, match="sessions"):
         await page_of([], asked)

@@ -40,7 +40,7 @@ def records_are_the_fold_of_the_log(hall: Hall) -> bool:
     return all(stored_state(hall.store, key) == in_order(kind_of(key), log)[0] for key, log in logs.items())
 
 
-def test_a_loss_after_a_flush_is_told_and_waited_for() -> None:
+def test_a_loss_after_a_flush_is_published_and_timed() -> None:
     hall = exam(connected(A), disconnected(A, 5))
     hall.work_off(1)
     hall.store.lose_everything()
@@ -50,7 +50,7 @@ def test_a_loss_after_a_flush_is_told_and_waited_for() -> None:
     assert records_are_the_fold_of_the_log(hall)
 
 
-def test_a_loss_after_redis_came_back_older_is_told_and_waited_for() -> None:
+def test_a_loss_after_an_older_redis_came_back_is_published_and_timed() -> None:
     hall = exam(connected(A), disconnected(A, 5))
     hall.store.save_snapshot()
     hall.work_off(1)
@@ -60,7 +60,7 @@ def test_a_loss_after_redis_came_back_older_is_told_and_waited_for() -> None:
     assert loss_waited_for(hall.broker, EXAMINEE) == 512
 
 
-def test_nothing_is_told_again_by_a_repair() -> None:
+def test_a_repair_publishes_no_event_again() -> None:
     hall = exam(connected(A), disconnected(A, 5), connected(B, 9))
     hall.work_off(1, 2, 3)
     events, published = dict(hall.broker.proctors.events), len(hall.broker.payloads)
@@ -72,7 +72,7 @@ def test_nothing_is_told_again_by_a_repair() -> None:
 
 
 @pytest.mark.parametrize("loses", ["everything", "the last second"])
-def test_what_was_a_dead_letter_is_told_when_a_repair_has_put_it_into_the_record(loses: str) -> None:
+def test_a_repair_publishes_the_events_of_a_dead_letter_that_it_applied(loses: str) -> None:
     hall = exam(connected(A), disconnected(A, 5), wait(9))
     hall.store.save_snapshot()
     hall.work_off(1, 3)
@@ -89,7 +89,7 @@ def test_what_was_a_dead_letter_is_told_when_a_repair_has_put_it_into_the_record
     assert records_are_the_fold_of_the_log(hall)
 
 
-def test_who_was_removed_by_a_dead_letter_is_closed_when_a_repair_has_put_it_into_the_record() -> None:
+def test_a_repair_closes_the_socket_that_a_dead_letter_removed() -> None:
     hall = exam(connected(A), remove(5))
     hall.work_off(1)
     dead_letter_of(hall, 2)
@@ -100,7 +100,7 @@ def test_who_was_removed_by_a_dead_letter_is_closed_when_a_repair_has_put_it_int
     assert SessionClose(socket_id=A, code=CloseCode.REMOVED) in hall.broker.to_servers
 
 
-def test_who_is_connected_by_a_dead_letter_hears_of_it_and_of_all_else_that_is_recorded() -> None:
+def test_a_repair_sends_the_state_to_a_socket_that_a_dead_letter_connected() -> None:
     hall = exam(connected(A), wait(5))
     dead_letter_of(hall, 1)
     hall.work_off(2)
@@ -111,7 +111,7 @@ def test_who_is_connected_by_a_dead_letter_hears_of_it_and_of_all_else_that_is_r
     assert (state.socket_id, state.connection.status, state.mobile_sync.status) == (A, "CONNECTED", "WAITING")
 
 
-def test_a_restart_of_redis_that_has_lost_nothing_alarms_nobody() -> None:
+def test_a_restart_of_redis_without_a_loss_publishes_nothing() -> None:
     hall = exam(connected(A), wait(5), disconnected(A, 9))
     hall.work_off(1, 2)
     hall.store.save_snapshot()
@@ -122,7 +122,7 @@ def test_a_restart_of_redis_that_has_lost_nothing_alarms_nobody() -> None:
     assert hall.connection_seen() == ("DISCONNECTED", A)
 
 
-def test_a_redis_that_lacks_what_was_acknowledged_is_called_replaced() -> None:
+def test_a_redis_without_acknowledged_facts_is_reported_as_replaced() -> None:
     hall = exam(connected(A), disconnected(A, 9))
     hall.work_off(1)
     hall.store.save_snapshot()
@@ -132,7 +132,7 @@ def test_a_redis_that_lacks_what_was_acknowledged_is_called_replaced() -> None:
     assert (repair.found, repair.missing, repair.alarming) == ("replaced", 1, True)
 
 
-def test_nobody_reads_from_a_redis_that_lost_its_state_until_it_is_repaired() -> None:
+def test_a_redis_that_lost_its_state_is_not_read_until_repaired() -> None:
     hall = exam(connected(A))
     hall.work_off(1)
     hall.store.lose_everything()
@@ -142,7 +142,7 @@ def test_nobody_reads_from_a_redis_that_lost_its_state_until_it_is_repaired() ->
     assert hall.store.mark.whole
 
 
-def test_what_is_acknowledged_out_of_order_is_in_a_repaired_record_although_nobody_delivers_it_again() -> None:
+def test_facts_acknowledged_out_of_order_are_in_a_repaired_record() -> None:
     hall = exam(wait(0), connected(A, 5))
     hall.die_before_publishing(1)
     hall.work_off(2)
@@ -155,7 +155,7 @@ def test_what_is_acknowledged_out_of_order_is_in_a_repaired_record_although_nobo
     assert hall.broker.timers
 
 
-def test_what_was_written_and_not_told_is_told_after_redis_came_back_older() -> None:
+def test_events_written_but_not_published_are_published_after_a_repair() -> None:
     hall = exam(connected(A))
     hall.die_before_publishing(1)
     hall.store.lose_everything()
@@ -169,7 +169,7 @@ def test_what_was_written_and_not_told_is_told_after_redis_came_back_older() -> 
     assert any(isinstance(message, SessionState) for message in hall.broker.to_servers)
 
 
-def test_a_restatement_that_only_the_lost_record_owed_is_told() -> None:
+def test_a_restatement_that_only_a_lost_record_owed_is_published() -> None:
     """The loss of A was told before the connection of B arrived; then its manager and Redis died together."""
     hall = exam(connected(A), connected(B, 5), disconnected(A, 9))
     hall.work_off(1)
@@ -182,7 +182,7 @@ def test_a_restatement_that_only_the_lost_record_owed_is_told() -> None:
     assert hall.connection_seen() == ("CONNECTED", B)
 
 
-def test_what_followed_from_a_late_fact_of_a_lost_record_is_done() -> None:
+def test_effects_of_a_late_fact_of_a_lost_record_are_published() -> None:
     hall = exam(connected(A), connected(B, 5), disconnected(B, 9))
     hall.work_off(1)
     hall.work_off(3)  # of a socket that nobody knows yet: nothing
@@ -194,7 +194,7 @@ def test_what_followed_from_a_late_fact_of_a_lost_record_is_done() -> None:
     assert loss_waited_for(hall.broker, EXAMINEE) == 768
 
 
-def test_what_was_decided_before_a_flush_does_not_overwrite_what_was_repaired_since() -> None:
+def test_a_decision_from_before_a_flush_does_not_overwrite_the_repair() -> None:
     hall = exam(connected(A), disconnected(A, 5), connected(B, 9))
     hall.work_off(1)
     hall.one.take([3])
@@ -210,7 +210,7 @@ def test_what_was_decided_before_a_flush_does_not_overwrite_what_was_repaired_si
 
 
 @pytest.mark.parametrize("steps", range(1, 16))
-def test_a_repair_that_redis_does_not_survive_begins_again(steps: int) -> None:
+def test_a_repair_starts_again_when_redis_is_lost_meanwhile(steps: int) -> None:
     hall = exam(server(ServerStatusCode.STARTING, "i1"), connected(A, 5, incarnation="i1"), wait(9))
     hall.work_off(1, 2, 3)
     hall.store.lose_everything()
@@ -225,7 +225,7 @@ def test_a_repair_that_redis_does_not_survive_begins_again(steps: int) -> None:
 
 
 @pytest.mark.parametrize("steps", range(1, 16))
-def test_two_repairs_at_once_come_to_the_same(steps: int) -> None:
+def test_two_concurrent_repairs_have_the_same_result(steps: int) -> None:
     hall = exam(connected(A), wait(5), disconnected(A, 9), connected(B, 12))
     hall.work_off(1, 2)
     hall.store.lose_everything()
@@ -239,7 +239,7 @@ def test_two_repairs_at_once_come_to_the_same(steps: int) -> None:
     assert hall.connection_seen() == ("CONNECTED", B)
 
 
-def test_the_sessions_of_a_lost_process_end_although_redis_forgets_them_before_they_are_told() -> None:
+def test_sessions_of_a_lost_process_end_although_redis_loses_them_first() -> None:
     hall = exam(
         server(ServerStatusCode.STARTING, "i1"),
         connected(A, 5, incarnation="i1"),

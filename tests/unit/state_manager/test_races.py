@@ -12,7 +12,7 @@ from tests.unit.support.state_manager_world import Hall, loss_waited_for, stages
 A, B = "SOCK001-a", "SOCK002-b"
 
 
-def test_a_manager_that_dies_before_telling_is_completed_by_the_next() -> None:
+def test_a_batch_of_a_manager_that_dies_before_publishing_is_completed_by_the_next() -> None:
     hall = Hall(connected(A), disconnected(A, 5))
     hall.die_before_publishing(1, 2)
     assert hall.broker.proctors.examinees == {}
@@ -22,7 +22,7 @@ def test_a_manager_that_dies_before_telling_is_completed_by_the_next() -> None:
     assert not hall.broker.unacknowledged
 
 
-def test_a_manager_that_dies_before_acknowledging_has_told_everything_once() -> None:
+def test_a_manager_that_dies_before_acknowledging_has_published_each_event_once() -> None:
     hall = Hall(connected(A), disconnected(A, 5))
     hall.die_before_acknowledging(1, 2)
     hall.work_off(1, 2)
@@ -30,7 +30,7 @@ def test_a_manager_that_dies_before_acknowledging_has_told_everything_once() -> 
     assert (proctors.events, proctors.doubled) == ({"examinee_connected": 1, "examinee_disconnected": 1}, 0)
 
 
-def test_of_two_managers_with_one_record_in_hand_the_slower_decides_again() -> None:
+def test_of_two_managers_with_the_same_record_the_slower_decides_again() -> None:
     hall = Hall(connected(A), disconnected(A, 5))
     hall.one.take([1])
     hall.one.step()  # it has read the record, and is about to write
@@ -64,7 +64,7 @@ def test_each_late_fact_gets_its_own_restatement() -> None:
     assert hall.connection_seen() == ("DISCONNECTED", B)
 
 
-def test_the_newest_word_about_a_socket_counts_whatever_its_place_in_the_batch() -> None:
+def test_the_newest_fact_about_a_socket_counts_in_any_order_of_the_batch() -> None:
     hall = Hall(disconnected(A, 1), connected(A, 5))
     hall.work_off(2, 1)
     assert hall.store.rows[keys.socket(PLAN, A)]["status"] == "CONNECTED"
@@ -93,7 +93,7 @@ def test_a_redelivered_end_does_not_hide_a_live_connection_from_the_end_of_its_s
     assert hall.connection_seen() == ("DISCONNECTED", A)
 
 
-def test_a_lost_server_told_again_spares_the_sessions_of_the_next_process() -> None:
+def test_a_redelivered_server_loss_does_not_end_sessions_of_the_next_process() -> None:
     hall = Hall(
         server(ServerStatusCode.STARTING, "i1"),
         server(ServerStatusCode.LOST, "i1", 30),
@@ -107,7 +107,7 @@ def test_a_lost_server_told_again_spares_the_sessions_of_the_next_process() -> N
     assert [fact for fact in hall.follow_ups(4) if isinstance(fact, ConnectionStatus)] == []
 
 
-def test_a_stage_keeps_its_deadline_when_an_earlier_one_is_told_again() -> None:
+def test_a_stage_keeps_its_deadline_when_an_earlier_one_is_redelivered() -> None:
     hall = Hall(wait(0), upload_failed(10), wait(20))
     hall.die_before_publishing(1)
     hall.work_off(2, 3)
@@ -119,7 +119,7 @@ def test_a_stage_keeps_its_deadline_when_an_earlier_one_is_told_again() -> None:
     assert state.wait_version in stages_timed(hall.broker, EXAMINEE)
 
 
-def test_a_loss_is_waited_for_even_if_an_earlier_one_is_completed_last() -> None:
+def test_a_loss_is_timed_even_if_an_earlier_one_is_completed_last() -> None:
     """No crash and no second manager are needed: the acks of the first batch take longer than those of the second."""
     hall = Hall(connected(A), disconnected(A, 1), connected(B, 2), disconnected(B, 3))
     hall.work_off(1)
@@ -133,7 +133,7 @@ def test_a_loss_is_waited_for_even_if_an_earlier_one_is_completed_last() -> None
     assert loss_waited_for(hall.broker, EXAMINEE) == 1024
 
 
-def test_a_stage_keeps_its_deadline_even_if_another_manager_tells_of_an_earlier_one_last() -> None:
+def test_a_stage_keeps_its_deadline_if_another_manager_publishes_an_earlier_one_last() -> None:
     hall = Hall(wait(0), upload_failed(10), wait(20))
     slow = hall.one.take([1])
     hall.one.step_until(lambda: slow.settled)
@@ -143,7 +143,7 @@ def test_a_stage_keeps_its_deadline_even_if_another_manager_tells_of_an_earlier_
     assert 768 in stages_timed(hall.broker, EXAMINEE)
 
 
-def test_who_connects_to_a_server_whose_start_another_manager_has_in_hand_is_not_called_lost() -> None:
+def test_a_connection_to_a_server_whose_start_is_in_process_is_not_lost() -> None:
     old, new = "inc-1", "inc-2"
     hall = Hall(
         server(ServerStatusCode.READY, old),
@@ -161,7 +161,7 @@ def test_who_connects_to_a_server_whose_start_another_manager_has_in_hand_is_not
     assert hall.follow_ups(since=3) == []
 
 
-def test_who_connects_to_a_process_that_the_log_knows_to_be_gone_is_ended() -> None:
+def test_a_connection_to_a_process_that_has_ended_is_closed() -> None:
     old, new = "inc-1", "inc-2"
     hall = Hall(
         server(ServerStatusCode.READY, old),
@@ -174,7 +174,7 @@ def test_who_connects_to_a_process_that_the_log_knows_to_be_gone_is_ended() -> N
     assert (follow_up.socket_id, follow_up.reason) == (A, "SERVER_RESTARTED")
 
 
-def test_a_connected_that_comes_again_brings_back_no_entry_of_a_socket_that_has_ended() -> None:
+def test_a_redelivered_connected_restores_no_entry_of_an_ended_socket() -> None:
     hall = Hall(connected(A), disconnected(A, 5))
     hall.die_before_acknowledging(1)
     hall.work_off(2)
@@ -182,7 +182,7 @@ def test_a_connected_that_comes_again_brings_back_no_entry_of_a_socket_that_has_
     assert A not in hall.store.rows[keys.server_sockets("SOCK001")]
 
 
-def test_of_two_managers_the_one_that_ended_a_socket_leaves_no_entry_whoever_writes_last() -> None:
+def test_an_ended_socket_has_no_entry_whichever_manager_writes_last() -> None:
     for steps in range(1, 8):
         hall = Hall(connected(A), disconnected(A, 5))
         hall.one.take([1])

@@ -39,13 +39,13 @@ def only(decoded: list[object]) -> object:
 
 
 @pytest.mark.parametrize("ahead", [7200.0, -150.0, 90.0, 0.0, -0.004])
-def test_a_stage_begins_when_the_log_takes_it_and_lasts_as_long_as_was_said(ahead: float) -> None:
+def test_a_stage_begins_at_its_time_in_the_log_and_lasts_as_requested(ahead: float) -> None:
     read = only([*decode_status(PLAN, encode(wait(LOGGED + ahead, 120.0)), LOGGED)])
     assert isinstance(read, MobileSyncWait)
     assert (read.timestamp, read.deadline) == (format_time(LOGGED), format_time(LOGGED + 120))
 
 
-def test_more_time_counts_from_when_the_log_takes_it() -> None:
+def test_an_extension_counts_from_its_time_in_the_log() -> None:
     fact = MobileSyncExtend(
         plan_id="P001",
         examinee_id="E001",
@@ -61,12 +61,12 @@ def test_more_time_counts_from_when_the_log_takes_it() -> None:
 
 
 @pytest.mark.parametrize("by_log_time", [None, False])
-def test_what_an_older_release_has_written_stays_as_it_was_decided_on(by_log_time: bool | None) -> None:
+def test_facts_of_an_older_release_keep_their_times(by_log_time: bool | None) -> None:
     message = wait(LOGGED - 150, 120.0, by_log_time)
     assert only([*decode_status(PLAN, encode(message), LOGGED)]) == message
 
 
-def test_all_who_read_the_log_read_the_same() -> None:
+def test_all_readers_of_the_log_get_the_same_times() -> None:
     payload = encode(wait(LOGGED - 150, 120.0))
     stored = StoredMessage(PLAN, 7, payload, {}, LOGGED)
     (item,) = facts_of(stored)
@@ -77,7 +77,7 @@ def test_all_who_read_the_log_read_the_same() -> None:
 
 
 @given(st.integers(1_700_000_000_000_000_000, 2_000_000_000_000_000_000), st.booleans())
-def test_the_moment_of_a_delivery_is_that_of_a_reading_to_the_last_digit(nanoseconds: int, with_domain: bool) -> None:
+def test_a_delivery_and_a_read_message_have_exactly_the_same_time(nanoseconds: int, with_domain: bool) -> None:
     old = f"$JS.ACK.STATUS.state-manager.1.7.7.{nanoseconds}.0"
     new = f"$JS.ACK.hub.ACCOUNT.STATUS.state-manager.1.7.7.{nanoseconds}.0.x1"
     seconds, fraction = divmod(nanoseconds, 10**9)

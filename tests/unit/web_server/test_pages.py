@@ -38,7 +38,7 @@ def test_the_source_of_a_socket_server(url: str, source: str | None) -> None:
     assert connect_source(url) == source
 
 
-def test_a_policy_allows_what_is_ours_and_the_socket_servers() -> None:
+def test_a_policy_allows_our_own_origin_and_the_socket_servers() -> None:
     urls = ["ws://a:1/v1/connect", "ws://b:2/v1/connect", "ws://a:1/v1/connect", "ws://x; script-src *"]
     policy = dict(rule.split(" ", 1) for rule in content_security_policy(urls, ["wss://*.exam.example"]).split("; "))
     assert policy["default-src"] == "'none'"
@@ -114,7 +114,7 @@ def test_a_page_has_nothing_inline_and_loads_only_files_that_are_there(name: str
         assert (DIRECTORY / address.removeprefix("/")).is_file(), address
 
 
-def test_modules_import_only_files_that_are_there_and_what_others_embed_imports_nothing_of_ours_alone() -> None:
+def test_modules_import_existing_files_and_embeddable_ones_only_embeddable_ones() -> None:
     static = DIRECTORY / "static"
     modules = sorted(static.rglob("*.js"))
     assert modules

@@ -172,13 +172,13 @@ async def status_of(system: System, source: str, *lines: str) -> int:
     return status
 
 
-async def test_who_floods_from_one_address_uses_up_nobody_elses_handshakes(narrow_system: System) -> None:
+async def test_a_flood_from_one_address_does_not_use_up_handshakes_of_other_addresses(narrow_system: System) -> None:
     flood = [await status_of(narrow_system, OTHER) for _ in range(10)]
     assert flood == [101, *[503] * 9]
     await narrow_system.examinee("E001")
 
 
-async def test_who_shows_a_valid_token_goes_before_strangers_of_the_same_address(narrow_system: System) -> None:
+async def test_a_valid_token_is_preferred_to_strangers_of_the_same_address(narrow_system: System) -> None:
     assert [await status_of(narrow_system, "127.0.0.1") for _ in range(3)] == [101, 503, 503]
     url, token = narrow_system.server("SOCK001").url, narrow_system.token("examinee", "E001")
     program = await RawClient.open(url, additional_headers={"Authorization": f"Bearer {token}"})
@@ -194,14 +194,14 @@ async def test_who_shows_a_valid_token_goes_before_strangers_of_the_same_address
         assert await status_of(narrow_system, "127.0.0.1", f"Authorization: Bearer {worthless}") == 503
 
 
-async def test_one_token_does_not_go_before_strangers_all_the_time(narrow_system: System) -> None:
+async def test_one_token_is_not_always_preferred_to_strangers(narrow_system: System) -> None:
     await status_of(narrow_system, "127.0.0.1")
     authorization = f"Authorization: Bearer {narrow_system.token('examinee', 'E001')}"
     answers = [await status_of(narrow_system, "127.0.0.1", authorization) for _ in range(11)]
     assert answers == [*[101] * 10, 503]
 
 
-async def test_a_browser_that_comes_too_fast_is_told_by_a_close_code(narrow_system: System) -> None:
+async def test_a_browser_over_the_handshake_rate_gets_a_close_code(narrow_system: System) -> None:
     await status_of(narrow_system, "127.0.0.1")
     page = await RawClient.open(narrow_system.server("SOCK001").url, origin="http://127.0.0.1:1")
     assert await page.closed() == 1013
@@ -209,7 +209,7 @@ async def test_a_browser_that_comes_too_fast_is_told_by_a_close_code(narrow_syst
     assert await status_of(narrow_system, "127.0.0.1", evil) == 403
 
 
-async def test_behind_a_trusted_proxy_the_forwarded_address_counts(narrow_system: System) -> None:
+async def test_limits_use_the_address_that_a_trusted_proxy_forwards(narrow_system: System) -> None:
     proxy = "127.0.0.3"
     for address in ("192.0.2.1", "192.0.2.2", "2001:db8::1"):
         forwarded = f"X-Forwarded-For: 10.0.0.1, {address}"
@@ -235,7 +235,7 @@ async def test_proctors_are_shown_the_forwarded_address(narrow_system: System) -
     await client.close()
 
 
-async def test_strangers_of_one_address_are_few_and_make_room_for_newer_ones(
+async def test_connections_without_hello_are_limited_and_the_oldest_is_dropped(
     bus: Bus, settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     few = changed(settings, {"socket.max_strangers_per_address": 3})
@@ -259,7 +259,7 @@ async def test_strangers_of_one_address_are_few_and_make_room_for_newer_ones(
         assert system.failures == []
 
 
-async def test_an_address_may_hold_so_many_connections(bus: Bus, settings: Settings) -> None:
+async def test_connections_of_an_address_are_limited(bus: Bus, settings: Settings) -> None:
     few = changed(settings, {"socket.max_connections_per_address": 2})
     async with System(few, servers=("SOCK001",)) as system:
         first, _ = await system.examinee("E001"), await system.examinee("E002")
@@ -273,7 +273,7 @@ async def _is(system: System, status: int) -> bool:
     return await status_of(system, "127.0.0.1") == status
 
 
-async def test_health_is_answered_however_many_come(narrow_system: System) -> None:
+async def test_health_is_answered_during_a_flood(narrow_system: System) -> None:
     url: Any = narrow_system.server("SOCK001").url
     for _ in range(5):
         assert (await answer_to(url, head_of("/healthz", [("Host", "x")])))[0] == 200

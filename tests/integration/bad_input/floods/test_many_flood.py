@@ -54,7 +54,7 @@ class LoopWatch:
 
 
 @pytest.mark.parametrize("flood", FLOODS)
-async def test_many_who_send_all_they_may_at_once_wait_for_their_turns(system: System, flood: str) -> None:
+async def test_clients_that_send_their_whole_budget_at_once_are_read_in_turns(system: System, flood: str) -> None:
     bystander = await system.examinee("N001")
     clients = [await system.examinee(f"F{number:03}") for number in range(CLIENTS)]
     gc.disable()  # the test's own heap is larger than a server's

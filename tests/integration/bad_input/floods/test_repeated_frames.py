@@ -49,7 +49,7 @@ async def test_confirmations_of_messages_that_were_never_sent_reach_no_log(
     assert await facts_about(bus, "E001", "notice_confirmed") == 0
 
 
-async def test_a_message_is_confirmed_once_however_often_that_is_said(
+async def test_repeated_confirmations_of_a_message_are_stored_once(
     system: System, bus: Bus, neighbours: Neighbours
 ) -> None:
     examinee = await system.examinee("E001")
@@ -73,7 +73,7 @@ async def test_a_message_is_confirmed_once_however_often_that_is_said(
     assert not [frame for frame in examinee.frames if frame["type"] == "error"]
 
 
-async def test_a_confirmation_while_redis_is_not_known_to_be_whole_is_not_lost(
+async def test_a_confirmation_before_the_first_session_state_is_stored(
     system: System, bus: Bus, neighbours: Neighbours
 ) -> None:
     examinee = await system.examinee("E001")
@@ -109,7 +109,7 @@ async def test_a_stage_that_is_entered_again_and_again_is_stored_once(
     assert await facts_about(bus, "E001", "mobile_sync_wait") == 1
 
 
-async def test_a_proctor_who_readmits_three_hundred_gets_through(
+async def test_three_hundred_readmits_of_one_proctor_all_have_their_effect(
     system: System, bus: Bus, neighbours: Neighbours
 ) -> None:
     proctor = await system.proctor(name="proctor-2")
@@ -124,7 +124,7 @@ async def test_a_proctor_who_readmits_three_hundred_gets_through(
     assert await facts_about(bus, "E001", "readmit") == 300
 
 
-async def test_a_loop_of_connections_fills_no_log_and_its_last_loss_is_told(
+async def test_a_loop_of_connections_is_throttled_and_its_last_loss_is_published(
     system: System, bus: Bus, neighbours: Neighbours
 ) -> None:
     token = system.token("examinee", "E001")

@@ -38,7 +38,7 @@ def kernel_takes_little(system: System, examinee_id: str) -> ExamineeSession:
     return session
 
 
-async def test_a_proctor_who_does_not_read_is_ended_and_the_others_get_everything_at_once(
+async def test_a_proctor_who_does_not_read_is_closed_without_delay_for_others(
     system: System, bus: Bus, neighbours: Neighbours
 ) -> None:
     deaf = SlowReader(port_of(system))
@@ -74,7 +74,7 @@ async def test_a_proctor_who_does_not_read_is_ended_and_the_others_get_everythin
     deaf.close()
 
 
-async def test_an_examinee_who_talks_and_never_reads_is_ended(
+async def test_an_examinee_who_sends_and_never_reads_is_closed(
     system: System, neighbours: Neighbours, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(frame_reader, "FRAMES_PER_SECOND", 1_000_000)  # else it takes long to fill the buffer
@@ -98,7 +98,7 @@ async def test_an_examinee_who_talks_and_never_reads_is_ended(
     deaf.close()
 
 
-async def test_an_examinee_who_floods_is_read_at_a_pace_and_the_log_does_not_notice(
+async def test_a_flooding_examinee_is_throttled_and_adds_nothing_to_the_log(
     system: System, neighbours: Neighbours, bus: Bus, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(frame_reader, "FRAMES_PER_SECOND", 20)
@@ -149,7 +149,7 @@ async def test_a_snapshot_larger_than_the_buffer_reaches_a_proctor_on_a_slow_lin
 
 
 @pytest.mark.parametrize("role", ["proctor", "examinee"])
-async def test_who_says_that_it_is_there_and_takes_nothing_for_long_is_ended(
+async def test_a_client_that_sends_but_reads_nothing_for_long_is_closed(
     bus: Bus, settings: Settings, role: Role
 ) -> None:
     quick = changed(settings, {"socket.ping_interval_seconds": 0.5, "socket.ping_timeout_seconds": 0.5})
@@ -172,9 +172,7 @@ async def test_who_says_that_it_is_there_and_takes_nothing_for_long_is_ended(
         deaf.close()
 
 
-async def test_who_takes_what_waits_is_not_taken_for_dead_although_no_ping_comes_through(
-    bus: Bus, settings: Settings
-) -> None:
+async def test_a_client_that_still_reads_its_backlog_is_not_timed_out(bus: Bus, settings: Settings) -> None:
     quick = changed(settings, {"socket.ping_interval_seconds": 0.4, "socket.ping_timeout_seconds": 0.4})
     async with System(quick, servers=("SOCK001",)) as system:
         server = system.server("SOCK001")
@@ -195,9 +193,7 @@ async def test_who_takes_what_waits_is_not_taken_for_dead_although_no_ping_comes
         slow.close()
 
 
-async def test_a_session_state_with_many_messages_is_not_what_ends_a_slow_examinee(
-    bus: Bus, settings: Settings
-) -> None:
+async def test_a_large_session_state_does_not_close_a_slow_examinee(bus: Bus, settings: Settings) -> None:
     small = changed(settings, {"socket.max_buffer_bytes": 64 * 1024})
     async with System(small, servers=("SOCK001",)) as system:
         proctor = await system.proctor()

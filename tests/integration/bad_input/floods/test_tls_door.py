@@ -39,7 +39,7 @@ async def secured(bus: Bus, settings: Settings, certificates: Certificates) -> A
         assert system.failures == []
 
 
-async def test_whoever_speaks_no_tls_or_nothing_is_dropped(
+async def test_connections_without_a_tls_handshake_are_dropped(
     secured: System, trust: ssl.SSLContext, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(request_head, "REQUEST_SECONDS", 0.5)
@@ -55,7 +55,7 @@ async def test_whoever_speaks_no_tls_or_nothing_is_dropped(
     assert [record.getMessage() for record in caplog.records if record.exc_info] == []
 
 
-async def test_silent_connections_of_one_address_are_few(secured: System, trust: ssl.SSLContext) -> None:
+async def test_silent_connections_of_one_address_are_limited(secured: System, trust: ssl.SSLContext) -> None:
     silent = [await Bare.open(secured) for _ in range(10)]
 
     async def dropped() -> bool:

@@ -204,7 +204,7 @@ def test_a_part_without_its_beginning_completes_nothing() -> None:
     assert not view_of(snapshot(row("E2", 2), part=2, parts=2)).complete
 
 
-def test_a_resync_replaces_what_was_there() -> None:
+def test_a_resync_replaces_the_rows() -> None:
     view = view_of(connected("E1", 1), connected("E2", 2))
     view.apply(snapshot(row("E1", 9, "DISCONNECTED"), resync=True))
     assert set(view.examinees) == {"E1"}
@@ -220,7 +220,7 @@ def test_an_event_between_the_parts_of_a_snapshot_survives_it() -> None:
     assert view.connected() == {"E1", "E9"}
 
 
-def test_what_is_not_about_the_plan_is_left_alone() -> None:
+def test_messages_about_other_plans_are_ignored() -> None:
     assert view_of().apply(Accepted(request_type="readmit")) is ApplyResult.OTHER
 
 
@@ -532,7 +532,7 @@ def test_snapshots_and_resyncs_are_counted_when_they_are_complete() -> None:
     assert (view.snapshots, view.resyncs, view.complete) == (2, 1, True)
 
 
-def test_a_second_snapshot_does_not_keep_whom_only_the_first_named() -> None:
+def test_a_second_snapshot_removes_examinees_that_only_the_first_had() -> None:
     view = view_of(snapshot(row("E1", 1)), connected("E2", 2))
     assert set(view.examinees) == {"E1", "E2"}
     view.apply(snapshot(row("E1", 1)))

@@ -165,7 +165,7 @@ def test_a_code_that_asks_for_the_backoff_gets_it(code: int) -> None:
     assert ladder(at(), Lost(code, LONG))[0].seconds == 5
 
 
-def test_a_welcome_begins_the_count_anew_by_its_own_policy() -> None:
+def test_a_welcome_resets_the_attempts_and_sets_the_policy() -> None:
     state, _ = next_step(at(), Lost(None, LONG), 0.0)
     state, _ = next_step(state, Unreachable(), 0.0)
     assert state.attempt == 2
@@ -188,7 +188,7 @@ def test_retry_after_is_never_undercut_and_uses_up_no_attempt(
     assert (state.attempt, step.url) == (before.attempt, B)
 
 
-def test_a_hall_that_is_told_later_is_spread_even_when_retry_after_is_nought() -> None:
+def test_clients_with_a_retry_after_of_zero_are_spread() -> None:
     assert ladder(at(), Refused(503, 0.0), draw=1.0)[0].seconds == pytest.approx(0.3)
 
 
@@ -196,7 +196,7 @@ def test_a_503_without_retry_after_waits_the_first_step() -> None:
     assert ladder(at(), Refused(503), draw=-1.0)[0].seconds == 5
 
 
-def test_being_told_later_for_ever_ends() -> None:
+def test_a_client_gives_up_after_too_many_postponements() -> None:
     state, step = at(), None
     for _ in range(MAX_POSTPONED):
         state, step = next_step(state, Refused(503, 1.0), 0.0)
@@ -230,7 +230,7 @@ def test_used_up_attempts_say_the_close_code_of_the_last_one(failure: Connection
 
 
 @pytest.mark.parametrize("lasted", [0.0, LONG])
-def test_a_browser_that_is_told_later_by_a_close_code_uses_up_no_attempt(lasted: float) -> None:
+def test_a_postponement_by_close_code_uses_up_no_attempt(lasted: float) -> None:
     state = at()
     for number in range(MAX_POSTPONED):
         state, step = next_step(state, Lost(1013, lasted), 0.0)
@@ -247,7 +247,7 @@ MOVE = Lost(CloseCode.MIGRATE, LONG)
 
 
 @given(policies, draws, st.floats(0, 1e4))
-def test_who_is_sent_away_goes_to_the_first_endpoint_of_the_frame_at_once(
+def test_a_migrated_client_goes_to_the_first_endpoint_at_once(
     policy: ReconnectPolicy, draw: float, lasted: float
 ) -> None:
     state, step = next_step(
@@ -284,7 +284,7 @@ def test_the_endpoints_of_the_frame_are_tried_in_turn_and_the_drained_server_las
     assert [wait.seconds for wait in waits] == pytest.approx([0.1, 0.75, 5, 10, 20])
 
 
-def test_who_is_told_later_by_the_new_server_waits_and_goes_on() -> None:
+def test_a_migrated_client_that_is_postponed_waits_and_continues() -> None:
     waits = ladder(after_migrate(at(), [B, C]), MOVE, Refused(503, 1.0), Unreachable())
     assert [wait.url for wait in waits] == [B, C, A]
     assert waits[1].seconds >= 1.0
@@ -326,7 +326,7 @@ def test_a_loss_after_an_attempt_is_the_next_attempt_although_the_client_was_sen
     assert [wait.attempt for wait in frame_then_refused] == [1, 2]
 
 
-def test_who_is_sent_away_after_an_attempt_waits_the_first_step() -> None:
+def test_a_client_migrated_after_an_attempt_waits_the_first_step() -> None:
     assert ladder(at(), Unreachable(), MOVE)[1].seconds == 5
 
 

@@ -238,7 +238,7 @@ async def test_a_message_that_makes_its_handler_raise_becomes_a_dead_letter_and_
     assert failures == []
 
 
-async def test_what_is_no_message_becomes_a_dead_letter_and_the_others_go_on(bus: MemoryBus) -> None:
+async def test_an_invalid_message_becomes_a_dead_letter_and_the_others_are_handled(bus: MemoryBus) -> None:
     worker = Worker(bus)
     await running(worker)
     await receiver(worker, bus).take([bus.delivery("a", 7, "c")])
@@ -289,7 +289,7 @@ async def test_a_refusal_of_the_broker_fails_the_actor_and_the_delivery_stays_un
     assert (bus.diary, bus.letters) == ([], [])
 
 
-async def test_a_stop_leaves_what_is_not_handled_unsettled(bus: MemoryBus) -> None:
+async def test_a_stop_leaves_unhandled_deliveries_unsettled(bus: MemoryBus) -> None:
     class Slow(Worker):
         @on(Job)
         async def wait(self, job: Job) -> None:
@@ -305,7 +305,7 @@ async def test_a_stop_leaves_what_is_not_handled_unsettled(bus: MemoryBus) -> No
     assert (failures, bus.letters) == ([], [])
 
 
-async def test_what_is_told_and_what_is_received_is_handled_one_after_the_other(bus: MemoryBus) -> None:
+async def test_local_messages_and_deliveries_are_handled_one_after_the_other(bus: MemoryBus) -> None:
     worker = Worker(bus)
     await running(worker)
     taking = asyncio.create_task(receiver(worker, bus).take([bus.delivery("a", "b")]))
@@ -327,7 +327,7 @@ async def test_a_batch_is_handed_over_at_once_and_counts_as_its_messages(bus: Me
     assert worker.handled == 3
 
 
-async def test_a_batch_holds_at_most_so_many_deliveries(bus: MemoryBus) -> None:
+async def test_the_size_of_a_batch_is_limited(bus: MemoryBus) -> None:
     class OneByOne(BatchWorker):
         receives = (FromMemory(SPEC, decode, batch=Jobs, batch_deliveries=1),)
 
@@ -473,7 +473,7 @@ async def test_an_inspection_names_the_consumers(bus: MemoryBus) -> None:
     assert Stoppable(bus).inspection().details == {}
 
 
-async def test_a_tail_shows_what_was_handled_what_failed_and_what_is_no_message(bus: MemoryBus) -> None:
+async def test_a_tail_shows_handled_failed_and_invalid_messages(bus: MemoryBus) -> None:
     tailed: list[dict[str, Any]] = []
 
     async def send(_inbox: str, payload: bytes) -> None:

@@ -61,7 +61,7 @@ def test_nats_py_is_pinned_to_the_minor_version_that_was_tried() -> None:
     assert [name for name in dependencies if name.startswith("nats-py")] == ["nats-py~=2.16.0"]
 
 
-def test_what_is_overridden_is_still_called_by_nats_py() -> None:
+def test_overridden_methods_are_called_by_nats_py() -> None:
     source = inspect.getsource(Client) + inspect.getsource(importlib.import_module("nats.protocol.parser"))
     overridden = {name for name in vars(NatsClient) if hasattr(Client, name) and re.match("_[a-z]", name)}
     assert overridden >= {"_process_pong", "_read_loop", "_flusher", "_ping_interval", "_connect_to_server"}
@@ -138,7 +138,7 @@ def test_a_dead_connection_is_known_within_five_seconds() -> None:
     assert PING_SECONDS + DEAD_SECONDS + PING_SECONDS < 5
 
 
-async def test_a_late_pong_for_somebody_who_gave_up_does_not_disturb_those_that_follow() -> None:
+async def test_a_pong_for_a_cancelled_ping_does_not_answer_later_pings() -> None:
     client = NatsClient(Refusals("test", None, "_INBOX"))
     loop = asyncio.get_running_loop()
     given_up, waiting = loop.create_future(), loop.create_future()

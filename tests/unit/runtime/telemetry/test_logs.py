@@ -105,7 +105,7 @@ def test_a_traceback_is_masked_too(log: Log, formatter: type[TextFormatter | Jso
         ("Hello(token='opaque', client_id='c')", "opaque"),
     ],
 )
-def test_what_looks_like_a_secret_is_masked(text: str, secret: str) -> None:
+def test_texts_that_look_like_secrets_are_masked(text: str, secret: str) -> None:
     assert secret not in masked(text)
     assert masking.MASK in masked(text)
     assert masked(masked(text)) == masked(text)
@@ -125,11 +125,11 @@ def test_what_looks_like_a_secret_is_masked(text: str, secret: str) -> None:
         "ws://[::1]:8001/v1/connect",
     ],
 )
-def test_what_is_no_secret_stays(text: str) -> None:
+def test_other_texts_are_not_masked(text: str) -> None:
     assert masked(text) == text
 
 
-def test_what_the_process_has_read_as_a_secret_is_masked_wherever_it_stands(tmp_path: Path) -> None:
+def test_secrets_of_the_settings_are_masked_everywhere(tmp_path: Path) -> None:
     generated = token_secret(load_settings(data_dir=tmp_path))
     load_settings(
         redis_url="redis://:correct-horse@host", secret="a configured secret of enough length", data_dir=tmp_path
@@ -196,7 +196,7 @@ def test_only_at_debug_is_each_connection_a_line(level: str, lines: int) -> None
 
 
 @pytest.mark.parametrize("form", ["text", "json"])
-def test_what_others_wrote_forges_no_line_and_commands_no_terminal(form: Literal["text", "json"]) -> None:
+def test_logged_texts_have_no_line_breaks_or_terminal_commands(form: Literal["text", "json"]) -> None:
     written = "bad frame: hello\n2026-01-05 09:00:00,123 ERROR forged\r\x1b[2J\u202e\u200b\ud800"
     formatter = JsonFormatter("role", "name") if form == "json" else TextFormatter("role", "name")
     record = logging.makeLogRecord(

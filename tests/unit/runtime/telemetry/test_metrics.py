@@ -71,7 +71,7 @@ def families() -> Mapping[str, Metric]:
 # -- actors ---------------------------------------------------------------------------------------------
 
 
-async def test_actors_are_counted_by_kind_and_what_they_handled_outlives_them() -> None:
+async def test_handled_messages_are_counted_by_kind_and_outlive_their_actor() -> None:
     kind = {"kind": Worker.kind}
     workers = [Worker(f"worker.{number}") for number in range(3)]
     handled_before = sample("examwire_actor_handled_messages_total", **kind)
@@ -152,7 +152,7 @@ def test_a_code_of_a_client_s_own_choice_is_no_series_of_its_own() -> None:
     assert sample("examwire_socket_closes_total", code="1006") == closes + 1
 
 
-def test_the_latency_is_that_of_what_happened_now() -> None:
+def test_the_latency_excludes_restated_events() -> None:
     name = "examwire_proctor_latency_seconds"
     counts = [sample(f"{name}_count", event=event) for event in ("loss", "connection")]
     total = sample(f"{name}_sum", event="loss")
@@ -180,7 +180,7 @@ def test_the_latency_is_that_of_what_happened_now() -> None:
     assert sample(f"{name}_sum", event="loss") - total == pytest.approx(0.2, abs=0.002)
 
 
-def test_losses_and_recoveries_count_by_reason_and_what_is_told_anew_does_not() -> None:
+def test_losses_and_recoveries_count_by_reason_but_not_restated_ones() -> None:
     def lost(reason: str | None, restated: bool | None = None) -> ExamineeDisconnected:
         return ExamineeDisconnected(**ABOUT, reason=reason, restated=restated, version=1)
 

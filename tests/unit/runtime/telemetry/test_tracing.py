@@ -83,7 +83,7 @@ def test_the_share_decides_about_new_traces_and_those_of_clients_but_not_within_
         "00-0af7651916cd43dd8448eb211c80319c-" + "0" * 16 + "-01",
     ],
 )
-def test_what_is_no_traceparent_is_ignored_and_spoils_no_message(bad: object, spans: InMemorySpanExporter) -> None:
+def test_an_invalid_traceparent_is_ignored(bad: object, spans: InMemorySpanExporter) -> None:
     assert parse_traceparent(bad) is None
     data = {
         "planId": "P001",
@@ -118,7 +118,7 @@ def test_spans_go_to_the_collectors_address_for_traces(endpoint: str, url: str) 
 
 
 @pytest.mark.parametrize("endpoint", ["collector:4318", "ftp://collector", "http://", "http://collector:port"])
-def test_an_endpoint_that_is_none_is_refused(endpoint: str) -> None:
+def test_an_invalid_endpoint_is_refused(endpoint: str) -> None:
     with pytest.raises(ConfigurationError, match=r"tracing\.endpoint"):
         tracing.traces_url(endpoint)
 
