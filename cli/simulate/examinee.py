@@ -10,7 +10,6 @@ import random
 import time
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
-from enum import StrEnum
 from typing import Any
 from urllib.parse import urlencode, urlsplit
 
@@ -19,6 +18,7 @@ from PIL import Image, ImageDraw
 from actors.client.client import Change, ConnectionLost, ConnectRefused, GaveUp
 from actors.client.examinee import ExamineeClient
 from cli.simulate.proctor import SimulatedProctor
+from cli.simulate.stories import SHORT_ACTIONS, Action
 from protocol.client.reconnect import GiveUp, GiveUpReason, Wait
 from protocol.close_codes import CloseCode
 from protocol.errors import ExamwireError
@@ -29,22 +29,6 @@ from protocol.times import parse_time
 UPLOAD_TRIES = 4
 UPLOAD_SECONDS = 10.0
 GRACE_SECONDS = 20.0
-
-
-class Action(StrEnum):
-    """An action of an examinee; the value is the text in the live view."""
-
-    CLOSES = "closes and reopens the page"
-    BREAKS = "loses the TCP connection"
-    HANGS = "hangs and answers no ping"
-    MOVES = "connects from another place"
-    SYNCS = "uploads a picture by phone"
-    NEVER_SYNCS = "never uploads a picture"
-    IS_TOLD = "is sent a message by a proctor and confirms it"
-    STAYS_AWAY = "stays away past the limit"
-
-
-SHORT_ACTIONS = (Action.CLOSES, Action.BREAKS, Action.MOVES, Action.SYNCS, Action.IS_TOLD)
 MORE_SECONDS = 10
 MESSAGES = (
     "Ten minutes are left.",
@@ -52,14 +36,6 @@ MESSAGES = (
     "시험 종료 10분 전입니다.",
     "책상 위를 정리해 주시기 바랍니다.",
 )
-
-
-def deal_stories(examinees: int, rng: random.Random) -> list[tuple[Action, ...]]:
-    """Draw a list of actions for each examinee. Any eight examinees in a row begin with eight different actions."""
-    deck: list[Action] = []
-    while len(deck) < examinees:
-        deck += rng.sample(list(Action), len(Action))
-    return [(first, *rng.sample(SHORT_ACTIONS, rng.randint(0, 2))) for first in deck[:examinees]]
 
 
 class DeadlinePassed(ExamwireError):

@@ -21,10 +21,11 @@ from cli.shared.options import takes_settings
 from cli.shared.output import ExitCode, Format, OutputOption, say, show
 from cli.shared.running_system import READY_FILE, RunningSystem
 from cli.shared.signing import require_tokens_accepted
-from cli.simulate.examinee import SimulatedExaminee, SimulationTarget, deal_stories
+from cli.simulate.examinee import SimulatedExaminee, SimulationTarget
 from cli.simulate.live_view import LiveView
 from cli.simulate.proctor import SimulatedProctor
 from cli.simulate.report import SimulateReport, draw_report, missing_in, report_of, wrong_in
+from cli.simulate.stories import deal_stories
 from protocol.errors import ExamwireError
 from protocol.ids import check_id
 from protocol.messages.frames import Role

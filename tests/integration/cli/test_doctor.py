@@ -24,7 +24,7 @@ from actors.runtime.config.settings import Settings, load_settings
 from actors.runtime.store.state_store import StateStore
 from actors.web_server.server import WebServer
 from cli.check import doctor
-from cli.check.doctor import HealthCheck
+from cli.check.health_check import HealthCheck
 from cli.main import app
 from cli.shared import live_actors
 from protocol.broker import subjects

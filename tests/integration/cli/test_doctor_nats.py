@@ -20,7 +20,7 @@ from actors.runtime.config.sections import NatsSettings
 from actors.runtime.config.settings import Settings
 from actors.runtime.store.state_store import StateStore
 from actors.runtime.telemetry.metrics import REGISTRY
-from cli.check.doctor import HealthCheck
+from cli.check.health_check import HealthCheck
 from cli.local.engines import NatsServer, free_port
 from cli.shared.findings import State
 from protocol.errors import StreamFull

@@ -10,7 +10,7 @@ from redis.asyncio import Redis
 from actors.runtime.broker.connection import Bus
 from actors.runtime.config.settings import Settings
 from actors.runtime.store.state_store import StateStore
-from cli.check.doctor import HealthCheck
+from cli.check.health_check import HealthCheck
 from tests.integration.support.findings import FAILED, OK, WARNING, states, told
 from tests.integration.support.system import System
 

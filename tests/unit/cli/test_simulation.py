@@ -8,10 +8,11 @@ from io import StringIO
 import pytest
 from rich.console import Console
 
-from cli.simulate.examinee import Action, SimulatedExaminee, SimulationTarget, deal_stories
+from cli.simulate.examinee import SimulatedExaminee, SimulationTarget
 from cli.simulate.live_view import describe
 from cli.simulate.proctor import SimulatedProctor
 from cli.simulate.report import SimulateReport, draw_report, report_of
+from cli.simulate.stories import Action, deal_stories
 from protocol.messages.base import Message
 from protocol.messages.facts import NoticeConfirmed
 from protocol.messages.frames import Accepted, ReconnectPolicy, Welcome
