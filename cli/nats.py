@@ -39,7 +39,9 @@ def nats() -> None:
 def permissions_conf(
     servers: Annotated[
         list[str] | None,
-        typer.Option("--server", help="A serverId that gets a user; repeatable. [default: SOCK001, SOCK002]"),
+        typer.Option(
+            "--server", metavar="SERVER_ID", help="A serverId that gets a user; repeatable. [default: SOCK001, SOCK002]"
+        ),
     ] = None,
 ) -> None:
     """Print nats/permissions.conf: users and their permissions.

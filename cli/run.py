@@ -49,7 +49,8 @@ CHECKS_TOKENS = ("socket-server", "web-server")
 
 JsonOption = Annotated[bool, typer.Option("--json", help="Print the ready line, the first line on stdout, as JSON.")]
 NameOption = Annotated[
-    str | None, typer.Option("--name", help="Name of this process, unique within its role. [default: random]")
+    str | None,
+    typer.Option("--name", metavar="NAME", help="Name of this process, unique within its role. [default: random]"),
 ]
 
 
@@ -72,7 +73,9 @@ def run() -> None:
 )
 def socket_server(
     settings: Settings,
-    server_id: Annotated[str, typer.Option("--server-id", help="Its serverId, such as SOCK001.", show_default=False)],
+    server_id: Annotated[
+        str, typer.Option("--server-id", metavar="SERVER_ID", help="Its serverId, such as SOCK001.", show_default=False)
+    ],
     json_ready: JsonOption = False,
 ) -> None:
     """Serve the WebSockets of examinees and proctors.

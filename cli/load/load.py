@@ -73,6 +73,7 @@ def load(
     scenario: Annotated[
         Scenario,
         typer.Argument(
+            metavar="SCENARIO",
             help="one-by-one: one loss and recovery at a time. hall-outage: all sockets close at once, then all "
             "examinees reconnect. steady: a fixed rate of losses and recoveries. rolling-restart: the same, while "
             "each socket server in turn is drained and replaced.",
@@ -88,12 +89,14 @@ def load(
             metavar="N",
         ),
     ] = None,
-    repeat: Annotated[int, typer.Option(min=1, help="one-by-one: number of losses.")] = 200,
+    repeat: Annotated[int, typer.Option(metavar="N", min=1, help="one-by-one: number of losses.")] = 200,
     rate: Annotated[
-        float, typer.Option(min=0.1, help="steady and rolling-restart: losses (and recoveries) a second.")
+        float, typer.Option(metavar="N", min=0.1, help="steady and rolling-restart: losses (and recoveries) a second.")
     ] = 20.0,
-    duration: Annotated[float, typer.Option(min=1.0, help="steady: duration in seconds.")] = 20.0,
-    over: Annotated[float, typer.Option(min=0.0, max=3600.0, help="rolling-restart: seconds of each drain.")] = 5.0,
+    duration: Annotated[float, typer.Option(metavar="SECONDS", min=1.0, help="steady: duration of the run.")] = 20.0,
+    over: Annotated[
+        float, typer.Option(metavar="SECONDS", min=0.0, max=3600.0, help="rolling-restart: duration of each drain.")
+    ] = 5.0,
     baseline: Annotated[
         bool, typer.Option("--baseline", help="Also measure the engines without examwire, and print the ratio.")
     ] = False,
@@ -102,10 +105,18 @@ def load(
     ] = None,
     servers: Annotated[
         int | None,
-        typer.Option(min=1, max=8, help="Number of socket servers to start. [default: 1, for rolling-restart 2]"),
+        typer.Option(
+            metavar="N", min=1, max=8, help="Number of socket servers to start. [default: 1, for rolling-restart 2]"
+        ),
     ] = None,
     workers: Annotated[
-        int | None, typer.Option(min=1, max=16, help="Number of processes with the examinees' sockets. [default: by N]")
+        int | None,
+        typer.Option(
+            metavar="N",
+            min=1,
+            max=16,
+            help="Number of processes with the examinees' sockets. [default: by --examinees]",
+        ),
     ] = None,
     nats_url: Annotated[
         str | None, typer.Option("--nats-url", help="Use this NATS instead of starting one.", metavar="URL")

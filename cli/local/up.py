@@ -53,7 +53,9 @@ PORTS_FILE = "ports.json"
 _PORTS = {**dict.fromkeys(SERVER_IDS, "port"), "web-server": "url"}
 """The field of each role's ready line with its port. A socket server's URL may be that of a proxy."""
 
-PortOption = Annotated[int, typer.Option(min=0, max=65535, help="Port of the embedded engine. 0 picks a free one.")]
+PortOption = Annotated[
+    int, typer.Option(metavar="INTEGER", min=0, max=65535, help="Port of the embedded engine; 0 picks a free one.")
+]
 
 
 @takes_settings(

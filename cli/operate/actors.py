@@ -32,16 +32,16 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
 
 LimitOption = Annotated[
-    int | None, typer.Option("--limit", min=1, help="Show at most this many sessions.", show_default=False)
+    int | None, typer.Option("--limit", metavar="N", min=1, help="Show at most this many sessions.", show_default=False)
 ]
-OffsetOption = Annotated[int, typer.Option("--offset", min=0, help="Skip this many sessions.")]
+OffsetOption = Annotated[int, typer.Option("--offset", metavar="N", min=0, help="Skip this many sessions.")]
 
 
 @takes_settings("nats_url", "data_dir", running=True)
 def list_actors(
     settings: Settings,
     kind: Annotated[
-        str | None, typer.Option("--kind", help="Show only actors of this kind, such as socket-server.")
+        str | None, typer.Option("--kind", metavar="KIND", help="Show only actors of this kind, such as socket-server.")
     ] = None,
     sessions: Annotated[bool, typer.Option("--sessions", help="Show the sessions of socket servers, too.")] = False,
     limit: LimitOption = None,

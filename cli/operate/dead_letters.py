@@ -44,7 +44,7 @@ ReasonOption = Annotated[
     str | None, typer.Option("--reason", help="Only letters whose reason contains this text.", metavar="TEXT")
 ]
 NumbersArgument = Annotated[
-    list[int] | None, typer.Argument(metavar="NUMBER...", help="The numbers of the letters.", show_default=False)
+    list[int] | None, typer.Argument(metavar="NUMBER", help="The numbers of the letters.", show_default=False)
 ]
 AllOption = Annotated[bool, typer.Option("--all", help="All letters that match --source and --reason.")]
 YesOption = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask for confirmation.")]
@@ -62,8 +62,8 @@ def list_letters(
     source: SourceOption = None,
     reason: ReasonOption = None,
     by_reason: Annotated[bool, typer.Option("--by-reason", help="Count the letters of each reason.")] = False,
-    limit: Annotated[int, typer.Option("--limit", min=1, help="Show at most this many.")] = 50,
-    offset: Annotated[int, typer.Option("--offset", min=0, help="Skip this many of the newest.")] = 0,
+    limit: Annotated[int, typer.Option("--limit", metavar="N", min=1, help="Show at most this many.")] = 50,
+    offset: Annotated[int, typer.Option("--offset", metavar="N", min=0, help="Skip this many of the newest.")] = 0,
     output: OutputOption = Format.TABLE,
 ) -> None:
     """List the dead letters, newest first."""

@@ -43,8 +43,8 @@ def list_sessions(
     plan: Annotated[str | None, typer.Option("--plan", help="Show only this plan.", metavar="PLAN_ID")] = None,
     server: Annotated[str | None, typer.Option("--server", help="Show only this server.", metavar="SERVER_ID")] = None,
     proctors: Annotated[bool, typer.Option("--proctors", help="Show only proctors.")] = False,
-    limit: Annotated[int, typer.Option("--limit", min=1, help="Show at most this many.")] = 100,
-    offset: Annotated[int, typer.Option("--offset", min=0, help="Skip this many.")] = 0,
+    limit: Annotated[int, typer.Option("--limit", metavar="N", min=1, help="Show at most this many.")] = 100,
+    offset: Annotated[int, typer.Option("--offset", metavar="N", min=0, help="Skip this many.")] = 0,
     everyone: Annotated[bool, typer.Option("--all", help="Show all, without a limit.")] = False,
     output: OutputOption = Format.TABLE,
 ) -> None:

@@ -38,7 +38,8 @@ def tail(
         ),
     ],
     per_second: Annotated[
-        int, typer.Option("--per-second", min=1, max=1000, help="Show at most this many; the rest is counted.")
+        int,
+        typer.Option("--per-second", metavar="N", min=1, max=1000, help="Show at most this many; the rest is counted."),
     ] = 200,
     lasting: Annotated[
         str | None, typer.Option("--for", metavar="DURATION", help="Stop after this time.", show_default=False)

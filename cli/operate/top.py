@@ -36,16 +36,19 @@ class SortOrder(StrEnum):
 def top(
     settings: Settings,
     kind: Annotated[
-        str | None, typer.Option("--kind", help="Show only actors of this kind.", show_default=False)
+        str | None, typer.Option("--kind", metavar="KIND", help="Show only actors of this kind.", show_default=False)
     ] = None,
     order: Annotated[
         SortOrder,
         typer.Option("--sort", help="busy: trouble first (silent, failing, lag, full mailboxes), then rates."),
     ] = SortOrder.BUSY,
     limit: Annotated[
-        int | None, typer.Option("--limit", min=1, help="Show at most this many actors.", show_default=False)
+        int | None,
+        typer.Option("--limit", metavar="N", min=1, help="Show at most this many actors.", show_default=False),
     ] = None,
-    every: Annotated[float, typer.Option("--every", min=0.5, max=60, help="Refresh after this many seconds.")] = 2.0,
+    every: Annotated[
+        float, typer.Option("--every", metavar="SECONDS", min=0.5, max=60, help="Time between two refreshes.")
+    ] = 2.0,
     once: Annotated[bool, typer.Option("--once", help="Measure for one second, print once, and end.")] = False,
     output: OutputOption = Format.TABLE,
 ) -> None:

@@ -170,16 +170,26 @@ def simulate_command(
     plan: Annotated[
         str | None, typer.Option("--plan", help="The plan. [default: that of `examwire up`]", metavar="PLAN_ID")
     ] = None,
-    examinees: Annotated[int, typer.Option("--examinees", min=1, max=2000, help="Number of examinees.")] = 12,
-    proctors: Annotated[int, typer.Option("--proctors", min=1, max=100, help="Number of proctors.")] = 2,
+    examinees: Annotated[
+        int, typer.Option("--examinees", metavar="N", min=1, max=2000, help="Number of examinees.")
+    ] = 12,
+    proctors: Annotated[int, typer.Option("--proctors", metavar="N", min=1, max=100, help="Number of proctors.")] = 2,
     duration: Annotated[
         float | None,
-        typer.Option("--duration", min=1, help="Duration in seconds. [default: until all actions are performed]"),
+        typer.Option(
+            "--duration",
+            metavar="SECONDS",
+            min=1,
+            help="End after this time. [default: until all actions are performed]",
+        ),
     ] = None,
     seed: Annotated[
-        int | None, typer.Option("--seed", help="The same seed repeats the same actions. [default: random]")
+        int | None,
+        typer.Option("--seed", metavar="N", help="The same seed repeats the same actions. [default: random]"),
     ] = None,
-    speed: Annotated[float, typer.Option("--speed", min=0.1, max=100, help="Speed relative to people.")] = 1.0,
+    speed: Annotated[
+        float, typer.Option("--speed", metavar="FACTOR", min=0.1, max=100, help="Speed relative to people.")
+    ] = 1.0,
     output: OutputOption = Format.TABLE,
 ) -> None:
     """Test a running system with simulated examinees and proctors.
