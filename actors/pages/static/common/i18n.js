@@ -1,8 +1,8 @@
 /**
  * The languages of the pages: English and Korean, chosen by the browser, switchable, remembered.
  *
- * A locale file (`<page>/texts.<lang>.js`, `proctor/locales/<lang>.js`) exports `texts`: key to text. `{name}` in a text is a parameter; a text
- * that depends on a number is an object of plural forms (`{one: "…", other: "…"}`, as `Intl.PluralRules` names them),
+ * A locale file (`<page>/texts.<lang>.js`, `proctor/locales/<lang>.js`) exports `texts`: key to text. `{name}` in a text is
+ * a parameter; a text that depends on a number is an object of plural forms (`{one: "…", other: "…"}`, as `Intl.PluralRules` names them),
  * chosen by the parameter `n`. In HTML, `data-i18n="key"` sets an element's text and
  * `data-i18n-attr="aria-label:key; placeholder:key"` its attributes; both change with the language.
  *
@@ -37,7 +37,7 @@ export function chosen(wanted) {
   return "en";
 }
 
-/** The language in use. */
+/** Return the language in use. */
 export function language() {
   return current;
 }
@@ -126,7 +126,7 @@ function format(kind, make) {
   return made;
 }
 
-/** The language with the browser's preferred region: en-GB and en-US write dates differently. */
+/** Return the language with the browser's preferred region: en-GB and en-US write dates differently. */
 function regional() {
   const preferred = typeof navigator === "undefined" ? [] : (navigator.languages ?? []);
   return preferred.find((tag) => chosen([tag]) === current && tag.toLowerCase().startsWith(current)) ?? current;
@@ -142,14 +142,14 @@ export function number(value) {
   return format("number", (lang) => new Intl.NumberFormat(lang, { maximumFractionDigits: 1 })).format(value);
 }
 
-/** A time of day with seconds, always of 24 hours. @param {string | number | Date} when RFC 3339, or ms */
+/** Format a time of day with seconds, in 24 hours. @param {string | number | Date} when RFC 3339, or ms */
 export function time(when) {
   const make = (/** @type {string} */ lang) =>
     new Intl.DateTimeFormat(lang, { hour: "2-digit", minute: "2-digit", second: "2-digit", hourCycle: "h23" });
   return format("time", make).format(new Date(when));
 }
 
-/** Date and time of day. @param {string | number | Date} when RFC 3339, or ms */
+/** Format date and time of day. @param {string | number | Date} when RFC 3339, or ms */
 export function dateTime(when) {
   const make = (/** @type {string} */ lang) =>
     new Intl.DateTimeFormat(lang, { dateStyle: "medium", timeStyle: "medium", hourCycle: "h23" });
@@ -157,7 +157,7 @@ export function dateTime(when) {
 }
 
 /**
- * How long, as a clock: "0:07", "12:30", "1:02:03". The same in all languages, and of steady width while it counts.
+ * Format a duration as a clock: "0:07", "12:30", "1:02:03". It is the same in all languages, and its width is steady.
  * @param {number} seconds negative counts as 0
  */
 export function clock(seconds) {
@@ -168,7 +168,7 @@ export function clock(seconds) {
 }
 
 /**
- * How long, in words for people and screen readers: "1 h 2 min 3 s", "1시간 2분 3초".
+ * Format a duration in words, for people and screen readers: "1 hr 2 min 3 sec", "1시간 2분 3초".
  * @param {number} seconds negative counts as 0
  */
 export function duration(seconds) {

@@ -1,6 +1,6 @@
 /**
- * How a token comes to a page: in the fragment of the address (`#token=…`), which is never sent to a server. It is
- * removed from the address bar at once and kept in sessionStorage, so that a reload of the tab finds it.
+ * Takes the token of a page from the fragment of the address (`#token=…`), which is never sent to a server. The token is
+ * removed from the address bar at once, and stored in sessionStorage, so that a reload of the tab finds it.
  */
 
 /**
@@ -29,7 +29,7 @@ export function fromAddress(page, name = "token") {
   }
 }
 
-/** @param {string} page @param {string} value @param {string} [name] */
+/** Store a value for this tab. @param {string} page @param {string} value @param {string} [name] */
 export function remember(page, value, name = "token") {
   try {
     sessionStorage.setItem(keyOf(page, name), value);
@@ -38,7 +38,7 @@ export function remember(page, value, name = "token") {
   }
 }
 
-/** @param {string} page @param {string} [name] */
+/** Remove a stored value. @param {string} page @param {string} [name] */
 export function forget(page, name = "token") {
   try {
     sessionStorage.removeItem(keyOf(page, name));
@@ -48,7 +48,7 @@ export function forget(page, name = "token") {
 }
 
 /**
- * The claims of a JWT, unverified; `null`: it is not a JWT.
+ * Return the claims of a JWT, unverified; `null`: it is not a JWT.
  * @param {string} token
  * @returns {Claims | null}
  */

@@ -1,7 +1,7 @@
 /**
  * The examinee's page: the state of the connection in plain words, messages of proctors, the mobile step.
  *
- * `examinee/connection-texts.js` says what is shown in which state; `examwire.js` holds the connection.
+ * `examinee/connection-texts.js` says what is shown in which state; `examwire.js` keeps the connection.
  */
 
 import { ExamineeClient } from "../examwire.js";
@@ -17,9 +17,9 @@ import { announce, byId } from "../common/parts.js";
 const PAGE = "examinee";
 /** A server refuses an examinee right after its welcome; while Redis does not answer it may send nothing for long. */
 const SETTLED_MS = 2000;
-/** How often a page that is shut out asks whether it may come back, in seconds; spread, for a hall may be shut out. */
+/** Seconds between two requests of a page that is shut out, ± a quarter: a whole hall may be shut out. */
 const SHUT_OUT_SECONDS = 8;
-/** How often one asks that reached no socket server any more: ever more rarely, for each answer means one more try. */
+/** Seconds between two requests of a page that reached no socket server. They grow, for each answer leads to one more attempt. */
 const DEAD_SECONDS = [8, 8, 15, 30, 60];
 
 /** @type {ExamineeClient | null} */
@@ -30,7 +30,7 @@ let token = "";
 let plan = "";
 let examinee = "";
 let settled = false;
-/** The server has said so itself, on this connection. */
+/** Whether the server has confirmed the examinee on this connection. */
 let recorded = false;
 let shutOut = false;
 let asked = 0;

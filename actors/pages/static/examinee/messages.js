@@ -1,8 +1,9 @@
-/** The messages of proctors: shown until they are confirmed, then listed as read. */
+/** The messages of proctors: a message is shown until it is confirmed, then it is listed as read. */
 
 import { languages, t, time } from "../common/i18n.js";
 import { announce, byId } from "../common/parts.js";
 
+/** Draws the messages. Fires `unread` at the client when their number has changed. */
 export class Messages {
   /** @param {import("../examwire.js").ExamineeClient} client */
   constructor(client) {
@@ -22,6 +23,7 @@ export class Messages {
     return [...this._client.notices.values()].filter((notice) => notice.confirmedAt === null).length;
   }
 
+  /** Draw all messages again. */
   _showAll() {
     this._shown.clear();
     byId("messages-new").replaceChildren();
@@ -30,7 +32,7 @@ export class Messages {
     this._count();
   }
 
-  /** @param {import("../examwire.js").Notice} notice */
+  /** Add a message. @param {import("../examwire.js").Notice} notice */
   _add(notice) {
     const item = document.createElement("li");
     const text = document.createElement("p");
@@ -86,6 +88,7 @@ export class Messages {
     byId("messages-read").prepend(item);
   }
 
+  /** Show how many messages were read. */
   _count() {
     const read = byId("messages-read").childElementCount;
     byId("messages").hidden = this._shown.size === 0;

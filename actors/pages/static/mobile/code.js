@@ -35,7 +35,7 @@ export function spaced(code) {
  *   detail: string | null}} NoPass
  */
 
-/** After so long without an answer (ms) the network counts as failed. */
+/** After so many seconds without an answer the network counts as failed. */
 const ANSWER_SECONDS = 15;
 
 /**
@@ -69,7 +69,7 @@ export async function redeem(code, get = fetch) {
   };
 }
 
-/** @param {number} status @param {unknown} code of the problem document @returns {NoPass["kind"]} */
+/** Return the kind of a failure. @param {number} status @param {unknown} code of the problem document @returns {NoPass["kind"]} */
 function failureOf(status, code) {
   if (status === 403 && code === "REMOVED") return "REMOVED";
   if (status === 404) return "UNKNOWN";

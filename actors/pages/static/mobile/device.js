@@ -6,7 +6,7 @@ const LONGEST = 120;
 /** @typedef {{deviceId: string, model: string, osVersion: string}} Device */
 
 /**
- * Model and system from a user agent string; empty where it does not say.
+ * Return model and system of a user agent string; empty where it does not say.
  * @param {string} agent
  * @returns {{model: string, osVersion: string}}
  */
@@ -38,6 +38,7 @@ export async function thisDevice() {
   return { deviceId: ownId(), ...device };
 }
 
+/** Return the stored id, or create one. */
 function ownId() {
   const made = () => `M-${Array.from(crypto.getRandomValues(new Uint8Array(8)), hex).join("")}`;
   try {

@@ -12,7 +12,7 @@ const SMALLEST_EDGE = 480;
 export class NotAPicture extends Error {}
 
 /**
- * Width and height with a long edge of at most `edge`; never larger than they are.
+ * Return width and height for a long edge of at most `edge`; a smaller picture keeps its size.
  * @param {number} width
  * @param {number} height
  * @param {number} edge

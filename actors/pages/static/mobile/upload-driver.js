@@ -8,7 +8,7 @@ import { after, expired, hurry, restored, resume, sending } from "./upload-rules
 /** @typedef {{result: Promise<import("./upload-rules.js").Result>, stop: () => void}} Try */
 
 /**
- * @typedef {object} Surroundings replaced by tests
+ * @typedef {object} Environment given by the page, or by a test
  * @property {() => number} now ms since the epoch, by the server's clock
  * @property {() => number} random in [0, 1)
  * @property {(callback: () => void, ms: number) => any} setTimeout
@@ -19,12 +19,12 @@ import { after, expired, hurry, restored, resume, sending } from "./upload-rules
 export class Sender extends EventTarget {
   /**
    * @param {(progress: (share: number) => void) => Try} send begins one try
-   * @param {Surroundings} around
+   * @param {Environment} environment
    */
-  constructor(send, around) {
+  constructor(send, environment) {
     super();
     this._send = send;
-    this._around = around;
+    this._environment = environment;
     /** @type {Upload | null} */ this.upload = null;
     /** The sent part of the attempt that is under way, 0 to 1. */
     this.share = 0;
@@ -35,17 +35,17 @@ export class Sender extends EventTarget {
   /** Start, or continue after a reload. @param {Upload} upload */
   start(upload) {
     this.stop();
-    this._to(restored(upload, this._around.now()));
+    this._to(restored(upload, this._environment.now()));
   }
 
   /** Try at once: the network is back, or the page is visible again. */
   hurry() {
-    if (this.upload !== null) this._to(hurry(this.upload, this._around.now()));
+    if (this.upload !== null) this._to(hurry(this.upload, this._environment.now()));
   }
 
   /** Try again, with a new token or because a person asks for it. @param {number | null} deadline */
   resume(deadline) {
-    if (this.upload !== null) this._to(resume(this.upload, this._around.now(), deadline));
+    if (this.upload !== null) this._to(resume(this.upload, this._environment.now(), deadline));
   }
 
   /** Take over a new deadline. @param {number | null} deadline */
@@ -62,7 +62,7 @@ export class Sender extends EventTarget {
 
   /** Stop for good: nothing more is sent. */
   stop() {
-    this._around.clearTimeout(this._timer);
+    this._environment.clearTimeout(this._timer);
     this._timer = null;
     const ended = this._try;
     this._try = null;
@@ -71,32 +71,33 @@ export class Sender extends EventTarget {
     this.share = 0;
   }
 
-  /** @param {Upload} upload */
+  /** Go to a new state of the upload. @param {Upload} upload */
   _to(upload) {
     const same = upload === this.upload;
     this.upload = upload;
-    this._around.clearTimeout(this._timer);
+    this._environment.clearTimeout(this._timer);
     this._timer = null;
     if (upload.state === "ready") {
-      this._timer = this._around.setTimeout(() => this._begin(), Math.max(0, upload.nextAt - this._around.now()));
+      this._timer = this._environment.setTimeout(() => this._begin(), Math.max(0, upload.nextAt - this._environment.now()));
     }
     if (!same) this.dispatchEvent(new Event("change"));
   }
 
+  /** Begin a try. */
   _begin() {
     if (this.upload === null) return;
     this.share = 0;
-    const begun = this._send((share) => {
-      if (this._try !== begun) return;
+    const attempt = this._send((share) => {
+      if (this._try !== attempt) return;
       this.share = share;
       this.dispatchEvent(new Event("change"));
     });
-    this._try = begun;
+    this._try = attempt;
     this._to(sending(this.upload));
-    void begun.result.then((result) => {
-      if (this._try !== begun || this.upload === null) return;
+    void attempt.result.then((result) => {
+      if (this._try !== attempt || this.upload === null) return;
       this._try = null;
-      this._to(after(this.upload, result, this._around.now(), this._around.random() * 2 - 1));
+      this._to(after(this.upload, result, this._environment.now(), this._environment.random() * 2 - 1));
     });
   }
 }

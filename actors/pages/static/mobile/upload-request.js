@@ -4,7 +4,7 @@
 
 import { retryAfterSeconds } from "./upload-rules.js";
 
-/** An attempt ends after so long without progress (ms): a mobile network often breaks without an error. */
+/** An attempt ends after so many seconds without progress: a mobile network often breaks without an error. */
 export const STALLED_SECONDS = 20;
 
 /**
@@ -52,7 +52,7 @@ export function send({ url, token, picture, progress }) {
   return { result: /** @type {Promise<import("./upload-rules.js").Result>} */ (result), stop: () => request.abort() };
 }
 
-/** @param {XMLHttpRequest} request @returns {import("./upload-rules.js").Result} */
+/** Return the answer to a request. @param {XMLHttpRequest} request @returns {import("./upload-rules.js").Result} */
 function answerOf(request) {
   const retryAfter = retryAfterSeconds(request.getResponseHeader("Retry-After"), Date.now());
   return { kind: "answer", status: request.status, retryAfter, body: jsonOf(request.responseText) };

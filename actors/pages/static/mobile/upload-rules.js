@@ -44,7 +44,7 @@ export const LAST_TRY_SECONDS = 3;
  */
 
 /**
- * A picture that is to be sent now.
+ * Return the upload of a new picture, which is sent now.
  *
  * @param {number} now
  * @param {number|null} deadline `null`: not known, the server decides
@@ -54,13 +54,13 @@ export function begin(now, deadline) {
   return { state: "ready", tries: 0, nextAt: now, deadline, cause: null, detail: null, record: null };
 }
 
-/** The try that is due has begun. @param {Upload} upload @returns {Upload} */
+/** Return the upload after a try has begun. @param {Upload} upload @returns {Upload} */
 export function sending(upload) {
   return { ...upload, state: "sending", tries: upload.tries + 1 };
 }
 
 /**
- * A try has ended.
+ * Return the upload after a try has ended.
  *
  * @param {Upload} upload
  * @param {Result} result
@@ -148,7 +148,7 @@ export function isRetried(cause) {
 }
 
 /**
- * Why a try failed, by RFC 9110's status and, where it says more, the problem document's `code`.
+ * Return why a try failed, by RFC 9110's status and, where it says more, the problem document's `code`.
  *
  * @param {Result} result
  * @returns {Cause}
@@ -169,7 +169,7 @@ export function causeOf(result) {
 }
 
 /**
- * `Retry-After` (RFC 9110, 10.2.3: seconds or an HTTP date) as seconds from `now`; `null`: not given or not readable.
+ * Return `Retry-After` (RFC 9110, 10.2.3: seconds or an HTTP date) as seconds from `now`; `null`: not given or not readable.
  *
  * @param {string|null} header
  * @param {number} now
@@ -184,6 +184,7 @@ export function retryAfterSeconds(header, now) {
 }
 
 /**
+ * Return the time of the next try.
  * @param {Upload} upload
  * @param {Result} result
  * @param {number} now

@@ -9,7 +9,7 @@
  */
 
 /**
- * Why the page cannot use a camera at all; `null`: it can.
+ * Return why the page cannot use a camera at all; `null`: it can.
  * @param {{isSecureContext: boolean, navigator: {mediaDevices?: unknown}}} where the window
  * @returns {Trouble | null}
  */
@@ -19,7 +19,7 @@ export function hindrance(where) {
 }
 
 /**
- * What an error of `getUserMedia` means (Media Capture and Streams, 10.2; old names are of old Safari and WebKit).
+ * Return what an error of `getUserMedia` means (Media Capture and Streams, 10.2; old names are of old Safari and WebKit).
  * @param {unknown} error
  * @returns {Trouble}
  */

@@ -38,7 +38,7 @@ const sender = new Sender((progress) => sendOnce(progress), clock);
 const watch = new StageWatch({
   ...clock,
   ask: async () => (kept === null ? null : stageOf(kept.pass)),
-  told: (told) => void staged(told),
+  receive: (stage) => void receiveStage(stage),
   expired: () => expire(),
   urgent: () => removed || (left() ?? 1) <= 0,
 });
@@ -132,7 +132,7 @@ async function useCode(given) {
   if (step === "redeem") announce(`${byId("redeem-title").textContent}. ${byId("redeem-text").textContent}`);
 }
 
-/** @param {string} given @param {import("../mobile/code.js").Pass} pass */
+/** Continue with the pass of a code. @param {string} given @param {import("../mobile/code.js").Pass} pass */
 async function admit(given, pass) {
   remember("phone", given, "code");
   removed = arrived = expired = false;
@@ -150,12 +150,14 @@ async function admit(given, pass) {
   goOn();
 }
 
+/** Forget the examinee and the picture. */
 async function forget() {
   sender.stop();
   kept = null;
   await store.forget();
 }
 
+/** Ask for another code. */
 function enterCode() {
   failure = null;
   /** @type {HTMLInputElement} */ (byId("code")).value = "";
@@ -165,10 +167,10 @@ function enterCode() {
 // -- the stage --------------------------------------------------------------------------------------------
 
 /** Take over the server's view of the stage. @param {import("./stage.js").Stage} stage */
-async function staged({ status, removed: isRemoved, deadline, offset }) {
+async function receiveStage({ status, removed: isRemoved, deadline, offset }) {
   if (kept === null) return;
   const { pass } = kept;
-  const before = removed;
+  const wasRemoved = removed;
   removed = isRemoved;
   arrived = status === "COMPLETED";
   const moved = deadline !== null && deadline !== pass.deadline;
@@ -181,7 +183,7 @@ async function staged({ status, removed: isRemoved, deadline, offset }) {
   if (step === "upload" && upload !== null && isWelcome(upload, { status, removed, deadline }, serverNow())) {
     sender.resume(deadline);
   }
-  if (before !== removed) await barred();
+  if (wasRemoved !== removed) await removedChanged();
   show();
 }
 
@@ -194,8 +196,8 @@ function expire() {
   if (step === "camera") announce(`${t("trouble.expired")}. ${t("trouble.expired.do")}`);
 }
 
-/** Take over that the examinee was removed, or let in again. */
-async function barred() {
+/** Close the camera of a removed examinee, and open it again after a readmission. */
+async function removedChanged() {
   if (step === "camera" && !removed) await finder.begin();
   else finder.end();
   if (removed && (step === "camera" || step === "review")) announce(`${t("removed")}. ${t("removed.text")}`);
@@ -203,6 +205,7 @@ async function barred() {
 
 // -- the picture ------------------------------------------------------------------------------------------
 
+/** Go to the camera, without a picture. */
 async function toCamera() {
   taken.show(null);
   picture = null;
@@ -210,7 +213,7 @@ async function toCamera() {
   if (!removed) await finder.begin();
 }
 
-/** @param {Blob} [file] instead of what the camera shows */
+/** Take the picture. @param {Blob} [file] a chosen file instead of the camera */
 async function take(file) {
   const made = await finder.picture(file);
   if (made === null || step !== "camera") return;
@@ -221,6 +224,7 @@ async function take(file) {
 
 // -- sending ----------------------------------------------------------------------------------------------
 
+/** Store the picture, and begin to send it. */
 async function use() {
   if (picture === null || kept === null) return;
   kept = { ...kept, picture: await picture.arrayBuffer(), upload: begin(serverNow(), kept.pass.deadline) };
@@ -229,17 +233,18 @@ async function use() {
   to("upload");
 }
 
-/** @param {(share: number) => void} progress */
+/** Send the picture once. @param {(share: number) => void} progress */
 function sendOnce(progress) {
   if (kept === null || picture === null) throw new Error("there is nothing to send");
   return send({ url: uploadUrl(kept.pass, device), token: kept.pass.token, picture, progress });
 }
 
-async function sent() {
+/** Handle a change of the upload. */
+async function uploadChanged() {
   const { upload } = sender;
   if (kept === null || upload === null || step === "code" || step === "redeem") return;
   if (kept.upload !== upload) {
-    const said = sayingOf(kept.upload) !== sayingOf(upload);
+    const isNews = announcedPart(kept.upload) !== announcedPart(upload);
     kept = { ...kept, upload, picture: upload.state === "stored" ? null : kept.picture };
     void awake.wanted(upload.state === "ready" || upload.state === "sending");
     await store.write(kept);
@@ -256,12 +261,12 @@ async function sent() {
       watch.soon(); // ask more often from now on whether the examinee was let in again
     }
     show();
-    if (said) announce(`${byId("upload-title").textContent}. ${byId("upload-text").textContent}`);
+    if (isNews) announce(`${byId("upload-title").textContent}. ${byId("upload-text").textContent}`);
   } else show();
 }
 
-/** What to announce of an upload. @param {import("../mobile/upload-rules.js").Upload | null} upload */
-function sayingOf(upload) {
+/** Return the part of an upload whose changes are announced. @param {import("../mobile/upload-rules.js").Upload | null} upload */
+function announcedPart(upload) {
   return upload === null || upload.state === "sending" ? "" : `${upload.state} ${upload.cause}`;
 }
 
@@ -275,15 +280,15 @@ function serverNow() {
   return Date.now() + (kept?.pass.offset ?? 0);
 }
 
-/** Seconds until the deadline; `null`: none is known, or it no longer counts. */
+/** Return the seconds until the deadline; `null`: none is known, or it no longer counts. */
 function left() {
   const deadline = step === "done" || arrived ? null : (kept?.pass.deadline ?? null);
   return deadline === null ? null : (deadline - serverNow()) / 1000;
 }
 
-// -- what is shown ----------------------------------------------------------------------------------------
+// -- drawing ----------------------------------------------------------------------------------------
 
-/** @param {import("./steps.js").Step} next */
+/** Go to a step. @param {import("./steps.js").Step} next */
 function to(next) {
   const moved = next !== step || document.body.dataset.step === "start";
   if (step === "camera" && next !== "camera") finder.end();
@@ -325,7 +330,7 @@ function tick() {
   steps.showWait(failure?.kind === "BUSY" ? countdown.left("retry", Date.now()) : null);
 }
 
-/** @param {boolean} over */
+/** Handle a deadline that has passed, or was extended. @param {boolean} over */
 function outOfTime(over) {
   late = over;
   if (over) watch.soon();
@@ -334,10 +339,10 @@ function outOfTime(over) {
   show();
 }
 
-// -- what people and the phone do -------------------------------------------------------------------------
+// -- events -------------------------------------------------------------------------
 
 function listen() {
-  sender.addEventListener("change", () => void sent());
+  sender.addEventListener("change", () => void uploadChanged());
   finder.addEventListener("change", () => show());
   on("code-form", "submit", (event) => {
     event.preventDefault();

@@ -24,7 +24,7 @@ export const EXPIRED = "EXPIRED";
  */
 
 /**
- * Ask once. `null`: no answer, so the previous one still counts; `EXPIRED`: the token is no longer accepted.
+ * Ask the server once. `null`: no answer, so the previous one still counts; `EXPIRED`: the token is no longer accepted.
  * @param {{token: string, planId: string, examineeId: string}} pass
  * @param {typeof fetch} [get] for tests
  * @returns {Promise<Stage | typeof EXPIRED | null>}
@@ -46,9 +46,9 @@ export async function stageOf({ token, planId, examineeId }, get = fetch) {
 }
 
 /**
- * @typedef {object} Around given by the page, or by a test
+ * @typedef {object} Environment given by the page, or by a test
  * @property {() => Promise<Stage | typeof EXPIRED | null>} ask
- * @property {(stage: Stage) => void} told
+ * @property {(stage: Stage) => void} receive handles an answer
  * @property {() => void} expired the token has expired; nothing is asked until `wanted` is set again
  * @property {() => boolean} urgent whether the examinee waits for the proctor
  * @property {() => number} now ms since the epoch
@@ -59,52 +59,53 @@ export async function stageOf({ token, planId, examineeId }, get = fetch) {
 
 /** Asks regularly while it is `wanted`. */
 export class StageWatch {
-  /** @param {Around} around */
-  constructor(around) {
-    this._around = around;
+  /** @param {Environment} environment */
+  constructor(environment) {
+    this._environment = environment;
     this._wanted = false;
     this._timer = null;
     this._askedAt = -Infinity;
     this._asking = false;
   }
 
-  /** @param {boolean} wanted */
+  /** Begin or end to ask. @param {boolean} wanted */
   wanted(wanted) {
     if (wanted === this._wanted) return;
     this._wanted = wanted;
     if (wanted) this._later();
-    else this._around.clearTimeout(this._timer);
+    else this._environment.clearTimeout(this._timer);
   }
 
   /** Ask as soon as allowed: the latest answer may be outdated. */
   soon() {
-    const since = (this._around.now() - this._askedAt) / 1000;
+    const since = (this._environment.now() - this._askedAt) / 1000;
     if (this._wanted && !this._asking) this._in(Math.max(0, LEAST_SECONDS - Math.abs(since)));
   }
 
+  /** Ask after the usual wait. */
   _later() {
-    const seconds = this._around.urgent() ? URGENT_SECONDS : CALM_SECONDS;
-    this._in(seconds * (1 + SPREAD * (2 * this._around.random() - 1)));
+    const seconds = this._environment.urgent() ? URGENT_SECONDS : CALM_SECONDS;
+    this._in(seconds * (1 + SPREAD * (2 * this._environment.random() - 1)));
   }
 
-  /** @param {number} seconds */
+  /** Ask after so many seconds. @param {number} seconds */
   _in(seconds) {
-    this._around.clearTimeout(this._timer);
-    this._timer = this._around.setTimeout(() => void this._ask(), seconds * 1000);
+    this._environment.clearTimeout(this._timer);
+    this._timer = this._environment.setTimeout(() => void this._ask(), seconds * 1000);
   }
 
   async _ask() {
     this._asking = true;
-    this._askedAt = this._around.now();
-    const stage = await this._around.ask();
+    this._askedAt = this._environment.now();
+    const stage = await this._environment.ask();
     this._asking = false;
     if (!this._wanted) return;
     if (stage === EXPIRED) {
       this._wanted = false;
-      this._around.expired();
+      this._environment.expired();
       return;
     }
-    if (stage !== null) this._around.told(stage);
+    if (stage !== null) this._environment.receive(stage);
     this._later();
   }
 }

@@ -38,13 +38,13 @@ test("whatever is no answer of the server changes nothing", async () => {
 
 /** A watch whose clock stands in the test's hands; `waits` are the seconds that it has waited for each question. */
 function watched({ urgent = () => false, answers = [] } = {}) {
-  const scene = { now: 1_000_000, waits: [], told: [], due: null, asked: 0 };
+  const scene = { now: 1_000_000, waits: [], received: [], due: null, asked: 0 };
   scene.watch = new StageWatch({
     ask: async () => {
       scene.asked += 1;
       return answers.shift() ?? null;
     },
-    told: (stage) => scene.told.push(stage),
+    receive: (stage) => scene.received.push(stage),
     expired: () => (scene.expired = (scene.expired ?? 0) + 1),
     urgent,
     now: () => scene.now,
@@ -73,7 +73,7 @@ test("a token that has expired is asked with no more", async () => {
   const scene = watched({ answers: [EXPIRED] });
   scene.watch.wanted(true);
   await scene.pass();
-  assert.deepEqual([scene.expired, scene.due, scene.told], [1, null, []]);
+  assert.deepEqual([scene.expired, scene.due, scene.received], [1, null, []]);
   scene.watch.soon();
   assert.equal(scene.due, null);
   scene.watch.wanted(true); // there is another one
@@ -89,7 +89,7 @@ test("it is asked calmly, and more often while somebody waits for the proctor", 
   urgent = true;
   await scene.pass();
   assert.deepEqual(scene.waits, [CALM_SECONDS, CALM_SECONDS, URGENT_SECONDS]);
-  assert.deepEqual(scene.told, [stage]); // of what nobody knows nothing is told
+  assert.deepEqual(scene.received, [stage]); // of what nobody knows nothing is told
 });
 
 test("a hall of phones does not ask in one moment", () => {
@@ -124,7 +124,7 @@ test("when nobody wants to know any more, nothing is asked and an answer on its 
   work();
   scene.watch.wanted(false);
   await new Promise((resolve) => setImmediate(resolve));
-  assert.deepEqual([scene.told, scene.asked], [[], 1]);
+  assert.deepEqual([scene.received, scene.asked], [[], 1]);
   scene.watch.wanted(true);
   scene.watch.wanted(false);
   assert.equal(scene.due, null);
