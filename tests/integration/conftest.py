@@ -12,7 +12,7 @@ from redis.asyncio import Redis
 from actors.runtime.broker.connection import Bus
 from actors.runtime.config.settings import Settings, load_settings
 from actors.runtime.store.state_store import StateStore
-from cli.check import doctor
+from cli.check import health_check
 from cli.local.engines import NatsServer, RedisServer
 from cli.operate import drain_and_stop, queues
 from protocol.broker.streams import STREAMS
@@ -24,7 +24,7 @@ from tests.integration.support.system import System
 def _quick_commands(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let commands in this process wait less: on this machine everybody answers at once."""
     monkeypatch.setattr(Bus, "services", partialmethod(Bus.services, wait=0.15))
-    monkeypatch.setattr(doctor, "STUCK_SECONDS", 0.2)
+    monkeypatch.setattr(health_check, "STUCK_SECONDS", 0.2)
     monkeypatch.setattr(drain_and_stop, "LOOK_SECONDS", 0.1)
     monkeypatch.setattr(queues, "UNREAD_SECONDS", 0.1)
 

@@ -23,7 +23,7 @@ from actors.runtime.broker.dead_letter import dead_letter
 from actors.runtime.config.settings import Settings, load_settings
 from actors.runtime.store.state_store import StateStore
 from actors.web_server.server import WebServer
-from cli.check import doctor
+from cli.check import health_check
 from cli.check.health_check import HealthCheck
 from cli.main import app
 from cli.shared import live_actors
@@ -187,7 +187,7 @@ def run_doctor(*arguments: str, **engines: str) -> tuple[int, dict[str, Any]]:
 def test_the_exit_code_follows_the_worst_finding(
     settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(doctor, "CONNECT_SECONDS", 0.1)
+    monkeypatch.setattr(health_check, "CONNECT_SECONDS", 0.1)
     nowhere = {"EXAMWIRE_NATS_URL": "nats://127.0.0.1:1", "EXAMWIRE_REDIS_URL": "redis://127.0.0.1:1"}
     code, answer = run_doctor("--data-dir", str(tmp_path), **nowhere)
     assert (code, answer["state"]) == (4, "failed")
