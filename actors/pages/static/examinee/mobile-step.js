@@ -1,7 +1,7 @@
 /**
- * The mobile step on the examinee's page: begin, QR code and code to type, the time that is left, the picture.
+ * The mobile step on the examinee's page: the start button, the QR code and the code to type, the time left, the picture.
  *
- * Where no codes can be had (the server cannot sign tokens for phones), the picture is sent from this computer.
+ * If the server cannot sign tokens for phones, there are no codes, and the picture is sent from this computer.
  */
 
 import { languages, t, time } from "../common/i18n.js";
@@ -13,38 +13,43 @@ import { begin, retryAfterSeconds } from "../mobile/upload-rules.js";
 import { Sender } from "../mobile/upload-driver.js";
 import { send, uploadUrl } from "../mobile/upload-request.js";
 
+/** From so many seconds the countdown is highlighted and announced. */
 const SOON_SECONDS = 30;
+/** Seconds before the code is asked for again; the last one repeats. */
 const CODE_RETRY_SECONDS = [2, 4, 8, 15];
+/** Seconds before the picture is asked for again; after the last one the page gives up. */
 const PICTURE_RETRY_SECONDS = [1, 3, 9];
-const PATIENCE_SECONDS = 8;
+/** After so many seconds without an answer the start button works again. */
+const START_TIMEOUT_SECONDS = 8;
 /** @type {Record<string, string>} */
 const TONES = { WAITING: "info", COMPLETED: "good", FAILED: "bad", TIMED_OUT: "bad" };
 
 /**
  * @typedef {{url: string, code: string, qrSvg: string, expiresAt: number}} PhoneCode
- * @typedef {"idle" | "asking" | "shown" | "failed" | "expired" | "none"} Codes expired: not without a new token; none:
- *   there are no codes here, upload from here
+ * @typedef {"idle" | "asking" | "shown" | "failed" | "expired" | "none"} CodeState `expired`: the token is no longer
+ *   accepted. `none`: this server gives no codes, so the picture is sent from this computer.
  */
 
+/** Draws the mobile step, and asks the web server for the code and the picture. */
 export class MobileStep {
   /**
    * @param {import("../examwire.js").ExamineeClient} client
-   * @param {() => {plan: string, examinee: string, token: string}} who
+   * @param {() => {plan: string, examinee: string, token: string}} identity of the examinee, with the latest token
    */
-  constructor(client, who) {
+  constructor(client, identity) {
     this._client = client;
-    this._who = who;
-    this._offset = 0;
-    /** @type {Codes} */ this._codes = "idle";
+    this._identity = identity;
+    /** How much the server's clock is ahead of this one, in ms. */ this._offset = 0;
+    /** @type {CodeState} */ this._codeState = "idle";
     /** @type {PhoneCode | null} */ this._code = null;
-    this._codeFor = "";
+    /** The deadline that the code is for. */ this._codeFor = "";
     this._codeTries = 0;
     this._codeTimer = 0;
-    /** Begun here, and not confirmed by the server yet. */ this._begun = false;
-    this._soon = false;
+    /** Whether the step was started here and is not confirmed by the server yet. */ this._starting = false;
+    /** Whether the countdown is highlighted. */ this._soon = false;
     this._shownStatus = "";
-    this._pictureOf = -1;
-    /** The version of the picture that is shown as soon as there is a new token; -1: none. */ this._pictureMissing = -1;
+    /** The version of the picture that is shown; -1: none. */ this._pictureOf = -1;
+    /** The version of the picture that waits for a new token; -1: none. */ this._pictureMissing = -1;
     /** @type {string | null} */ this._qrUrl = null;
     /** @type {string | null} */ this._pictureUrl = null;
     /** @type {Blob | null} */ this._chosen = null;
@@ -56,7 +61,7 @@ export class MobileStep {
     client.addEventListener("tokenNeeded", () => this.show());
     byId("mobile-token").addEventListener("click", () => byId("token").focus());
     for (const type of ["status", "state"]) client.addEventListener(type, () => this._goOn());
-    // What a page finds when it is opened is no news; from then on every change is said aloud.
+    // The state at the opening of the page is not announced; each later change is.
     client.addEventListener("state", () => (this._shownStatus ||= this._stage.status));
     languages.addEventListener("change", () => this.show());
     byId("mobile-start").addEventListener("click", () => this._begin());
@@ -65,45 +70,49 @@ export class MobileStep {
     this.show();
   }
 
+  /** The state of the mobile sync, as the client knows it. */
   get _stage() {
     return this._client.mobileSync;
   }
 
+  /** Whether a picture can be sent now. */
   get _open() {
     return this._stage.status === "WAITING" || this._stage.status === "FAILED";
   }
 
+  /** Start the step. */
   _begin() {
-    this._begun = true;
+    this._starting = true;
     this._client.enterMobileSync();
-    this._patience = setTimeout(() => {
-      this._begun = false; // nothing came of it: the button works again
+    this._startTimer = setTimeout(() => {
+      this._starting = false;
       this.show();
-    }, PATIENCE_SECONDS * 1000);
+    }, START_TIMEOUT_SECONDS * 1000);
     this.show();
   }
 
-  /** A connection is back: what was begun without one is begun now. */
+  /** Start a step that was asked for without a connection, once there is one. */
   _goOn() {
-    if (this._client.connected && this._begun && !this._open) this._client.enterMobileSync();
+    if (this._client.connected && this._starting && !this._open) this._client.enterMobileSync();
     this.show();
   }
 
-  /** There is another token: what was not given for the old one is asked for again. */
+  /** Repeat with a new token what was refused for the old one. */
   _renewed() {
-    if (this._codes === "expired") void this._askForCode();
+    if (this._codeState === "expired") void this._askForCode();
     if (this._pictureMissing >= 0) void this._fetchPicture(this._pictureMissing);
     const { upload } = this._sender;
     if (upload?.state === "refused" && upload.cause === "TOKEN") this._sender.resume(upload.deadline);
     this.show();
   }
 
+  /** Handle a new state of the mobile sync. */
   _changed() {
     const { status, deadline } = this._stage;
-    this._begun = false;
-    clearTimeout(this._patience);
+    this._starting = false;
+    clearTimeout(this._startTimer);
     if (this._open) {
-      // One code for a stage; more time or a new stage needs another one, for a code ends with the deadline it knew.
+      // A code ends with the deadline that it was made for, so a new deadline needs a new code.
       if (this._codeFor !== String(deadline)) {
         this._codeFor = String(deadline);
         this._dropCode();
@@ -112,82 +121,84 @@ export class MobileStep {
     } else {
       this._codeFor = "";
       this._dropCode();
-      this._codes = this._codes === "none" ? "none" : "idle";
+      this._codeState = this._codeState === "none" ? "none" : "idle";
     }
     if (status === "COMPLETED" && this._pictureOf !== this._stage.version) void this._fetchPicture(this._stage.version);
-    const moved = this._shownStatus !== "" && this._shownStatus !== status;
+    const statusChanged = this._shownStatus !== "" && this._shownStatus !== status;
     this.show();
     this._shownStatus = status;
-    if (moved && status !== "NONE") announce(`${byId("mobile-chip").textContent}. ${byId("mobile-text").textContent}`);
+    if (statusChanged && status !== "NONE") announce(`${byId("mobile-chip").textContent}. ${byId("mobile-text").textContent}`);
   }
 
   // -- the code ---------------------------------------------------------------------------------------------
 
+  /** Ask the web server for a code, and again later if there is none. */
   async _askForCode() {
-    const wanted = this._codeFor;
-    if (this._codes !== "none") this._codes = "asking";
-    const { plan, examinee, token } = this._who();
-    const place = `/v1/plans/${encodeURIComponent(plan)}/examinees/${encodeURIComponent(examinee)}/phone-code`;
+    const deadline = this._codeFor;
+    if (this._codeState !== "none") this._codeState = "asking";
+    const { plan, examinee, token } = this._identity();
+    const url = `/v1/plans/${encodeURIComponent(plan)}/examinees/${encodeURIComponent(examinee)}/phone-code`;
     let response = null;
     let body = null;
     try {
-      response = await fetch(place, { method: "POST", headers: { Authorization: `Bearer ${token}` }, cache: "no-store" });
+      response = await fetch(url, { method: "POST", headers: { Authorization: `Bearer ${token}` }, cache: "no-store" });
       body = await response.json();
     } catch {
-      response = null; // no answer, or one from something in between: asked again below
+      response = null; // no answer, or the answer of a proxy: asked again below
     }
-    if (wanted !== this._codeFor) return;
+    if (deadline !== this._codeFor) return;
     if (response?.status === 201) {
       this._takeCode(body);
     } else if (response?.status === 501) {
-      this._codes = "none";
+      this._codeState = "none";
     } else if (response?.status === 401) {
-      this._codes = "expired";
+      this._codeState = "expired";
       this._refused(token);
     } else {
-      this._codes = "failed";
+      this._codeState = "failed";
       const step = CODE_RETRY_SECONDS[Math.min(this._codeTries, CODE_RETRY_SECONDS.length - 1)];
-      const asked = retryAfterSeconds(response?.headers.get("Retry-After") ?? null, Date.now()) ?? 0;
+      const retryAfter = retryAfterSeconds(response?.headers.get("Retry-After") ?? null, Date.now()) ?? 0;
       this._codeTries += 1;
-      this._askAgainIn(Math.max(step * (0.8 + 0.4 * Math.random()), asked));
+      this._askAgainIn(Math.max(step * (0.8 + 0.4 * Math.random()), retryAfter));
     }
     this.show();
   }
 
-  /** The web server does not accept this token, unless there is another one by now. @param {string} token */
+  /** Handle a refused token: ask for another, or repeat with the one that has come meanwhile. @param {string} token */
   _refused(token) {
-    if (token === this._who().token) this._client.tokenRefused();
+    if (token === this._identity().token) this._client.tokenRefused();
     else this._renewed();
   }
 
-  /** @param {any} body */
+  /** Show a code. @param {any} body the server's answer */
   _takeCode({ code, url, qrSvg, expiresAt, secondsLeft }) {
     const { deadline, offset } = timesOf(expiresAt, secondsLeft, Date.now());
     if (typeof secondsLeft === "number") this._offset = Math.abs(offset) < 2000 ? 0 : offset;
-    this._codes = "shown";
+    this._codeState = "shown";
     this._codeTries = 0;
     this._code = { code, url, qrSvg, expiresAt: deadline ?? Number.POSITIVE_INFINITY };
     this._qrUrl = URL.createObjectURL(new Blob([qrSvg], { type: "image/svg+xml" }));
     const image = /** @type {HTMLImageElement} */ (byId("qr-image"));
     image.src = this._qrUrl;
-    // A long stage outlives its code: another one in time.
-    const lasts = (this._code.expiresAt - this._now()) / 1000;
-    if (Number.isFinite(lasts)) this._askAgainIn(lasts - 5);
+    // A code may end before the stage: ask for the next one in time.
+    const validSeconds = (this._code.expiresAt - this._now()) / 1000;
+    if (Number.isFinite(validSeconds)) this._askAgainIn(validSeconds - 5);
   }
 
-  /** @param {number} seconds */
+  /** Ask for a code later, if the stage is still the same and open. @param {number} seconds */
   _askAgainIn(seconds) {
     clearTimeout(this._codeTimer);
-    const wanted = this._codeFor;
+    const deadline = this._codeFor;
     this._codeTimer = setTimeout(
       () => {
-        const left = (Date.parse(wanted) - this._now()) / 1000;
-        if (wanted === this._codeFor && this._open && !(left < 6)) void this._askForCode();
+        const left = (Date.parse(deadline) - this._now()) / 1000;
+        if (deadline === this._codeFor && this._open && !(left < 6)) void this._askForCode();
       },
       Math.max(seconds, 1) * 1000,
     );
   }
 
+  /** Forget the code. */
   _dropCode() {
     clearTimeout(this._codeTimer);
     this._code = null;
@@ -197,19 +208,19 @@ export class MobileStep {
     byId("qr-image").removeAttribute("src");
   }
 
-  /** By the server's clock. */
+  /** Ms since the epoch, by the server's clock. */
   _now() {
     return Date.now() + this._offset;
   }
 
   // -- the picture ------------------------------------------------------------------------------------------
 
-  /** @param {number} version */
+  /** Load the stored picture, and show it. @param {number} version of the mobile sync */
   async _fetchPicture(version, tries = 0) {
-    const { plan, examinee, token } = this._who();
-    const place = `/v1/plans/${encodeURIComponent(plan)}/captures/${encodeURIComponent(examinee)}/sync_cap.jpg`;
+    const { plan, examinee, token } = this._identity();
+    const url = `/v1/plans/${encodeURIComponent(plan)}/captures/${encodeURIComponent(examinee)}/sync_cap.jpg`;
     try {
-      const response = await fetch(place, { headers: { Authorization: `Bearer ${token}` }, cache: "no-store" });
+      const response = await fetch(url, { headers: { Authorization: `Bearer ${token}` }, cache: "no-store" });
       this._pictureMissing = response.status === 401 ? version : -1;
       if (response.status === 401) return this._refused(token);
       if (!response.ok) throw new Error(`${response.status}`);
@@ -221,23 +232,23 @@ export class MobileStep {
       /** @type {HTMLImageElement} */ (byId("picture")).src = this._pictureUrl;
       this.show();
     } catch (error) {
-      // It is there, the server has said so; only looking at it does not work now.
+      // The server has the picture; only showing it fails.
       console.info("examwire: the picture cannot be shown yet:", String(error));
       const seconds = PICTURE_RETRY_SECONDS[tries];
       if (seconds !== undefined) setTimeout(() => void this._fetchPicture(version, tries + 1), seconds * 1000);
     }
   }
 
-  // -- sending it from here ---------------------------------------------------------------------------------
+  // -- sending the picture from this computer ---------------------------------------------------------------------------------
 
   _makeSender() {
-    const begun = (/** @type {(share: number) => void} */ progress) => {
-      const { plan, examinee, token } = this._who();
+    const sendOnce = (/** @type {(share: number) => void} */ progress) => {
+      const { plan, examinee, token } = this._identity();
       if (this._chosen === null || this._device === undefined) throw new Error("there is nothing to send");
       const url = uploadUrl({ planId: plan, examineeId: examinee }, this._device);
       return send({ url, token, picture: this._chosen, progress });
     };
-    const sender = new Sender(begun, {
+    const sender = new Sender(sendOnce, {
       now: () => this._now(),
       random: Math.random,
       setTimeout: (work, ms) => setTimeout(work, ms),
@@ -247,7 +258,7 @@ export class MobileStep {
     return sender;
   }
 
-  /** @param {Event} event */
+  /** Send the chosen file. @param {Event} event */
   async _choose(event) {
     const input = /** @type {HTMLInputElement} */ (event.target);
     const [file] = input.files ?? [];
@@ -267,15 +278,16 @@ export class MobileStep {
     }
   }
 
+  /** Show the progress of the upload, or why it waits. */
   _showUpload() {
     const { upload, share } = this._sender;
     const expired = upload?.state === "refused" && upload.cause === "TOKEN";
     if (expired) this._client.tokenRefused();
-    const going = upload?.state === "sending" || upload?.state === "ready";
+    const sending = upload?.state === "sending" || upload?.state === "ready";
     const progress = /** @type {HTMLProgressElement} */ (byId("upload-progress"));
-    progress.hidden = !going;
+    progress.hidden = !sending;
     progress.value = Math.round(share * 100);
-    const key = this._uploadError || (upload === null ? "" : expired ? "upload.TOKEN" : upload.cause && upload.state !== "sending" ? `upload.${upload.state}` : going ? "upload.sending" : "");
+    const key = this._uploadError || (upload === null ? "" : expired ? "upload.TOKEN" : upload.cause && upload.state !== "sending" ? `upload.${upload.state}` : sending ? "upload.sending" : "");
     const text = key && t(key, { detail: upload?.detail ?? "" });
     if (byId("upload-text").textContent !== text) {
       byId("upload-text").textContent = text;
@@ -285,26 +297,27 @@ export class MobileStep {
 
   // -- what is shown ----------------------------------------------------------------------------------------
 
+  /** Draw the step. */
   show() {
     const stage = this._stage;
     const { status, reason } = stage;
     const known = this._client.state !== null;
-    const { status: where } = this._client;
-    // Of whoever was removed no picture is taken; one that is there stays to be seen.
-    const removed = where.state === "gaveUp" && where.name === "REMOVED" && status !== "COMPLETED";
-    byId("mobile").hidden = removed || (status === "NONE" && (!known || where.state === "gaveUp"));
+    const { status: connection } = this._client;
+    // A removed examinee takes no picture, but still sees one that has arrived.
+    const removed = connection.state === "gaveUp" && connection.name === "REMOVED" && status !== "COMPLETED";
+    byId("mobile").hidden = removed || (status === "NONE" && (!known || connection.state === "gaveUp"));
     const chip = byId("mobile-chip");
     chip.textContent = status === "NONE" ? "" : t(`mobile.${status}`);
     chip.dataset.tone = TONES[status] ?? "quiet";
     byId("mobile-text").textContent = t(`mobile.${status}.text`);
     this._showNote(status, reason);
     const start = /** @type {HTMLButtonElement} */ (byId("mobile-start"));
-    // Whoever is shut out or replaced has nothing to begin here.
-    start.hidden = !(status === "NONE" || status === "TIMED_OUT") || where.state === "gaveUp";
-    start.textContent = t(this._begun ? "mobile.starting" : status === "NONE" ? "mobile.start" : "mobile.startAgain");
-    start.setAttribute("aria-disabled", String(this._begun));
-    byId("mobile-join").hidden = !this._open || this._codes === "none" || this._codes === "expired";
-    byId("mobile-upload").hidden = !this._open || this._codes !== "none";
+    // Without a connection that may come back there is nothing to start.
+    start.hidden = !(status === "NONE" || status === "TIMED_OUT") || connection.state === "gaveUp";
+    start.textContent = t(this._starting ? "mobile.starting" : status === "NONE" ? "mobile.start" : "mobile.startAgain");
+    start.setAttribute("aria-disabled", String(this._starting));
+    byId("mobile-join").hidden = !this._open || this._codeState === "none" || this._codeState === "expired";
+    byId("mobile-upload").hidden = !this._open || this._codeState !== "none";
     this._showCode();
     const done = status === "COMPLETED";
     byId("mobile-picture").hidden = !done;
@@ -316,19 +329,20 @@ export class MobileStep {
     this._tick();
   }
 
-  /** @param {string} status @param {string | undefined} reason */
+  /** Say what is wrong, and offer to enter a new token. @param {string} status @param {string | undefined} reason */
   _showNote(status, reason) {
     let text = "";
     if (status === "FAILED") text = t(reason === "IMAGE_STORE_FAILED" ? "mobile.failed.store" : "mobile.failed.upload");
-    else if (this._open && this._codes === "expired") text = t("mobile.expired");
-    else if (this._open && this._codes === "failed") text = t("mobile.noCode");
-    else if (this._begun && !this._client.connected) text = t("mobile.later");
+    else if (this._open && this._codeState === "expired") text = t("mobile.expired");
+    else if (this._open && this._codeState === "failed") text = t("mobile.noCode");
+    else if (this._starting && !this._client.connected) text = t("mobile.later");
     byId("mobile-note").hidden = text === "";
     byId("mobile-note").textContent = text;
     const { state } = this._client.status;
     byId("mobile-token").hidden = !this._client.tokenNeeded || (state !== "connected" && state !== "gaveUp");
   }
 
+  /** Show the QR code, the address and the code to type. */
   _showCode() {
     const code = this._code;
     byId("qr").hidden = code === null;
@@ -343,6 +357,7 @@ export class MobileStep {
     byId("qr-image").setAttribute("alt", t("mobile.qr", { address, code: code.code }));
   }
 
+  /** Update the countdown. */
   _tick() {
     const left = this._countdown.left("deadline", this._now());
     byId("left").hidden = left === null;

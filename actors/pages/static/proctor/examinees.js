@@ -1,6 +1,6 @@
 /**
- * The examinees of the wall: derives one state of a closed list from a `Seen` of examwire.js, and searches, filters and sorts
- * them. Pure: no DOM, no clock of its own.
+ * The examinees of the wall: gives each `Seen` of examwire.js one state, and searches, filters and sorts them. Pure: no DOM,
+ * no clock of its own.
  *
  * @typedef {import("../examwire.js").Seen} Seen
  *
@@ -45,7 +45,7 @@ function look(tone, path, { alarm = false, away = false }) {
 }
 
 /**
- * The state of an examinee. The connection comes first; the phone counts only while the examinee is connected.
+ * Return the state of an examinee. The connection comes first; the phone counts only while the examinee is connected.
  * @param {Seen} seen
  * @returns {State}
  */
@@ -61,7 +61,7 @@ export function stateOf(seen) {
 }
 
 /**
- * Since when the state is so, in ms since the epoch; `null`: unknown.
+ * Return the beginning of a state in ms since the epoch; `null`: unknown.
  * @param {Seen} seen
  * @param {State} state
  */
@@ -70,15 +70,15 @@ export function sinceOf(seen, state) {
   return milliseconds(phone ? (seen.mobileSyncAt ?? seen.since) : seen.since);
 }
 
-/** @param {string | null | undefined} timestamp RFC 3339 */
+/** Return a time in ms since the epoch; `null`: none. @param {string | null | undefined} timestamp RFC 3339 */
 export function milliseconds(timestamp) {
   const parsed = timestamp ? Date.parse(timestamp) : NaN;
   return Number.isNaN(parsed) ? null : parsed;
 }
 
 /**
- * One examinee on the wall. `key` and `nameKey`: what the id and the name sort by; `text`: what is searched. `name` is a
- * copy, for `seen` is the view's own and changes in place.
+ * One examinee on the wall. `key` and `nameKey`: the sort keys of id and name; `text`: what is searched. `name` is a copy,
+ * for `seen` belongs to the plan's view, which changes it in place.
  * @typedef {{id: string, key: string, name: string | null, nameKey: string, text: string, seen: Seen, state: State,
  *   since: number | null}} Person
  */
@@ -90,7 +90,7 @@ export class People {
   constructor() {
     /** @type {Map<string, Person>} */ this.all = new Map();
     /** @type {Record<State, number>} */ this.counts = noCounts();
-    /** All in the order of their ids; `null`: to be sorted again. @type {Person[] | null} */ this._byId = null;
+    /** All examinees sorted by id; `null`: to be sorted again. @type {Person[] | null} */ this._byId = null;
   }
 
   /**
@@ -136,17 +136,17 @@ export class People {
 
   /**
    * Return the examinees that the wall shows, in order.
-   * @param {How} [how]
+   * @param {View} [view]
    * @returns {Person[]}
    */
   shown({ search = "", states = NO_STATES, only = null, sort = "attention" } = {}) {
     const words = searchable(search).split(/\s+/).filter(Boolean);
     this._byId ??= [...this.all.values()].sort((a, b) => compare(a.key, b.key));
-    const found = this._byId.filter((person) => (
+    const shown = this._byId.filter((person) => (
       (states.size === 0 || states.has(person.state)) &&
       (only === null || only.has(person.id)) &&
       words.every((word) => person.text.includes(word))));
-    return sort === "id" ? found : IN_ORDER[sort](found);
+    return sort === "id" ? shown : SORTED_BY[sort](shown);
   }
 }
 
@@ -154,12 +154,13 @@ export class People {
 const NO_STATES = new Set();
 
 /**
- * How the wall is shown: `search` in ids and names, all words of it; `states`: none means all; `only`: these examinees.
- * @typedef {{search?: string, states?: ReadonlySet<string>, only?: {has: (id: string) => boolean} | null, sort?: Sort}} How
+ * What the wall shows: examinees with all words of `search` in id or name, in one of `states` (empty: all), and in `only`
+ * (`null`: all); sorted by `sort`.
+ * @typedef {{search?: string, states?: ReadonlySet<string>, only?: {has: (id: string) => boolean} | null, sort?: Sort}} View
  * @typedef {"attention" | "id" | "name" | "since"} Sort
  */
 
-/** Whether a search or filter may hide examinees. @param {How} how */
+/** Whether a search or filter may hide examinees. @param {View} view */
 export function isNarrowed({ search = "", states = NO_STATES, only = null }) {
   return search !== "" || states.size > 0 || only !== null;
 }
@@ -168,62 +169,62 @@ export function isNarrowed({ search = "", states = NO_STATES, only = null }) {
  * Whether a change of an examinee may change which examinees the wall shows, or their order.
  * @param {Person} person the new values
  * @param {Pick<Person, "state" | "since" | "name"> | null} before the previous values; `null`: a new examinee
- * @param {How} how
+ * @param {View} view
  */
 export function reorders(person, before, { search = "", states = NO_STATES, only = null, sort = "attention" }) {
   if (before === null) return true;
-  const state = before.state !== person.state;
-  const since = before.since !== person.since && (sort === "since" || counts(person.state));
+  const stateChanged = before.state !== person.state;
+  const timeChanged = before.since !== person.since && (sort === "since" || isSortedByTime(person.state));
   if (before.name !== person.name && (search !== "" || sort === "name")) return true;
-  if (state && (states.size > 0 || only !== null)) return true;
-  return (state || since) && (sort === "attention" || sort === "since");
+  if (stateChanged && (states.size > 0 || only !== null)) return true;
+  return (stateChanged || timeChanged) && (sort === "attention" || sort === "since");
 }
 
-/** Whether the longest in the state come first. @param {State} state */
-function counts(state) {
+/** Whether those who are longest in the state come first. @param {State} state */
+function isSortedByTime(state) {
   return STATES[state].alarm || STATES[state].away || state === "waiting";
 }
 
 /**
- * Each takes people in the order of their ids and keeps it among equals. Not by `localeCompare`: with 2,000 examinees
- * it takes longer than a frame.
+ * Each function gets examinees sorted by id, and keeps that order among equals. They do not use `localeCompare`, which
+ * takes longer than a frame with 2,000 examinees.
  * @type {Readonly<Record<Exclude<Sort, "id">, (people: Person[]) => Person[]>>}
  */
-const IN_ORDER = Object.freeze({
+const SORTED_BY = Object.freeze({
   // Within a state the longest first; states without trouble by id, so that their tiles do not move.
   attention: (people) => {
     /** @type {Map<State, Person[]>} */
     const groups = new Map(ORDER.map((state) => [state, []]));
     for (const person of people) groups.get(person.state)?.push(person);
-    return [...groups].flatMap(([state, some]) => (
-      counts(state) ? some.sort((a, b) => difference(a.since ?? Infinity, b.since ?? Infinity)) : some));
+    return [...groups].flatMap(([state, members]) => (
+      isSortedByTime(state) ? members.sort((a, b) => difference(a.since ?? Infinity, b.since ?? Infinity)) : members));
   },
   name: (people) => people.sort((a, b) => compare(a.nameKey, b.nameKey)),
   // The newest change first.
   since: (people) => people.sort((a, b) => difference(b.since ?? -Infinity, a.since ?? -Infinity)),
 });
 
-/** Two infinities are equal. @param {number} a @param {number} b */
+/** Subtract; two infinities are equal. @param {number} a @param {number} b */
 function difference(a, b) {
   return a === b ? 0 : a - b;
 }
 
-/** @param {string} a @param {string} b */
+/** Compare two sort keys. @param {string} a @param {string} b */
 function compare(a, b) {
   return a < b ? -1 : a > b ? 1 : 0;
 }
 
-/** The sort key of an id: numbers in it sort as numbers, E2 before E10. @param {string} id */
+/** Return the sort key of an id: numbers in it sort as numbers, E2 before E10. @param {string} id */
 function natural(id) {
   return id.replace(/\d+/g, (digits) => digits.padStart(16, "0"));
 }
 
-/** The fields that depend on the name; examinees without a name sort last. @param {string} id @param {string | null} name */
+/** Return the fields that depend on the name; examinees without a name sort last. @param {string} id @param {string | null} name */
 function named(id, name) {
   return { name, nameKey: searchable(name ?? "\uffff"), text: searchable(`${id} ${name ?? ""}`) };
 }
 
-/** @param {string} text */
+/** Return a text in the form in which texts are compared. @param {string} text */
 function searchable(text) {
   return text.normalize("NFC").toLowerCase();
 }

@@ -1,5 +1,6 @@
 /**
- * What the wall says about an examinee, in the language in use. Pure but for the language (`common/i18n.js`).
+ * The texts of the wall about an examinee or an incident, in the language in use. Pure but for the language
+ * (`common/i18n.js`).
  *
  * @typedef {import("./examinees.js").Person} Person
  * @typedef {import("./incidents/detection.js").Incident} Incident
@@ -10,69 +11,75 @@ import { WINDOW_SECONDS } from "./incidents/detection.js";
 import { milliseconds, STATES } from "./examinees.js";
 
 /**
- * What a tile says. `word`: the state; `clock`: how long it is so, or how long is left; `more`: what happens next.
- * @typedef {{word: string, clock: string, more: string}} Said
+ * The texts of a tile. `word`: the state; `clock`: how long it has lasted, or the time left; `more`: what happens next.
+ * @typedef {{word: string, clock: string, more: string}} TileTexts
  */
 
 /**
+ * Return the texts of an examinee's tile.
  * @param {Person} person
  * @param {number} now ms since the epoch, by the servers' clock
- * @returns {Said}
+ * @returns {TileTexts}
  */
 export function describe(person, now) {
   const { seen, state, since } = person;
   const word = t(`state.${state}`);
-  const passed = since === null ? "" : clock((now - since) / 1000);
-  if (state === "waiting") return { word, ...left(seen.deadline, now) };
+  const lasted = since === null ? "" : clock((now - since) / 1000);
+  if (state === "waiting") return { word, ...timeLeft(seen.deadline, now) };
   if (state === "syncFailed") return { word, clock: "", more: t(`more.${seen.mobileSync}`) };
   if (state === "connected" || state === "done") {
     return { word, clock: "", more: seen.recoveries > 0 ? t("more.recoveries", { n: seen.recoveries }) : "" };
   }
-  if (state === "lost") return { word, clock: passed, more: attempts(person, now) };
+  if (state === "lost") return { word, clock: lasted, more: attempts(person, now) };
   if (state === "exhausted") {
-    return { word, clock: passed, more: seen.attempt > 0 ? t("more.allUsed", { n: seen.attempt }) : "" };
+    return { word, clock: lasted, more: seen.attempt > 0 ? t("more.allUsed", { n: seen.attempt }) : "" };
   }
-  if (state === "readmitted") return { word, clock: passed, more: t("more.notBack") };
-  return { word, clock: STATES[state].away ? passed : "", more: "" };
+  if (state === "readmitted") return { word, clock: lasted, more: t("more.notBack") };
+  return { word, clock: STATES[state].away ? lasted : "", more: "" };
 }
 
-/** Attempt k of n, and when the next one begins. @param {Person} person @param {number} now */
+/** Say which attempt it is, and when the next one begins. @param {Person} person @param {number} now */
 function attempts({ seen }, now) {
   if (seen.attempt === 0) return t("more.noAttempt");
-  const counted = { attempt: seen.attempt, most: seen.maxAttempts ?? "?" };
+  const numbers = { attempt: seen.attempt, most: seen.maxAttempts ?? "?" };
   const next = milliseconds(seen.nextAttemptAt);
-  if (next === null || next <= now) return t("more.attempt", counted);
-  return t("more.next", { ...counted, clock: clock((next - now) / 1000) });
+  if (next === null || next <= now) return t("more.attempt", numbers);
+  return t("more.next", { ...numbers, clock: clock((next - now) / 1000) });
 }
 
-/** The countdown of the phone. @param {string | null} deadline @param {number} now @returns {Omit<Said, "word">} */
-function left(deadline, now) {
+/**
+ * Say how much time is left for the picture.
+ * @param {string | null} deadline @param {number} now
+ * @returns {Omit<TileTexts, "word">}
+ */
+function timeLeft(deadline, now) {
   const until = milliseconds(deadline);
   if (until === null) return { clock: "", more: "" };
   return { clock: clock((until - now) / 1000), more: t(until > now ? "more.left" : "more.late") };
 }
 
-/** Id and name. @param {{id: string, name: string | null}} person */
+/** Return id and name. @param {{id: string, name: string | null}} person */
 export function nameOf({ id, name }) {
   return name ? `${id} ${name}` : id;
 }
 
-/** The word for a reason of the protocol; one that is not known stands for itself. @param {string | null | undefined} reason */
+/** Return the text of a reason of the protocol; an unknown reason is returned as it is. @param {string | null | undefined} reason */
 export function reasonText(reason) {
   if (!reason) return "";
   return hasText(`reason.${reason}`) ? t(`reason.${reason}`) : reason;
 }
 
 /**
- * What the members of an incident have in common. A moment to which others have kept being added is one no longer.
+ * Name the cause of an incident. Losses without a common cause are "at the same time", or "one after another" if they
+ * go on for longer than the window.
  * @param {Incident} incident
  */
-export function incidentName({ common, name, began, last }) {
-  if (common === "moment" && last - began > WINDOW_SECONDS * 1000) return t("incident.series");
-  return t(`incident.${common}`, { name });
+export function incidentName({ cause, name, began, last }) {
+  if (cause === "moment" && last - began > WINDOW_SECONDS * 1000) return t("incident.series");
+  return t(`incident.${cause}`, { name });
 }
 
-/** How many are in a state, for a button. @param {string} word @param {number} count */
+/** Return a word and a number, for a filter's button. @param {string} word @param {number} count */
 export function counted(word, count) {
   return `${word} ${number(count)}`;
 }

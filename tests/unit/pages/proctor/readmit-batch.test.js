@@ -6,7 +6,7 @@ import { test } from "node:test";
 import { useTexts } from "../../../../actors/pages/static/common/i18n.js";
 import { texts as en } from "../../../../actors/pages/static/proctor/locales/en.js";
 import { AT_ONCE, PER_SECOND, Readmission } from "../../../../actors/pages/static/proctor/readmit/batch.js";
-import { lineOf, someOf } from "../../../../actors/pages/static/proctor/readmit/readmit.js";
+import { summaryOf, namesOf } from "../../../../actors/pages/static/proctor/readmit/readmit.js";
 
 useTexts({ en });
 
@@ -45,7 +45,7 @@ function plan(context, shutOut) {
       }
       await settled();
     },
-    line: () => lineOf(it.readmission, it.ready),
+    line: () => summaryOf(it.readmission, it.ready),
   };
   it.readmission = new Readmission({
     ask: (examineeId, requestId) => new Promise((answer) => it.asked.push({ examineeId, requestId, answer })),
@@ -67,7 +67,7 @@ test("only who is shut out by the attempt limit is offered: not the removed, the
   assert.deepEqual(it.readmission.candidates(["E1", "E2"]), ["E2"], "who is in hand is not offered twice");
 });
 
-test("300 are asked for once each, a few unanswered at a time, at a pace below the server's", async (context) => {
+test("300 are asked for once each, a few unanswered at a time, at a rate below the server's", async (context) => {
   const it = plan(context, ids(300));
   it.readmission.add(ids(300));
   assert.equal(it.asked.length, AT_ONCE);
@@ -173,6 +173,6 @@ test("more can be added while it is under way, and what was read can be put away
 });
 
 test("many names are cut short", () => {
-  assert.equal(someOf(["E1", "E2"]), "E1, E2");
-  assert.equal(someOf(ids(40)), "E1, E2, E3, E4, E5 and 35 more");
+  assert.equal(namesOf(["E1", "E2"]), "E1, E2");
+  assert.equal(namesOf(ids(40)), "E1, E2, E3, E4, E5 and 35 more");
 });

@@ -6,7 +6,7 @@ import { chosen, clock, duration, t, useTexts } from "../../../../actors/pages/s
 import { texts as en } from "../../../../actors/pages/static/proctor/locales/en.js";
 import { texts as ko } from "../../../../actors/pages/static/proctor/locales/ko.js";
 import { Actions } from "../../../../actors/pages/static/proctor/panel/actions.js";
-import { Owed, Summary } from "../../../../actors/pages/static/proctor/incidents/alerts.js";
+import { PendingAlerts, Summary } from "../../../../actors/pages/static/proctor/incidents/alerts.js";
 import { Incident, WINDOW_SECONDS } from "../../../../actors/pages/static/proctor/incidents/detection.js";
 import { ORDER } from "../../../../actors/pages/static/proctor/examinees.js";
 import { incidentName } from "../../../../actors/pages/static/proctor/texts.js";
@@ -67,16 +67,16 @@ test("an action is pending, in the log, in effect; late words change nothing", (
   const begin = (/** @type {string} */ id, /** @type {any} */ kind) => actions.begin({ id, kind, examineeId: "E1", by: "kim", at: 0 });
   const readmit = begin("a", "readmit");
   assert.equal(readmit.outcome, "pending");
-  assert.equal(actions.told({ type: "examinee_readmitted", data: { actionId: "another" } }), null);
-  actions.told({ type: "examinee_readmitted", data: { actionId: "a" } });
+  assert.equal(actions.receive({ type: "examinee_readmitted", data: { actionId: "another" } }), null);
+  actions.receive({ type: "examinee_readmitted", data: { actionId: "a" } });
   actions.accepted("a");
   actions.failed("a", "TIMEOUT", "late");
   assert.equal(readmit.outcome, "confirmed");
   const notice = begin("b", "notify");
   actions.accepted("b");
-  actions.told({ type: "notice", data: { actionId: "b" } });
+  actions.receive({ type: "notice", data: { actionId: "b" } });
   assert.equal(notice.outcome, "accepted", "sent is not read");
-  actions.told({ type: "notice_confirmed", data: { actionId: "b" } });
+  actions.receive({ type: "notice_confirmed", data: { actionId: "b" } });
   assert.equal(notice.outcome, "confirmed");
   const extension = begin("c", "extend_mobile_sync");
   actions.failed("c", "TIMEOUT", "no answer");
@@ -90,14 +90,14 @@ test("an action is pending, in the log, in effect; late words change nothing", (
 test("what was told and what the log says of the same fact stand in the timeline once, the log's words first", () => {
   const timeline = new Timeline();
   const lost = { type: "examinee_disconnected", data: { version: 512, timestamp: "2026-11-22T09:15:02.000Z", reason: "PING_TIMEOUT" } };
-  assert.ok(timeline.told(lost));
+  assert.ok(timeline.receive(lost));
   assert.equal(entryText(timeline.entries[0]), "Lost (no answer)");
   timeline.read([
     { version: 256, time: "2026-11-22T09:00:00.000Z", what: "JOINED", serverId: "SOCK001", effect: true },
     { version: 512, time: "2026-11-22T09:15:02.000Z", what: "LOST", reason: "PING_TIMEOUT", effect: true, serverId: "SOCK001" },
     { version: 600, time: "2026-11-22T09:15:03.000Z", what: "NO_EFFECT", effect: false },
   ]);
-  timeline.told(lost);
+  timeline.receive(lost);
   assert.deepEqual(timeline.entries.map((one) => [one.version, one.serverId]), [[512, "SOCK001"], [256, "SOCK001"]]);
   assert.equal(entryOf({ type: "examinee_connected", data: { version: 1, restated: true } }), null);
   assert.equal(entryOf({ type: "accepted", data: {} }), null);
@@ -106,10 +106,10 @@ test("what was told and what the log says of the same fact stand in the timeline
 
 test("a confirmation is told with the words of its message, or without any", () => {
   const timeline = new Timeline();
-  timeline.told({ type: "notice", data: { version: 256, timestamp: "2026-11-22T09:15:02.000Z", actionId: "a1", text: "Sit down.", by: "kim" } });
+  timeline.receive({ type: "notice", data: { version: 256, timestamp: "2026-11-22T09:15:02.000Z", actionId: "a1", text: "Sit down.", by: "kim" } });
   const confirmed = { version: 512, timestamp: "2026-11-22T09:15:09.000Z", by: "kim" };
-  timeline.told({ type: "notice_confirmed", data: { ...confirmed, actionId: "a1" } });
-  timeline.told({ type: "notice_confirmed", data: { ...confirmed, version: 768, actionId: "from before this page" } });
+  timeline.receive({ type: "notice_confirmed", data: { ...confirmed, actionId: "a1" } });
+  timeline.receive({ type: "notice_confirmed", data: { ...confirmed, version: 768, actionId: "from before this page" } });
   assert.deepEqual(timeline.entries.map(entryText), [
     "The examinee confirmed a message",
     "The examinee confirmed: “Sit down.”",
@@ -144,11 +144,11 @@ test("what is said aloud is a summary: blips and members of an incident are not 
 });
 
 test("a sound is owed to who stays lost, once", () => {
-  const owed = new Owed();
-  owed.changed("E1", true, 0);
-  owed.changed("E2", true, 0);
-  owed.changed("E1", false, 1_000);
-  assert.equal(owed.due(1_999), false);
-  assert.equal(owed.due(2_000), true);
-  assert.equal(owed.due(9_000), false);
+  const pending = new PendingAlerts();
+  pending.changed("E1", true, 0);
+  pending.changed("E2", true, 0);
+  pending.changed("E1", false, 1_000);
+  assert.equal(pending.due(1_999), false);
+  assert.equal(pending.due(2_000), true);
+  assert.equal(pending.due(9_000), false);
 });

@@ -3,7 +3,7 @@
 import assert from "node:assert/strict";
 import { mock, test } from "node:test";
 
-import { Pace } from "../../../../actors/pages/static/proctor/throttle.js";
+import { Throttle } from "../../../../actors/pages/static/proctor/throttle.js";
 
 /** @param {import("node:test").TestContext} context */
 function clock(context) {
@@ -31,28 +31,28 @@ function clock(context) {
 test("the first is done at once, the rest together after the pause, and nothing is forgotten", (context) => {
   const time = clock(context);
   const work = mock.fn();
-  const pace = new Pace(work, 250);
-  pace.ask();
+  const throttle = new Throttle(work, 250);
+  throttle.ask();
   assert.equal(work.mock.callCount(), 1);
   for (let asked = 0; asked < 100; asked += 1) {
     time.pass(1);
-    pace.ask();
+    throttle.ask();
   }
   assert.equal(work.mock.callCount(), 1);
   time.pass(150);
   assert.equal(work.mock.callCount(), 2);
   time.pass(5000);
   assert.equal(work.mock.callCount(), 2, "nobody asked for more");
-  pace.ask();
+  throttle.ask();
   assert.equal(work.mock.callCount(), 3);
 });
 
 test("asked for all the time it is done every so often, not later and later", (context) => {
   const time = clock(context);
   const work = mock.fn();
-  const pace = new Pace(work, 250);
+  const throttle = new Throttle(work, 250);
   for (let passed = 0; passed < 9_990; passed += 1) {
-    pace.ask();
+    throttle.ask();
     time.pass(1);
   }
   assert.equal(work.mock.callCount(), 40);
@@ -61,9 +61,9 @@ test("asked for all the time it is done every so often, not later and later", (c
 test("work that takes long gets a longer pause", (context) => {
   const time = clock(context);
   const work = mock.fn(() => time.work(100));
-  const pace = new Pace(work, 250);
-  pace.ask();
-  pace.ask();
+  const throttle = new Throttle(work, 250);
+  throttle.ask();
+  throttle.ask();
   time.pass(850);
   assert.equal(work.mock.callCount(), 1);
   time.pass(60);
@@ -74,13 +74,13 @@ test("it is held while somebody is at it, but not for ever", (context) => {
   const time = clock(context);
   const work = mock.fn();
   let touched = 0;
-  const pace = new Pace(work, 250, () => touched + 1500 - time.now, 10_000);
-  pace.ask();
+  const throttle = new Throttle(work, 250, () => touched + 1500 - time.now, 10_000);
+  throttle.ask();
   time.pass(1490);
   assert.equal(work.mock.callCount(), 0);
   time.pass(10);
   assert.equal(work.mock.callCount(), 1);
-  pace.ask();
+  throttle.ask();
   for (let passed = 0; passed < 9_990; passed += 1) {
     touched = time.now;
     time.pass(1);
@@ -94,10 +94,10 @@ test("it is held while somebody is at it, but not for ever", (context) => {
 test("who insists has it at once, and what was asked for before is done with that", (context) => {
   const time = clock(context);
   const work = mock.fn();
-  const pace = new Pace(work, 250);
-  pace.ask();
-  pace.ask();
-  pace.now();
+  const throttle = new Throttle(work, 250);
+  throttle.ask();
+  throttle.ask();
+  throttle.now();
   assert.equal(work.mock.callCount(), 2);
   time.pass(1000);
   assert.equal(work.mock.callCount(), 2);

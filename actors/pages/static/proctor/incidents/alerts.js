@@ -23,12 +23,12 @@ export class Summary {
     /** @type {Map<string, Change>} */ this._changes = new Map();
     /** @type {Set<Incident>} */ this._began = new Set();
     /** @type {Set<Incident>} */ this._over = new Set();
-    /** @type {string[]} */ this._first = [];
+    /** The sentences at the beginning. @type {string[]} */ this._sentences = [];
   }
 
   /** Add a sentence to the beginning of the summary. @param {string} sentence */
   say(sentence) {
-    this._first.push(sentence);
+    this._sentences.push(sentence);
   }
 
   /**
@@ -46,20 +46,20 @@ export class Summary {
     }
   }
 
-  /** @param {Incident} incident */
+  /** Note a new incident; its members are not announced one by one. @param {Incident} incident */
   began(incident) {
     this._began.add(incident);
     for (const id of incident.members.keys()) if (this._changes.get(id) === "lost") this._changes.delete(id);
   }
 
-  /** @param {Incident} incident */
+  /** Note that an incident is over. @param {Incident} incident */
   over(incident) {
     this._over.add(incident);
   }
 
   /** Return the summary and begin a new one; empty: nothing to say. */
   take() {
-    const sentences = this._first;
+    const sentences = this._sentences;
     for (const incident of this._began) {
       sentences.push(t("said.incident", { what: incidentName(incident), n: incident.size }));
     }
@@ -69,7 +69,7 @@ export class Summary {
       else if (ids.length > 1) sentences.push(t(`said.${change}`, { n: ids.length }));
     }
     for (const incident of this._over) sentences.push(t("said.over", { what: incidentName(incident) }));
-    this._first = [];
+    this._sentences = [];
     this._changes.clear();
     this._began.clear();
     this._over.clear();
@@ -91,7 +91,7 @@ export class Chime {
     if (this._audio.state === "suspended") await this._audio.resume();
   }
 
-  /** @param {number} now ms @returns {boolean} whether it was to be heard */
+  /** Play the sound. @param {number} now ms @returns {boolean} whether it is played */
   play(now) {
     const audio = this._audio;
     if (!audio || audio.state !== "running" || now - this._last < SOUND_EVERY_SECONDS * 1000) return false;
@@ -112,12 +112,15 @@ export class Chime {
 }
 
 /** Examinees who need attention for a while and have had no sound yet. Pure. */
-export class Owed {
+export class PendingAlerts {
   constructor() {
     /** @type {Map<string, number>} */ this._since = new Map();
   }
 
-  /** @param {string} id @param {boolean} alarm whether they need attention now @param {number} now ms */
+  /**
+   * Note a change of an examinee.
+   * @param {string} id @param {boolean} alarm whether they need attention now @param {number} now ms
+   */
   changed(id, alarm, now) {
     if (!alarm) this._since.delete(id);
     else if (!this._since.has(id)) this._since.set(id, now);

@@ -1,5 +1,5 @@
 /**
- * The lines of the incidents above the wall: what they have in common, how many are back, and who is in them.
+ * The incidents above the wall, a line each: the cause, how many are back, and the list of the examinees.
  *
  * @typedef {import("./detection.js").Incident} Incident
  * @typedef {import("./detection.js").Incidents} Incidents
@@ -9,20 +9,21 @@ import { duration, t, time } from "../../common/i18n.js";
 import { element, setText } from "../../common/elements.js";
 import { incidentName } from "../texts.js";
 
-/** An incident that is over stays for so long. */
+/** The line of an incident that is over stays for so many seconds. */
 const STAYS_SECONDS = 120;
-const FATES = Object.freeze({ lost: "incident.gone", out: "incident.away", back: "incident.back" });
+/** The text of each state of a member, in the order of the list. */
+const STATE_KEYS = Object.freeze({ lost: "incident.notBack", out: "incident.away", back: "incident.back" });
 
 /**
- * Fires `only` (detail: the incident whose examinees are to be shown, or `null`), `open` (detail: an id) and `readmit`
- * (detail: the ids of an incident's examinees).
+ * Fires `only` (detail: the incident whose examinees alone are to be shown; `null`: all), `open` (detail: the id of an
+ * examinee) and `readmit` (detail: the ids of an incident's examinees).
  */
 export class IncidentList extends EventTarget {
-  /** @param {Incidents} incidents @param {(ids: Iterable<string>) => string[]} shutOut who of them can be readmitted */
-  constructor(incidents, shutOut) {
+  /** @param {Incidents} incidents @param {(ids: Iterable<string>) => string[]} candidates those who can be readmitted */
+  constructor(incidents, candidates) {
     super();
     this._incidents = incidents;
-    this._shutOut = shutOut;
+    this._candidates = candidates;
     this._root = element("incidents");
     /** @type {Map<Incident, HTMLElement>} */ this._lines = new Map();
     /** @type {Set<Incident>} */ this._dismissed = new Set();
@@ -30,12 +31,12 @@ export class IncidentList extends EventTarget {
   }
 
   /**
-   * Bring the lines up to date.
-   * @param {number} now ms, by the servers' clock
+   * Draw the lines.
+   * @param {number} now ms since the epoch, by the servers' clock
    */
   show(now) {
-    const shown = this._incidents.all.filter((one) => (
-      !this._dismissed.has(one) && (one.ended === null || now - one.ended < STAYS_SECONDS * 1000)));
+    const shown = this._incidents.all.filter((incident) => (
+      !this._dismissed.has(incident) && (incident.ended === null || now - incident.ended < STAYS_SECONDS * 1000)));
     for (const [incident, line] of this._lines) {
       if (shown.includes(incident)) continue;
       line.remove();
@@ -53,23 +54,23 @@ export class IncidentList extends EventTarget {
     this._root.hidden = shown.length === 0;
   }
 
-  /** The language has changed: make the lines anew. @param {number} now */
+  /** Draw the lines in another language. @param {number} now */
   translate(now) {
     for (const line of this._lines.values()) line.remove();
     this._lines.clear();
     this.show(now);
   }
 
-  /** @param {Incident | null} incident */
-  choose(incident) {
-    this.only = incident;
-    for (const [one, line] of this._lines) {
-      line.querySelector(".incident-show")?.setAttribute("aria-pressed", String(one === incident));
+  /** Show only the examinees of an incident. @param {Incident | null} chosen `null`: all examinees */
+  choose(chosen) {
+    this.only = chosen;
+    for (const [incident, line] of this._lines) {
+      line.querySelector(".incident-show")?.setAttribute("aria-pressed", String(incident === chosen));
     }
-    this.dispatchEvent(new CustomEvent("only", { detail: incident }));
+    this.dispatchEvent(new CustomEvent("only", { detail: chosen }));
   }
 
-  /** @param {Incident} incident */
+  /** Create the line of an incident. @param {Incident} incident */
   _make(incident) {
     const line = document.createElement("div");
     line.className = "note incident";
@@ -103,28 +104,28 @@ export class IncidentList extends EventTarget {
     return line;
   }
 
-  /** @param {HTMLElement} line @param {Incident} incident */
+  /** Write what is known about an incident into its line. @param {HTMLElement} line @param {Incident} incident */
   _fill(line, incident) {
     line.dataset.tone = incident.ended === null ? "bad" : "quiet";
-    const what = incidentName(incident);
-    setText(line.querySelector("strong"), `${what}:`);
-    line.querySelector(".incident-dismiss")?.setAttribute("aria-label", t("incident.dismiss", { what }));
+    const name = incidentName(incident);
+    setText(line.querySelector("strong"), `${name}:`);
+    line.querySelector(".incident-dismiss")?.setAttribute("aria-label", t("incident.dismiss", { what: name }));
     const parts = [t("incident.line", {
-      lost: incident.size, back: incident.back, gone: incident.gone, time: time(incident.began) })];
+      lost: incident.size, back: incident.back, notBack: incident.notBack, time: time(incident.began) })];
     if (incident.out > 0) parts.push(t("incident.out", { n: incident.out }));
     if (incident.ended !== null) parts.push(t("incident.over", { duration: duration((incident.ended - incident.began) / 1000) }));
     setText(line.querySelector(".incident-text"), parts.join(" · "));
     const progress = /** @type {HTMLProgressElement} */ (line.querySelector("progress"));
     progress.max = incident.size;
     progress.value = incident.back;
-    this._offer(line, incident);
+    this._offerReadmit(line, incident);
     this._list(line, incident);
   }
 
-  /** @param {HTMLElement} line @param {Incident} incident */
-  _offer(line, incident) {
+  /** Show the button that readmits, if somebody can be readmitted. @param {HTMLElement} line @param {Incident} incident */
+  _offerReadmit(line, incident) {
     const readmit = /** @type {HTMLButtonElement} */ (line.querySelector(".incident-readmit"));
-    const { length: n } = this._shutOut(incident.members.keys());
+    const { length: n } = this._candidates(incident.members.keys());
     if (n === 0 && document.activeElement === readmit) {
       /** @type {HTMLElement} */ (line.querySelector(".incident-show")).focus();
     }
@@ -132,16 +133,16 @@ export class IncidentList extends EventTarget {
     if (n > 0) setText(readmit, t("several.readmit", { n }));
   }
 
-  /** Who is in it, those who are gone first; only while the list is open. @param {HTMLElement} line @param {Incident} incident */
+  /** List the members while the list is open, those who are not back first. @param {HTMLElement} line @param {Incident} incident */
   _list(line, incident) {
     const [details, list] = [line.querySelector("details"), line.querySelector("ul")];
     if (!details?.open || !list) return;
-    const order = Object.keys(FATES);
-    const members = [...incident.members].sort(([a, one], [b, other]) => (
-      order.indexOf(one) - order.indexOf(other) || (a < b ? -1 : 1)));
+    const order = Object.keys(STATE_KEYS);
+    const members = [...incident.members].sort(([idA, stateA], [idB, stateB]) => (
+      order.indexOf(stateA) - order.indexOf(stateB) || (idA < idB ? -1 : 1)));
     while (list.children.length > members.length) list.lastElementChild?.remove();
-    members.forEach(([id, fate], at) => {
-      let item = list.children[at];
+    members.forEach(([id, state], place) => {
+      let item = list.children[place];
       if (!item) {
         item = document.createElement("li");
         item.append(Object.assign(document.createElement("button"), { type: "button", className: "quiet" }));
@@ -149,8 +150,8 @@ export class IncidentList extends EventTarget {
       }
       const button = /** @type {HTMLButtonElement} */ (item.firstElementChild);
       button.dataset.id = id;
-      button.dataset.fate = fate;
-      setText(button, `${id} · ${t(FATES[fate])}`);
+      button.dataset.state = state;
+      setText(button, `${id} · ${t(STATE_KEYS[state])}`);
     });
   }
 }

@@ -21,12 +21,14 @@ const EFFECTS = Object.freeze({
 /** The most actions that are kept. */
 const MOST = 500;
 
+/** The actions of this page, by their id. */
 export class Actions {
   constructor() {
     /** @type {Map<string, Action>} */ this._all = new Map();
   }
 
   /**
+   * Note that an action is sent.
    * @param {Pick<Action, "id" | "kind" | "examineeId" | "by" | "at"> & Partial<Action>} what
    * @returns {Action}
    */
@@ -60,11 +62,11 @@ export class Actions {
   }
 
   /**
-   * Take in an event, which may show the effect of an action.
+   * Handle an event, which may show the effect of an action.
    * @param {{type: string, data: Record<string, any>}} message
    * @returns {Action | null} the action that is in effect now
    */
-  told({ type, data }) {
+  receive({ type, data }) {
     const action = typeof data.actionId === "string" ? this._all.get(data.actionId) : undefined;
     if (!action || EFFECTS[action.kind] !== type || action.outcome === "confirmed") return null;
     action.outcome = "confirmed";

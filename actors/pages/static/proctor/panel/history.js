@@ -2,7 +2,7 @@
  * The history of one examinee in the panel: the timeline, from the log and from live events, and the outages.
  *
  * @typedef {import("../examinees.js").Person} Person
- * @typedef {import("../session/web-api.js").Web} Web
+ * @typedef {import("../session/web-api.js").WebApi} WebApi
  */
 
 import { clock, duration, language, t, time } from "../../common/i18n.js";
@@ -15,22 +15,23 @@ const ENTRIES = 200;
 const READ_AGAIN_MS = 1500;
 const NO_OUTAGES = Object.freeze({ outages: 0, stillDisconnected: false, compensateSeconds: 0 });
 
+/** The timeline and the outages of the examinee in the panel. */
 export class History {
-  /** @param {Web} web */
+  /** @param {WebApi} web */
   constructor(web) {
     this._web = web;
     /** @type {Person | null} */ this._person = null;
     this._timeline = new Timeline();
     /** @type {Record<string, any> | null} */ this._outages = null;
-    /** "loading", "there", or why it could not be read. */ this._state = "loading";
+    /** "loading", "loaded", or why it could not be read. */ this._state = "loading";
     /** Whether the token has expired. */ this._expired = false;
-    /** Counts the shown examinees: an answer about an earlier one is ignored. */ this._turn = 0;
+    /** Counts the shown examinees: an answer about an earlier one is ignored. */ this._generation = 0;
     /** @type {ReturnType<typeof setTimeout> | undefined} */ this._timer = undefined;
   }
 
-  /** @param {Person} person whose panel it is from now on */
+  /** Show the history of an examinee. @param {Person} person */
   begin(person) {
-    this._turn += 1;
+    this._generation += 1;
     this._person = person;
     this._timeline = new Timeline();
     this._outages = null;
@@ -39,15 +40,16 @@ export class History {
     this.draw();
   }
 
+  /** Forget the examinee: the panel is closed. */
   end() {
-    this._turn += 1;
+    this._generation += 1;
     this._person = null;
     clearTimeout(this._timer);
   }
 
-  /** Take in an event about the examinee. @param {{type: string, data: Record<string, any>}} message */
-  told(message) {
-    if (!this._timeline.told(message)) return;
+  /** Handle an event about the examinee. @param {{type: string, data: Record<string, any>}} message */
+  receive(message) {
+    if (!this._timeline.receive(message)) return;
     this._drawTimeline();
     this.read(READ_AGAIN_MS);
   }
@@ -59,7 +61,7 @@ export class History {
   }
 
   async _read() {
-    const [person, turn] = [this._person, this._turn];
+    const [person, generation] = [this._person, this._generation];
     if (person === null) return;
     let body;
     try {
@@ -68,13 +70,13 @@ export class History {
       // 404: the log has nothing about an examinee who never connected.
       body = error instanceof Refused && error.status === 404 ? {} : /** @type {Error} */ (error);
     }
-    if (turn !== this._turn) return;
+    if (generation !== this._generation) return;
     this._expired = body instanceof Refused && body.status === 401;
     if (body instanceof Error) this._state = body.message;
     else {
       this._timeline.read(body.entries ?? []);
       this._outages = body.outages ?? NO_OUTAGES;
-      this._state = "there";
+      this._state = "loaded";
     }
     this.draw();
   }
@@ -114,9 +116,9 @@ export class History {
     element("timeline-token").hidden = !this._expired;
     const note = element("timeline-note");
     const { entries } = this._timeline;
-    note.hidden = this._state === "there" && entries.length > 0;
+    note.hidden = this._state === "loaded" && entries.length > 0;
     if (this._state === "loading") setText(note, t("timeline.loading"));
-    else if (this._state === "there") setText(note, t("timeline.none"));
+    else if (this._state === "loaded") setText(note, t("timeline.none"));
     else setText(note, t("timeline.failed", { why: this._state }));
     const list = element("timeline");
     while (list.children.length > entries.length) list.lastElementChild?.remove();
@@ -130,7 +132,7 @@ export class History {
       }
       setText(when, entry.time ? time(entry.time) : "");
       setText(item.children[1], entryText(entry));
-      // Of a confirmation it is the proctor whose message it was: nothing that "by" may be said of.
+      // The `by` of a confirmation is the proctor who sent the message, not the one who confirmed it.
       const by = entry.what === "NOTICE_CONFIRMED" ? null : entry.by;
       setText(item.children[2], by ? t("timeline.by", { by }) : "");
     });

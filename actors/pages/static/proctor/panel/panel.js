@@ -3,7 +3,7 @@
  *
  * @typedef {import("../examinees.js").Person} Person
  * @typedef {import("./actions.js").Actions} Actions
- * @typedef {import("../session/web-api.js").Web} Web
+ * @typedef {import("../session/web-api.js").WebApi} WebApi
  */
 
 import { dateTime, duration, hasText, t, time } from "../../common/i18n.js";
@@ -17,7 +17,7 @@ const EXTENSIONS = [30, 60, 120, 300, 600];
 
 /** Fires `close`, and `act` (detail: `{kind, examineeId, text?, seconds?}`). */
 export class Panel extends EventTarget {
-  /** @param {{actions: Actions, web: Web, online: () => boolean}} given */
+  /** @param {{actions: Actions, web: WebApi, online: () => boolean}} given */
   constructor({ actions, web, online }) {
     super();
     this._root = element("panel");
@@ -41,7 +41,7 @@ export class Panel extends EventTarget {
     return this.person !== null;
   }
 
-  /** @param {Person} person */
+  /** Open the panel of an examinee. @param {Person} person */
   show(person) {
     const changed = this.person?.id !== person.id;
     this.person = person;
@@ -68,8 +68,8 @@ export class Panel extends EventTarget {
   }
 
   /** Handle a message about any examinee. @param {{type: string, data: Record<string, any>}} message */
-  told(message) {
-    if (message.data.examineeId === this.person?.id) this._history.told(message);
+  receive(message) {
+    if (message.data.examineeId === this.person?.id) this._history.receive(message);
   }
 
   /** Read the log again: the page is up to date again, or has a new token. */
@@ -114,7 +114,7 @@ export class Panel extends EventTarget {
     this._history.draw();
   }
 
-  // -- what can be done ------------------------------------------------------------------------------
+  // -- actions ------------------------------------------------------------------------------
 
   _wire() {
     drawExtensions();
@@ -160,7 +160,7 @@ export class Panel extends EventTarget {
     });
   }
 
-  /** @param {{kind: string, examineeId?: string, text?: string, seconds?: number}} what */
+  /** Fire `act`. @param {{kind: string, examineeId?: string, text?: string, seconds?: number}} what */
   _act(what) {
     const examineeId = what.examineeId ?? this.person?.id;
     if (examineeId) this.dispatchEvent(new CustomEvent("act", { detail: { ...what, examineeId } }));
@@ -174,23 +174,23 @@ export class Panel extends EventTarget {
       const what = t(`did.${action.kind}`, { text: action.text, duration: duration(action.seconds) });
       const own = `did.${action.outcome}.${action.kind}`;
       const state = action.outcome === "pending" && !this._online() ? "did.waiting" : `did.${action.outcome}`;
-      const became = t(hasText(own) ? own : state, { why: action.why });
-      return { outcome: action.outcome, what, became, by: t("did.by", { time: time(action.at), by: action.by }) };
+      const outcome = t(hasText(own) ? own : state, { why: action.why });
+      return { state: action.outcome, what, outcome, by: t("did.by", { time: time(action.at), by: action.by }) };
     });
     list.hidden = lines.length === 0;
     while (list.children.length > lines.length) list.lastElementChild?.remove();
     lines.forEach((line, at) => {
       const item = list.children[at] ?? list.appendChild(parts("li", "strong", "span", "small"));
-      item.setAttribute("data-outcome", line.outcome);
+      item.setAttribute("data-outcome", line.state);
       setText(item.children[0], line.what);
-      setText(item.children[1], line.became);
+      setText(item.children[1], line.outcome);
       setText(item.children[2], line.by);
     });
   }
 
-  // -- what is known ---------------------------------------------------------------------------------
+  // -- facts ---------------------------------------------------------------------------------
 
-  /** @param {Person} person */
+  /** List what is known about the examinee. @param {Person} person */
   _drawFacts({ seen, since }) {
     const at = (/** @type {string | null} */ when) => (when && milliseconds(when) !== null ? dateTime(when) : "");
     /** @type {[string, string][]} */

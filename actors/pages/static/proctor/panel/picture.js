@@ -2,15 +2,16 @@
  * The picture from an examinee's phone, in the panel.
  *
  * @typedef {import("../examinees.js").Person} Person
- * @typedef {import("../session/web-api.js").Web} Web
+ * @typedef {import("../session/web-api.js").WebApi} WebApi
  */
 
 import { dateTime, t } from "../../common/i18n.js";
 import { element, setText } from "../../common/elements.js";
 import { nameOf } from "../texts.js";
 
+/** The picture's section of the panel. */
 export class Picture {
-  /** @param {Web} web */
+  /** @param {WebApi} web */
   constructor(web) {
     this._web = web;
     this._image = /** @type {HTMLImageElement} */ (element("picture"));
@@ -28,14 +29,14 @@ export class Picture {
     }
     this._image.alt = t("picture.alt", { who: nameOf(person) });
     const wanted = `${person.id} ${seen.mobileSyncVersion}`;
-    if (!this._image.hidden) setText(element("picture-text"), from(person));
+    if (!this._image.hidden) setText(element("picture-text"), captionOf(person));
     if (this._wanted !== wanted) {
       this._wanted = wanted;
       void this._load(person, wanted);
     }
   }
 
-  /** @param {Person} person @param {string} wanted */
+  /** Load the picture. @param {Person} person @param {string} wanted */
   async _load(person, wanted) {
     const image = this._image;
     setText(element("picture-text"), t("picture.loading"));
@@ -51,7 +52,7 @@ export class Picture {
       await image.decode();
       if (this._wanted !== wanted) return;
       image.hidden = false;
-      setText(element("picture-text"), from(person));
+      setText(element("picture-text"), captionOf(person));
     } catch (error) {
       if (this._wanted !== wanted) return;
       image.hidden = true;
@@ -65,6 +66,7 @@ export class Picture {
     this.show(person);
   }
 
+  /** Remove the picture. */
   forget() {
     this._wanted = "";
     if (this._image.src) URL.revokeObjectURL(this._image.src);
@@ -73,7 +75,7 @@ export class Picture {
   }
 }
 
-/** @param {Person} person */
-function from({ seen }) {
+/** Return the caption: the phone, and the time of arrival. @param {Person} person */
+function captionOf({ seen }) {
   return t("picture.from", { device: seen.deviceId ?? "?", time: seen.mobileSyncAt ? dateTime(seen.mobileSyncAt) : "?" });
 }

@@ -47,13 +47,13 @@ export class Timeline {
     /** @type {Map<number, Entry>} */ this._entries = new Map();
   }
 
-  /** Take in the entries of the log, which replace those of live events. @param {readonly Entry[]} entries */
+  /** Add the entries of the log, which replace those of live events. @param {readonly Entry[]} entries */
   read(entries) {
     for (const entry of entries) this._entries.set(entry.version, entry);
   }
 
-  /** Take in a live event. @param {{type: string, data: Record<string, any>}} message */
-  told(message) {
+  /** Add the entry of a live event, if it has one. @param {{type: string, data: Record<string, any>}} message */
+  receive(message) {
     const entry = entryOf(message);
     // A confirmation has the id of its message, which has the text.
     if (entry?.what === "NOTICE_CONFIRMED") {

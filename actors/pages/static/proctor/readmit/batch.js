@@ -1,12 +1,12 @@
 /**
- * Readmits many examinees: item action each, so that each is in the log and has its own effect and answer. Only a few are sent
- * at a time, for after a lost connection all unanswered ones are sent again at once.
+ * Readmits many examinees with one action each, so that each is in the log and has its own effect and answer. Only a few
+ * are sent at a time, for after a lost connection all unanswered ones are sent again at once.
  * Pure but for its timer.
  *
  * `waiting`: not sent yet. `asked`: not answered yet. `recorded`: in the log. `done`: in effect. `refused`: with `why`.
- * `open`: no answer; it may be in the log. `spared`: was no longer shut out when it was due, so nothing was sent.
+ * `open`: no answer; it may be in the log. `skipped`: the examinee was no longer shut out, so nothing was sent.
  *
- * @typedef {"waiting" | "asked" | "recorded" | "done" | "refused" | "open" | "spared"} Step
+ * @typedef {"waiting" | "asked" | "recorded" | "done" | "refused" | "open" | "skipped"} Step
  * @typedef {{examineeId: string, requestId: string, step: Step, why: string}} Item
  * @typedef {{outcome: "accepted" | "refused" | "unknown", why: string}} Answer
  * @typedef {{
@@ -36,18 +36,18 @@ export class Readmission {
     this._newId = newId;
     this._now = now;
     /** @type {Map<string, Item>} by examineeId */ this._all = new Map();
-    this._turns = AT_ONCE;
-    this._filled = now();
+    /** How many actions may be sent now: grows by `PER_SECOND`. */ this._budget = AT_ONCE;
+    this._budgetUpdated = now();
     /** @type {ReturnType<typeof setTimeout> | undefined} */ this._timer = undefined;
   }
 
   /** The `ids` that can be readmitted: shut out by the attempt limit, and not under way. @param {Iterable<string>} ids */
   candidates(ids) {
-    return [...ids].filter((id) => this._state(id) === "exhausted" && !this._holds(id));
+    return [...ids].filter((id) => this._state(id) === "exhausted" && !this._isUnderWay(id));
   }
 
   /** Whether an examinee's action is under way; `again()` repeats it with the same id. @param {string} id */
-  _holds(id) {
+  _isUnderWay(id) {
     const step = this._all.get(id)?.step;
     return step === "waiting" || step === "asked" || step === "recorded" || step === "open";
   }
@@ -78,7 +78,7 @@ export class Readmission {
     if (this.answered) this._forget(() => true);
   }
 
-  /** @param {(item: Item) => boolean} which */
+  /** Remove items. @param {(item: Item) => boolean} which */
   _forget(which) {
     for (const [id, item] of this._all) if (which(item)) this._all.delete(id);
   }
@@ -95,37 +95,38 @@ export class Readmission {
     if (item.step !== "recorded" && item.step !== "open") return;
     const state = this._state(item.examineeId);
     if (state === "exhausted") return;
-    item.step = item.step === "open" && (state === "removed" || state === null) ? "spared" : "done";
+    item.step = item.step === "open" && (state === "removed" || state === null) ? "skipped" : "done";
   }
 
+  /** Send the actions that are allowed now. */
   _send() {
     if (!this._ready()) return; // the plan is out of date: do not act on it
     const now = this._now();
-    this._turns = Math.min(AT_ONCE, this._turns + ((now - this._filled) * PER_SECOND) / 1000);
-    this._filled = now;
+    this._budget = Math.min(AT_ONCE, this._budget + ((now - this._budgetUpdated) * PER_SECOND) / 1000);
+    this._budgetUpdated = now;
     let asked = this._count("asked");
     for (const item of this._all.values()) {
       if (item.step !== "waiting") continue;
       if (this._state(item.examineeId) !== "exhausted") {
-        item.step = "spared"; // another proctor has readmitted or removed them: keep that decision
+        item.step = "skipped"; // another proctor has readmitted or removed them: keep that decision
         continue;
       }
       if (asked >= AT_ONCE) return; // the next answer continues
-      if (this._turns < 1) {
+      if (this._budget < 1) {
         this._timer ??= setTimeout(() => {
           this._timer = undefined;
           this.goOn();
-        }, Math.ceil(((1 - this._turns) * 1000) / PER_SECOND));
+        }, Math.ceil(((1 - this._budget) * 1000) / PER_SECOND));
         return;
       }
-      this._turns -= 1;
+      this._budget -= 1;
       asked += 1;
       item.step = "asked";
       void this._readmit(item);
     }
   }
 
-  /** @param {Item} item */
+  /** Send one action, and note its answer. @param {Item} item */
   async _readmit(item) {
     const { outcome, why } = await this._ask(item.examineeId, item.requestId);
     item.step = outcome === "accepted" ? "recorded" : outcome === "refused" ? "refused" : "open";
@@ -135,13 +136,13 @@ export class Readmission {
 
   // -- the progress ------------------------------------------------------------------------------------
 
-  /** @param {Step} step */
+  /** Count the actions in a step. @param {Step} step */
   _count(step) {
-    return this.those(step).length;
+    return this.itemsIn(step).length;
   }
 
-  /** @param {Step} step @returns {Item[]} */
-  those(step) {
+  /** Return the actions in a step. @param {Step} step @returns {Item[]} */
+  itemsIn(step) {
     return [...this._all.values()].filter((item) => item.step === step);
   }
 

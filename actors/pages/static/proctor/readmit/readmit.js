@@ -9,15 +9,15 @@ import { element, setText } from "../../common/elements.js";
 import { Readmission } from "./batch.js";
 
 /** The most names that are listed; the others are counted. */
-const NAMED = 5;
+const MOST_NAMES = 5;
 
 /**
  * List some names, and how many more there are.
  * @param {string[]} names
  */
-export function someOf(names) {
-  const first = names.slice(0, NAMED).join(", ");
-  return names.length > NAMED ? t("several.more", { who: first, n: names.length - NAMED }) : first;
+export function namesOf(names) {
+  const first = names.slice(0, MOST_NAMES).join(", ");
+  return names.length > MOST_NAMES ? t("several.more", { who: first, n: names.length - MOST_NAMES }) : first;
 }
 
 /**
@@ -25,17 +25,17 @@ export function someOf(names) {
  * @param {Readmission} readmission
  * @param {boolean} ready whether the page is connected and up to date
  */
-export function lineOf(readmission, ready) {
-  const done = readmission.those("done").length;
-  const [refused, open, recorded] = [readmission.those("refused"), readmission.those("open"), readmission.those("recorded")];
-  const spared = readmission.those("spared").length;
+export function summaryOf(readmission, ready) {
+  const done = readmission.itemsIn("done").length;
+  const [refused, open, recorded] = [readmission.itemsIn("refused"), readmission.itemsIn("open"), readmission.itemsIn("recorded")];
+  const skipped = readmission.itemsIn("skipped").length;
   const counted = { done, n: readmission.size };
   if (!readmission.answered) return t(ready ? "several.going" : "several.paused", counted);
   const parts = [t("several.done", { n: done })];
   if (recorded.length > 0) parts.push(t("several.recorded", { n: recorded.length }));
   if (refused.length > 0) parts.push(t("several.refused", { n: refused.length, who: withReasons(refused) }));
-  if (open.length > 0) parts.push(t("several.open", { n: open.length, who: someOf(open.map((item) => item.examineeId)) }));
-  if (spared > 0) parts.push(t("several.spared", { n: spared }));
+  if (open.length > 0) parts.push(t("several.open", { n: open.length, who: namesOf(open.map((item) => item.examineeId)) }));
+  if (skipped > 0) parts.push(t("several.skipped", { n: skipped }));
   return parts.join(", ");
 }
 
@@ -43,11 +43,12 @@ export function lineOf(readmission, ready) {
 function withReasons(refused) {
   const reasons = [...new Set(refused.map((item) => item.why))];
   return reasons.map((why) => {
-    const who = someOf(refused.filter((item) => item.why === why).map((item) => item.examineeId));
+    const who = namesOf(refused.filter((item) => item.why === why).map((item) => item.examineeId));
     return why ? `${who} (${why})` : who;
   }).join("; ");
 }
 
+/** The dialog that asks, and the line with the progress and the results. */
 export class ReadmitMany {
   /**
    * @param {Omit<import("./batch.js").Given, "changed"> & {
@@ -57,14 +58,14 @@ export class ReadmitMany {
   constructor(given) {
     this._given = given;
     this._readmission = new Readmission({ ...given, changed: () => this.show() });
-    /** @type {string[]} */ this._listed = [];
-    /** @type {string[]} */ this._asked = [];
+    /** The ids that a search or filter shows. @type {string[]} */ this._listed = [];
+    /** The ids in the open dialog. @type {string[]} */ this._asked = [];
     /** Whether a run is not over yet: its end is announced. */
     this._running = false;
     this._wire();
   }
 
-  /** @param {Iterable<string>} ids */
+  /** Return those who can be readmitted. @param {Iterable<string>} ids */
   candidates(ids) {
     return this._readmission.candidates(ids);
   }
@@ -93,7 +94,7 @@ export class ReadmitMany {
     const dialog = /** @type {HTMLDialogElement} */ (element("several-dialog"));
     dialog.returnValue = "no";
     setText(element("several-question"), t("several.question", { n: wanted.length }));
-    setText(element("several-who"), someOf(wanted.map(this._given.name)));
+    setText(element("several-who"), namesOf(wanted.map(this._given.name)));
     dialog.showModal();
   }
 
@@ -114,10 +115,10 @@ export class ReadmitMany {
     });
   }
 
-  /** Move the focus to the progress line: the pressed button disappears. @param {() => void} what */
-  _begin(what) {
+  /** Begin, and move the focus to the progress line: the pressed button disappears. @param {() => void} work */
+  _begin(work) {
     this._running = true;
-    what();
+    work();
     this.offer(this._listed);
     if (!element("several-line").hidden) element("several-line").focus();
     else this._given.leave();
@@ -132,14 +133,14 @@ export class ReadmitMany {
       this._running = false;
       return;
     }
-    const text = lineOf(readmission, this._given.ready());
-    const again = readmission.those("refused").length + readmission.those("open").length;
+    const text = summaryOf(readmission, this._given.ready());
+    const again = readmission.itemsIn("refused").length + readmission.itemsIn("open").length;
     line.dataset.tone = again > 0 && readmission.answered ? "warn" : readmission.over ? "good" : "info";
     setText(element("several-text"), text);
     const progress = /** @type {HTMLProgressElement} */ (element("several-progress"));
     progress.hidden = readmission.over;
     progress.max = readmission.size;
-    progress.value = readmission.those("done").length;
+    progress.value = readmission.itemsIn("done").length;
     const button = element("several-again");
     button.hidden = again === 0 || !readmission.answered;
     setText(button, t("several.again", { n: again }));

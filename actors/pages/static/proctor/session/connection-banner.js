@@ -10,15 +10,15 @@ import { element, setText } from "../../common/elements.js";
 import { paintIcons } from "../tiles/icons.js";
 import { STATES } from "../examinees.js";
 
-/** After all attempts failed the wall tries again every so many seconds, ± a quarter. */
-const GO_ON_SECONDS = 8;
-/** A wall that changes servers counts as out of date only after so long. */
+/** After all attempts have failed the wall tries again every so many seconds, ± a quarter. */
+const COME_BACK_SECONDS = 8;
+/** A wall that moves to another server counts as out of date only after so long. */
 const MOVE_SECONDS = 4;
 const NO_SERVER = new Set(["ATTEMPTS_USED_UP", "ALWAYS_BUSY"]);
 const BROKEN = "M8 1 15.5 15H.5zM7.1 6l.3 4.4h1.2L8.9 6zM7.2 11.6v1.6h1.6v-1.6z";
 const TRYING = "M8 1a7 7 0 0 1 6.3 4H12a5 5 0 1 0 .9 4h2A7 7 0 1 1 8 1zM15.5 1v5.5H10z";
 
-/** Say as a sentence why the client does not reconnect. @param {Extract<Status, {state: "gaveUp"}>} status */
+/** Return the sentence that says why the client does not reconnect. @param {Extract<Status, {state: "gaveUp"}>} status */
 export function whyText({ name, reason }) {
   for (const word of [name, reason]) if (hasText(`why.${word}`)) return t(`why.${word}`);
   return t("why.other", { name });
@@ -33,7 +33,7 @@ export function whyText({ name, reason }) {
  * @param {string | null} [waitingFor] what the server waits for, if not
  * @returns {{text: string, tone: string, path: string}}
  */
-export function linkText(status, fresh, now, current = true, waitingFor = null) {
+export function connectionText(status, fresh, now, current = true, waitingFor = null) {
   const trying = (/** @type {string} */ text) => ({ text, tone: "warn", path: TRYING });
   const broken = (/** @type {string} */ text) => ({ text, tone: "bad", path: BROKEN });
   switch (status.state) {
@@ -60,7 +60,7 @@ export function linkText(status, fresh, now, current = true, waitingFor = null) 
   }
 }
 
-/** Say as a sentence why the server is not up to date. @param {string | null} waitingFor */
+/** Return the sentence that says why the server is not up to date. @param {string | null} waitingFor */
 export function behindText(waitingFor) {
   if (waitingFor === "server") return t("stale.silent");
   const key = `behind.${waitingFor}`;
@@ -73,7 +73,7 @@ function isOnlyAway(status) {
 }
 
 /** Draws the state in the header, and the banner above a wall that is not up to date. */
-export class Link {
+export class ConnectionBanner {
   /**
    * @param {ProctorClient} client
    * @param {(sentence: string) => void} say
@@ -83,9 +83,9 @@ export class Link {
     this._client = client;
     this._say = say;
     /** The last time the wall was up to date. @type {number | null} */ this._asOf = null;
-    /** The begin of a change of servers, until the new one has sent the plan. @type {number | null} */ this._movesSince = null;
-    this._said = "";
-    /** @type {ReturnType<typeof setTimeout> | undefined} */ this._later = undefined;
+    /** The start of a move to another server, until that has sent the plan. @type {number | null} */ this._movesSince = null;
+    /** The state that was announced last. */ this._announced = "";
+    /** @type {ReturnType<typeof setTimeout> | undefined} */ this._timer = undefined;
     const tryNow = element("try-now");
     tryNow.addEventListener("click", (event) => {
       this._insist(event);
@@ -97,7 +97,7 @@ export class Link {
       else this._insist(event);
     });
     client.addEventListener("status", () => {
-      this._goOn();
+      this._comeBackLater();
       this.show();
     });
     client.addEventListener("viewStatus", () => this.show());
@@ -108,7 +108,7 @@ export class Link {
     });
   }
 
-  /** @param {Event} event */
+  /** Try now, for a person asks for it. @param {Event} event */
   _insist(event) {
     const { status } = this._client;
     if (status.state === "gaveUp" && status.remedy === "RELOAD") return location.reload(); // only a new page may reach the servers
@@ -119,15 +119,15 @@ export class Link {
    * Try again automatically if only the servers were down: nobody may be near the wall to press the button, and a proctor's
    * attempts are not limited.
    */
-  _goOn() {
-    clearTimeout(this._later);
+  _comeBackLater() {
+    clearTimeout(this._timer);
     if (!isOnlyAway(this._client.status)) return;
-    this._later = setTimeout(
+    this._timer = setTimeout(
       () => {
         this._client.comeBack();
-        this._goOn();
+        this._comeBackLater();
       },
-      GO_ON_SECONDS * (0.75 + Math.random() / 2) * 1000,
+      COME_BACK_SECONDS * (0.75 + Math.random() / 2) * 1000,
     );
   }
 
@@ -136,12 +136,12 @@ export class Link {
     const { status, viewStatus } = this._client;
     const behind = status.state === "connected" && !viewStatus.current;
     const fresh = this._client.fresh && viewStatus.current;
-    const { text, tone, path } = linkText(status, this._client.fresh, Date.now(), viewStatus.current, viewStatus.waitingFor);
+    const { text, tone, path } = connectionText(status, this._client.fresh, Date.now(), viewStatus.current, viewStatus.waitingFor);
     const link = element("link");
     link.dataset.tone = tone;
     link.querySelector("path")?.setAttribute("d", path);
     setText(link.querySelector(".link-text"), text);
-    const migrating = !behind && this._moves(status);
+    const migrating = !behind && this._isMoving(status);
     const root = document.documentElement;
     if (root.hasAttribute("data-stale") !== (!fresh && !migrating)) {
       root.toggleAttribute("data-stale");
@@ -160,8 +160,8 @@ export class Link {
     this._announce(status, fresh, migrating, behind ? (viewStatus.waitingFor === "server" ? "silent" : "behind") : null);
   }
 
-  /** Whether the wall has been changing servers for a short time. @param {Status} status */
-  _moves(status) {
+  /** Whether the wall began to move to another server a short time ago. @param {Status} status */
+  _isMoving(status) {
     const away = "migrating" in status && status.migrating;
     if (away) this._movesSince ??= Date.now();
     else if (status.state !== "connected" || this._client.fresh) this._movesSince = null;
@@ -170,7 +170,7 @@ export class Link {
     return seconds >= 0 && seconds < MOVE_SECONDS;
   }
 
-  /** @param {Status} status */
+  /** Return the sentence that says why the wall is out of date. @param {Status} status */
   _why(status) {
     if (status.state === "connected") return t("stale.loading");
     if (status.state === "offline") return t("stale.offline");
@@ -184,13 +184,13 @@ export class Link {
    * @param {"silent" | "behind" | null} behind
    */
   _announce(status, fresh, migrating, behind) {
-    let announcement = this._said;
+    let announcement = this._announced;
     if (behind !== null) announcement = behind;
     else if (fresh) announcement = "connected";
     else if (status.state === "gaveUp") announcement = "gaveUp";
     else if (announcement !== "gaveUp" && this._asOf !== null && !migrating && status.state !== "connected") announcement = "lost";
-    if (announcement === this._said) return;
-    this._said = announcement;
+    if (announcement === this._announced) return;
+    this._announced = announcement;
     const why = status.state === "gaveUp" ? whyText(status) : "";
     this._say(t(`link.said.${announcement}`, { why }));
   }

@@ -6,11 +6,11 @@ import { t } from "../../common/i18n.js";
 import { claimsOf } from "../../common/token.js";
 import { element, setText } from "../../common/elements.js";
 
-export class Door {
-  /** @param {(token: string) => void} enter */
+/** The dialog with the form. */
+export class SignIn {
+  /** @param {(token: string) => void} enter is called with a token of the right form and role */
   constructor(enter) {
     this._dialog = /** @type {HTMLDialogElement} */ (element("door"));
-    this._why = "door.none";
     const input = /** @type {HTMLTextAreaElement} */ (element("door-token"));
     input.addEventListener("input", () => input.setCustomValidity(""));
     element("door-form").addEventListener("submit", (event) => {
@@ -28,7 +28,7 @@ export class Door {
     });
   }
 
-  /** @param {string} why a sentence */
+  /** Open the form. @param {string} why a sentence */
   open(why) {
     setText(element("door-why"), why);
     if (!this._dialog.open) this._dialog.showModal();
@@ -36,8 +36,8 @@ export class Door {
 }
 
 /**
- * Say why a token cannot open the wall; empty: its role is right. An examinee's token must not reach the server: it would
- * connect as that examinee and replace the examinee's own page.
+ * Return the sentence that says why a token cannot open the wall; empty: its role is right. An examinee's token must not
+ * reach the server: it would connect as that examinee and replace the examinee's own page.
  * @param {string} token
  */
 export function otherRole(token) {

@@ -12,7 +12,8 @@ export class Refused extends Error {
   }
 }
 
-export class Web {
+/** The web server's answers about one plan. `token` and `plan` may be replaced. */
+export class WebApi {
   /** @param {string} token @param {string} plan */
   constructor(token, plan) {
     this.token = token;
@@ -22,7 +23,7 @@ export class Web {
   }
 
   /**
-   * Rejects with `Refused`, or with the browser's error if there is no answer.
+   * Request something about the plan. Rejects with `Refused`, or with the browser's error if there is no answer.
    * @param {string} path of the plan (`/examinees/…`)
    */
   async get(path) {
@@ -37,7 +38,7 @@ export class Web {
     throw new Refused(response.status, (json ? (await response.json()).detail : null) ?? String(response.status));
   }
 
-  /** Ms since the epoch by the servers' clock. */
+  /** Return ms since the epoch by the servers' clock. */
   now() {
     return Date.now() + this._skew;
   }

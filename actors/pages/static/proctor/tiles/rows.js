@@ -1,12 +1,12 @@
 /**
- * The rows of the wall that are in the document.
+ * The rows of tiles that are in the document.
  *
- * A tile belongs to a place and shows whoever stands there: a new order changes what some tiles say, but moves no
- * element and lays nothing out anew. A row is a layer of its own to the browser, so a change in it paints this row and
- * no other. When there is much to write it takes some frames, row by row, so that nothing on the page waits for it.
+ * A tile has a fixed place and shows the examinee who is at that place. A new order changes the text of some tiles, but
+ * moves no element, so the browser computes no new layout. Each row is a layer of its own, so a change repaints only its
+ * row. Large changes are written row by row over several frames, so that the page stays responsive.
  *
- * Only the tile that has the focus goes where its examinee goes, and what is around it makes room: taken out of the
- * document it would lose the focus.
+ * Only the focused tile moves with its examinee, and the elements around it are moved instead: an element that is taken
+ * out of the document loses the focus.
  *
  * @typedef {import("../examinees.js").Person} Person
  * @typedef {import("./tile.js").Size} Size
@@ -14,19 +14,20 @@
 
 import { Tile } from "./tile.js";
 
-/** So many ms of a frame are for writing; what the browser makes of that takes some three times as long. */
+/** Write at most so long in one frame (ms); the layout and painting that follow take about three times as long. */
 const WRITE_MS = 4;
 
+/** One row: an element and its tiles. `number`: its place from the top, from 0. */
 class Row {
   constructor() {
     this.element = document.createElement("div");
     this.element.className = "tile-row";
     this.element.setAttribute("role", "presentation");
     /** @type {Tile[]} */ this.tiles = [];
-    this.at = -1;
+    this.number = -1;
   }
 
-  /** Let it have so many tiles. @param {number} count @param {Size} size */
+  /** Add or remove tiles until there are so many. @param {number} count @param {Size} size */
   fit(count, size) {
     while (this.tiles.length > count) this.tiles.pop()?.slot.remove();
     while (this.tiles.length < count) {
@@ -37,36 +38,37 @@ class Row {
   }
 }
 
+/** The rows that are in the document. */
 export class Rows {
-  /** @param {HTMLElement} root @param {() => number} now ms, by the servers' clock */
+  /** @param {HTMLElement} root @param {() => number} now ms since the epoch, by the servers' clock */
   constructor(root, now) {
     this._root = root;
     this._now = now;
-    /** By their number. @type {Map<number, Row>} */ this._rows = new Map();
+    /** The rows by their number. @type {Map<number, Row>} */ this._rows = new Map();
     /** @type {Size} */ this._size = "large";
     this._columns = 1;
-    this._pitch = 1;
+    /** From one row to the next, in px. */ this._rowHeight = 1;
     /** @type {readonly Person[]} */ this._people = [];
-    /** @type {Tile | null} */ this._stop = null;
-    /** Those that show an earlier order yet. @type {Set<Row>} */ this._late = new Set();
-    this._writing = false;
+    /** The tile in the tab order. @type {Tile | null} */ this._tabStop = null;
+    /** Rows that still show an earlier order. @type {Set<Row>} */ this._outdated = new Set();
+    /** Whether the next frame continues to write. */ this._scheduled = false;
   }
 
   /**
-   * How the tiles stand.
+   * Set the size of the tiles and the arrangement of the rows.
    * @param {Size} size
    * @param {number} columns
-   * @param {number} pitch from a row to the next, in px
+   * @param {number} rowHeight from one row to the next, in px
    */
-  shape(size, columns, pitch) {
+  shape(size, columns, rowHeight) {
     if (size !== this._size) {
       for (const row of this._rows.values()) row.element.remove();
       this._rows.clear();
-      this._late.clear();
-      this._stop = null;
+      this._outdated.clear();
+      this._tabStop = null;
     }
-    [this._size, this._columns, this._pitch] = [size, columns, pitch];
-    for (const row of this._rows.values()) row.element.style.top = `${row.at * pitch}px`;
+    [this._size, this._columns, this._rowHeight] = [size, columns, rowHeight];
+    for (const row of this._rows.values()) row.element.style.top = `${row.number * rowHeight}px`;
   }
 
   /** How many tiles are in the document. */
@@ -74,138 +76,142 @@ export class Rows {
     return [...this._rows.values()].reduce((sum, row) => sum + row.tiles.length, 0);
   }
 
-  /** The tile at a place, if it is drawn; it shows who stands there now. @param {number} at @returns {Tile | undefined} */
-  tile(at) {
-    const row = this._rows.get(Math.floor(at / this._columns));
-    if (row && this._late.has(row)) this._fill(row);
-    return row?.tiles[at % this._columns];
+  /** Return the tile at a place, up to date, if it is drawn. @param {number} place @returns {Tile | undefined} */
+  tile(place) {
+    const row = this._rows.get(Math.floor(place / this._columns));
+    if (row && this._outdated.has(row)) this._fill(row);
+    return row?.tiles[place % this._columns];
   }
 
-  /** All that show the latest order. @returns {Iterable<Tile>} */
+  /** Iterate over the tiles that show the latest order. @returns {Iterable<Tile>} */
   *tiles() {
-    for (const row of this._rows.values()) if (!this._late.has(row)) yield* row.tiles;
+    for (const row of this._rows.values()) if (!this._outdated.has(row)) yield* row.tiles;
   }
 
   /**
-   * Draw these rows and no others. A row that is drawn already is left as it is.
-   * @param {readonly number[]} wanted
+   * Draw these rows and no others. Rows that are drawn already stay as they are; others are reused.
+   * @param {readonly number[]} numbers
    */
-  view(wanted) {
-    const kept = new Set(wanted);
-    const free = [...this._rows.values()].filter((row) => !kept.has(row.at));
-    for (const row of free) this._rows.delete(row.at);
-    let moved = free.length > 0;
-    for (const at of wanted) {
-      if (this._rows.has(at)) continue;
-      const row = free.pop() ?? new Row();
-      this._place(row, at);
-      this._late.add(row);
-      moved = true;
+  view(numbers) {
+    const wanted = new Set(numbers);
+    const unused = [...this._rows.values()].filter((row) => !wanted.has(row.number));
+    for (const row of unused) this._rows.delete(row.number);
+    let changed = unused.length > 0;
+    for (const number of numbers) {
+      if (this._rows.has(number)) continue;
+      const row = unused.pop() ?? new Row();
+      this._place(row, number);
+      this._outdated.add(row);
+      changed = true;
     }
-    for (const row of free) {
+    for (const row of unused) {
       row.element.remove();
-      this._late.delete(row);
+      this._outdated.delete(row);
     }
-    if (moved) this._inOrder(null);
+    if (changed) this._sortElements(null);
     this._write();
   }
 
   /**
-   * Show these people, in the rows that are drawn and in `wanted`.
-   * @param {readonly Person[]} people
-   * @param {readonly number[]} wanted
-   * @param {number} current the place of the tile in the tab order; where the focus goes if it is on a tile
+   * Show examinees in the rows with these numbers.
+   * @param {readonly Person[]} people all of them, in order
+   * @param {readonly number[]} numbers
+   * @param {number} current the place of the tile in the tab order; a focused tile moves there
    */
-  show(people, wanted, current) {
+  show(people, numbers, current) {
     this._people = people;
     const focused = document.activeElement;
-    const held = [...this._rows.values()].find((row) => row.tiles.some((tile) => tile.button === focused));
-    if (held && people.length > 0) this._carry(held, held.tiles.findIndex((tile) => tile.button === focused), current);
-    for (const row of this._rows.values()) this._late.add(row);
-    this.view(wanted);
-    this.stopAt(current);
+    const focusedRow = [...this._rows.values()].find((row) => row.tiles.some((tile) => tile.button === focused));
+    if (focusedRow && people.length > 0) {
+      this._moveTile(focusedRow, focusedRow.tiles.findIndex((tile) => tile.button === focused), current);
+    }
+    for (const row of this._rows.values()) this._outdated.add(row);
+    this.view(numbers);
+    this.setTabStop(current);
   }
 
-  /** Write what fits into this frame, the rest in the next ones. */
+  /** Write outdated rows for as long as a frame allows; the next frame continues. */
   _write() {
     const began = performance.now();
-    for (const row of this._late) {
+    for (const row of this._outdated) {
       this._fill(row);
       if (performance.now() - began > WRITE_MS) break;
     }
-    if (this._late.size === 0 || this._writing) return;
-    this._writing = true;
+    if (this._outdated.size === 0 || this._scheduled) return;
+    this._scheduled = true;
     requestAnimationFrame(() => {
-      this._writing = false;
+      this._scheduled = false;
       this._write();
     });
   }
 
-  /** The tile at this place is the one in the tab order. @param {number} at */
-  stopAt(at) {
-    const tile = this.tile(at) ?? null;
-    if (this._stop !== null && this._stop !== tile) this._stop.stop = false;
-    if (tile !== null) tile.stop = true;
-    this._stop = tile;
+  /** Put the tile at this place into the tab order, and no other. @param {number} place */
+  setTabStop(place) {
+    const tile = this.tile(place) ?? null;
+    if (this._tabStop !== null && this._tabStop !== tile) this._tabStop.tabStop = false;
+    if (tile !== null) tile.tabStop = true;
+    this._tabStop = tile;
   }
 
-  /** @param {Row} row @param {number} at */
-  _place(row, at) {
-    row.at = at;
-    row.element.style.top = `${at * this._pitch}px`;
-    this._rows.set(at, row);
+  /** Put a row at a place from the top. @param {Row} row @param {number} number */
+  _place(row, number) {
+    row.number = number;
+    row.element.style.top = `${number * this._rowHeight}px`;
+    this._rows.set(number, row);
   }
 
-  /** @param {Row} row */
+  /** Write the examinees of a row into its tiles. @param {Row} row */
   _fill(row) {
-    this._late.delete(row);
+    this._outdated.delete(row);
     const now = this._now();
-    const [first, of] = [row.at * this._columns, this._people.length];
-    row.fit(Math.max(0, Math.min(this._columns, of - first)), this._size);
+    const [first, total] = [row.number * this._columns, this._people.length];
+    row.fit(Math.max(0, Math.min(this._columns, total - first)), this._size);
     row.tiles.forEach((tile, column) => {
-      tile.put(first + column, of);
+      tile.setPlace(first + column, total);
       tile.show(this._people[first + column], now);
     });
   }
 
   /**
-   * Let a tile stand at another place, by moving everything else: its row becomes the row there.
-   * @param {Row} row @param {number} column @param {number} to
+   * Move a tile to another place without taking it out of the document: its row becomes the row at that place, and the
+   * other elements are moved around it.
+   * @param {Row} row @param {number} column @param {number} place
    */
-  _carry(row, column, to) {
-    const [from, goal] = [row.at, Math.floor(to / this._columns)];
-    if (from !== goal) {
-      const other = this._rows.get(goal);
-      this._rows.delete(from);
-      if (other) this._place(other, from);
-      this._place(row, goal);
-      this._inOrder(row);
+  _moveTile(row, column, place) {
+    const [source, target] = [row.number, Math.floor(place / this._columns)];
+    if (source !== target) {
+      const other = this._rows.get(target);
+      this._rows.delete(source);
+      if (other) this._place(other, source);
+      this._place(row, target);
+      this._sortElements(row);
     }
-    const goalColumn = to % this._columns;
-    if (column === goalColumn) return;
-    row.fit(Math.max(row.tiles.length, goalColumn + 1), this._size);
+    const targetColumn = place % this._columns;
+    if (column === targetColumn) return;
+    row.fit(Math.max(row.tiles.length, targetColumn + 1), this._size);
     const [tile] = row.tiles.splice(column, 1);
-    row.tiles.splice(goalColumn, 0, tile);
-    arrange(row.element, row.tiles.map((one) => one.slot), tile.slot);
+    row.tiles.splice(targetColumn, 0, tile);
+    arrange(row.element, row.tiles.map(({ slot }) => slot), tile.slot);
   }
 
-  /** Give the document the order that is seen, for screen readers. @param {Row | null} held is not moved */
-  _inOrder(held) {
-    const rows = [...this._rows.values()].sort((a, b) => a.at - b.at);
-    const focused = held?.element ?? rows.find((row) => row.element.contains(document.activeElement))?.element ?? null;
+  /** Sort the elements as they are seen, for screen readers. @param {Row | null} fixed a row that must not be moved */
+  _sortElements(fixed) {
+    const rows = [...this._rows.values()].sort((a, b) => a.number - b.number);
+    const focused = fixed?.element ?? rows.find((row) => row.element.contains(document.activeElement))?.element ?? null;
     arrange(this._root, rows.map((row) => row.element), focused);
   }
 }
 
 /**
- * Put elements in order; one of them is not moved. @param {Element} parent @param {Element[]} elements
- * @param {Element | null} held
+ * Put elements in order.
+ * @param {Element} parent @param {Element[]} elements
+ * @param {Element | null} fixed the element that must not be moved, for it has the focus
  */
-function arrange(parent, elements, held) {
+function arrange(parent, elements, fixed) {
   /** @type {Element | null} */
   let next = null;
   for (const element of elements.reverse()) {
-    if (element !== held && (element.parentNode !== parent || element.nextSibling !== next)) parent.insertBefore(element, next);
+    if (element !== fixed && (element.parentNode !== parent || element.nextSibling !== next)) parent.insertBefore(element, next);
     next = element;
   }
 }

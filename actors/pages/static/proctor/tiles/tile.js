@@ -1,5 +1,5 @@
 /**
- * One place on the wall and the examinee that it shows. It updates only what has changed.
+ * One place on the wall, and the examinee that it shows. It writes only what has changed.
  *
  * @typedef {import("../examinees.js").Person} Person
  * @typedef {"large" | "small" | "dots"} Size
@@ -9,22 +9,23 @@ import { language, t } from "../../common/i18n.js";
 import { describe, nameOf } from "../texts.js";
 import { STATES } from "../examinees.js";
 
-/** What is written on a tile. What does not fit on it is in its name, for screen readers and as a tooltip. */
+/** What is written on a tile of each size. The rest is in its accessible name, and in its tooltip. */
 const PARTS = Object.freeze({
   large: /** @type {const} */ (["id", "name", "word", "clock", "more"]),
   small: /** @type {const} */ (["id", "word", "clock"]),
   dots: /** @type {const} */ ([]),
 });
 
-/** So many letters always fit; CJK letters count twice. */
+/** A text of so many letters always fits; CJK letters count twice. */
 const SHORT = 10;
 const LATIN = /^[\u0000-\u024f\u2010-\u2027]*$/;
 
+/** A list item with the button of one examinee. */
 export class Tile {
   /** @param {Size} size */
   constructor(size) {
     this._size = size;
-    /** The list item; its place in the list does not change with whom it shows. */
+    /** The list item. Its place in the list stays when it shows another examinee. */
     this.slot = document.createElement("div");
     this.slot.className = "slot";
     this.slot.setAttribute("role", "listitem");
@@ -33,14 +34,14 @@ export class Tile {
     this.button.className = "tile";
     this.button.tabIndex = -1;
     this.slot.append(this.button);
-    /** What the icon is the background of: thousands of dots are an element less each. @type {HTMLElement} */
+    /** Has the icon as its background; of a dot it is the button itself, which saves an element. @type {HTMLElement} */
     this._icon = this.button;
     if (size !== "dots") {
       this._icon = document.createElement("i");
       this._icon.className = "icon";
       this.button.append(this._icon);
     }
-    /** @type {[keyof ReturnType<typeof said>, Text][]} */
+    /** @type {[keyof ReturnType<typeof detailOf>, Text][]} */
     this._texts = PARTS[size].map((part) => {
       const element = span(`tile-${part}`);
       const text = document.createTextNode("");
@@ -49,12 +50,12 @@ export class Tile {
       return [part, text];
     });
     if (size === "large") {
-      // Id and name share a line, which is theirs alone: what is beside the other lines takes nothing from it.
+      // Id and name have a line of their own.
       const who = span("tile-who");
       who.append(...this.button.querySelectorAll(".tile-id, .tile-name"));
       this._icon.after(who);
     }
-    this._shown = { id: "", state: "", label: "", language: "", at: -1, of: -1, stop: false };
+    this._shown = { id: "", state: "", label: "", language: "", place: -1, total: -1, tabStop: false };
     /** @type {string | null} */ this._name = null;
   }
 
@@ -64,26 +65,26 @@ export class Tile {
   }
 
   /** Its place in the list, from 0. */
-  get at() {
-    return this._shown.at;
+  get place() {
+    return this._shown.place;
   }
 
-  /** @param {number} at @param {number} of how many there are */
-  put(at, of) {
+  /** Set the place in the list, from 0, and the length of the list. @param {number} place @param {number} total */
+  setPlace(place, total) {
     const shown = this._shown;
-    if (shown.at !== at) this.slot.setAttribute("aria-posinset", String(at + 1));
-    if (shown.of !== of) this.slot.setAttribute("aria-setsize", String(of));
-    [shown.at, shown.of] = [at, of];
+    if (shown.place !== place) this.slot.setAttribute("aria-posinset", String(place + 1));
+    if (shown.total !== total) this.slot.setAttribute("aria-setsize", String(total));
+    [shown.place, shown.total] = [place, total];
   }
 
-  /** Whether it is the one in the tab order. @param {boolean} stop */
-  set stop(stop) {
-    if (this._shown.stop === stop) return;
-    this._shown.stop = stop;
-    this.button.tabIndex = stop ? 0 : -1;
+  /** Whether it is in the tab order. @param {boolean} tabStop */
+  set tabStop(tabStop) {
+    if (this._shown.tabStop === tabStop) return;
+    this._shown.tabStop = tabStop;
+    this.button.tabIndex = tabStop ? 0 : -1;
   }
 
-  /** @param {Person} person @param {number} now ms, by the servers' clock */
+  /** Show an examinee. @param {Person} person @param {number} now ms since the epoch, by the servers' clock */
   show(person, now) {
     const shown = this._shown;
     const { id, state, name } = person;
@@ -100,34 +101,34 @@ export class Tile {
       this._label(nameOf(person), t(`state.${state}`));
       return;
     }
-    const words = detailOf(person, now);
+    const detail = detailOf(person, now);
     for (const [part, text] of this._texts) {
-      if (text.data === words[part]) continue;
-      text.data = words[part];
-      // Cutting off a text costs the browser a layer of its own: only long texts get it.
+      if (text.data === detail[part]) continue;
+      text.data = detail[part];
+      // A text that can be cut off costs the browser a layer, so only long texts can.
       text.parentElement?.classList.toggle("long", isLong(text.data));
     }
-    if (this._size === "small") this._label(nameOf(person), words.word, words.clock, words.more);
+    if (this._size === "small") this._label(nameOf(person), detail.word, detail.clock, detail.more);
   }
 
-  /** What it says to screen readers, when not all of it is written there. @param {...string} words */
+  /** Set the accessible name, if not all of it is written on the tile. @param {...string} words */
   _label(...words) {
     const label = words.filter(Boolean).join(" · ");
     if (this._shown.label !== label) this.button.setAttribute("aria-label", (this._shown.label = label));
   }
 }
 
-/** @param {Person} person @param {number} now */
+/** Return all texts of a tile. @param {Person} person @param {number} now */
 function detailOf(person, now) {
   return { id: person.id, name: person.name ?? "", ...describe(person, now) };
 }
 
-/** @param {string} className */
+/** Create a `<span>`. @param {string} className */
 function span(className) {
   return Object.assign(document.createElement("span"), { className });
 }
 
-/** @param {string} text */
+/** Whether a text may have to be cut off. @param {string} text */
 function isLong(text) {
   return text.length * (LATIN.test(text) ? 1 : 2) > SHORT;
 }

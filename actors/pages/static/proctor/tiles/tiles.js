@@ -1,6 +1,6 @@
 /**
- * The tiles: a list of any length of which only what can be seen is in the document (`Rows`). The arrows move from tile
- * to tile (one of them is in the tab order), and the focus stays with its examinee when the order changes.
+ * The tiles of the wall. The list may have any length: only rows in view are in the document (`Rows`). One tile is in the
+ * tab order, and the arrow keys move the focus from tile to tile. The focus stays with its examinee when the order changes.
  *
  * @typedef {import("../examinees.js").Person} Person
  * @typedef {import("./tile.js").Size} Size
@@ -8,34 +8,34 @@
 
 import { Rows } from "./rows.js";
 
-/** Rows above and below what can be seen. */
+/** So many rows above and below the view are drawn, too. */
 const SPARE_ROWS = 2;
 
-/** Fires `open` (detail: the examinee's id) when one is chosen. */
+/** Fires `open` (detail: the examinee's id) when a tile is chosen. */
 export class Tiles extends EventTarget {
-  /** @param {HTMLElement} root @param {() => number} now */
+  /** @param {HTMLElement} root @param {() => number} now ms since the epoch, by the servers' clock */
   constructor(root, now) {
     super();
     this._root = root;
     this._now = now;
     this._rows = new Rows(root, now);
     /** @type {readonly Person[]} */ this._people = [];
-    /** @type {Map<string, number>} */ this._places = new Map();
+    /** The place of each examinee in the list. @type {Map<string, number>} */ this._places = new Map();
     /** @type {Size | null} */ this._size = null;
-    this._space = 0;
+    /** The width of the list in px. */ this._width = 0;
     /** Where the list begins, in px below the upper edge of the window. */
     this._top = 0;
     this._columns = 1;
-    this._height = 1;
-    /** Whose tile is in the tab order. @type {string | null} */ this._current = null;
-    /** When a person last moved over the tiles: they should not run away then. */
+    /** From one row to the next, in px. */ this._rowHeight = 1;
+    /** The examinee whose tile is in the tab order. @type {string | null} */ this._current = null;
+    /** When the pointer or the keys last moved over the tiles (`performance.now()`): their order waits for that. */
     this.touched = -Infinity;
-    // What is above the tiles moves them, too.
-    const moved = new ResizeObserver(() => this._moved());
-    moved.observe(root);
-    moved.observe(document.body);
+    // The tiles also move when something above them changes its height.
+    const resizes = new ResizeObserver(() => this._resized());
+    resizes.observe(root);
+    resizes.observe(document.body);
     addEventListener("resize", () => this._measure(true), { passive: true });
-    addEventListener("scroll", () => this._look(), { passive: true });
+    addEventListener("scroll", () => this._updateView(), { passive: true });
     root.addEventListener("click", (event) => this._clicked(event));
     root.addEventListener("keydown", (event) => this._key(event));
     root.addEventListener("focusin", (event) => this._focused(event));
@@ -48,87 +48,90 @@ export class Tiles extends EventTarget {
     return this._rows.drawn;
   }
 
-  _moved() {
-    if (this._root.clientWidth !== this._space) this._measure(true);
-    else this._look();
+  /** Handle a change of the list's width or place. */
+  _resized() {
+    if (this._root.clientWidth !== this._width) this._measure(true);
+    else this._updateView();
   }
 
-  /** The size of a tile comes from the style sheet. @param {boolean} show whether to draw what is shown now */
-  _measure(show) {
+  /** Compute rows and columns from the sizes in the style sheet. @param {boolean} draw whether to draw the tiles, too */
+  _measure(draw) {
     const style = getComputedStyle(this._root);
     const rem = parseFloat(getComputedStyle(document.documentElement).fontSize);
     const read = (/** @type {string} */ name) => parseFloat(style.getPropertyValue(name)) * rem;
-    const [least, height, gap] = [read("--tile-width"), read("--tile-height"), read("--tile-gap")];
-    this._space = this._root.clientWidth;
+    const [width, height, gap] = [read("--tile-width"), read("--tile-height"), read("--tile-gap")];
+    this._width = this._root.clientWidth;
     this._top = this._root.getBoundingClientRect().top;
-    this._columns = Math.max(1, Math.floor((this._space + gap) / (least + gap)));
-    this._height = height + gap;
+    this._columns = Math.max(1, Math.floor((this._width + gap) / (width + gap)));
+    this._rowHeight = height + gap;
     this._root.style.setProperty("--columns", String(this._columns));
     this._size = chosenSize();
-    this._rows.shape(this._size, this._columns, this._height);
-    if (show) this._show();
+    this._rows.shape(this._size, this._columns, this._rowHeight);
+    if (draw) this._draw();
   }
 
-  /** Show these, in this order. @param {readonly Person[]} people */
+  /** Show examinees in this order. @param {readonly Person[]} people */
   order(people) {
     if (this._size !== chosenSize()) this._measure(false);
-    const before = this._current === null ? 0 : (this._places.get(this._current) ?? 0);
+    const previousPlace = this._currentPlace();
     this._people = people;
-    this._places = new Map(people.map((person, at) => [person.id, at]));
+    this._places = new Map(people.map((person, place) => [person.id, place]));
     if (this._current === null || !this._places.has(this._current)) {
-      // Who had the focus is no longer shown: it stays at the place, with who stands there now.
-      this._current = people[Math.min(before, people.length - 1)]?.id ?? null;
+      // The examinee in the tab order is no longer shown: take the one who is at that place now.
+      this._current = people[Math.min(previousPlace, people.length - 1)]?.id ?? null;
     }
-    this._show();
+    this._draw();
   }
 
-  /** These examinees have changed. @param {Iterable<string>} ids */
+  /** Update the tiles of examinees who have changed. @param {Iterable<string>} ids */
   refresh(ids) {
     const now = this._now();
     for (const id of ids) {
-      const at = this._places.get(id);
-      if (at !== undefined) this._rows.tile(at)?.show(this._people[at], now);
+      const place = this._places.get(id);
+      if (place !== undefined) this._rows.tile(place)?.show(this._people[place], now);
     }
   }
 
-  /** Time has passed: whatever counts goes on. */
+  /** Update the times that count. */
   tick() {
     const now = this._now();
-    for (const tile of this._rows.tiles()) tile.show(this._people[tile.at], now);
+    for (const tile of this._rows.tiles()) tile.show(this._people[tile.place], now);
   }
 
-  _show() {
-    const held = this._people.length === 0 && this._root.contains(document.activeElement);
-    this._root.style.height = `${Math.ceil(this._people.length / this._columns) * this._height}px`;
-    this._rows.show(this._people, this._wanted(), this._currentAt());
-    if (held) this._root.focus({ preventScroll: true });
+  /** Draw the rows in view. */
+  _draw() {
+    const losesFocus = this._people.length === 0 && this._root.contains(document.activeElement);
+    this._root.style.height = `${Math.ceil(this._people.length / this._columns) * this._rowHeight}px`;
+    this._rows.show(this._people, this._rowsToDraw(), this._currentPlace());
+    if (losesFocus) this._root.focus({ preventScroll: true });
   }
 
-  /** It was scrolled, or moved. Asking where it is makes the browser lay out everything: not while there is writing. */
-  _look() {
+  /** Draw the rows in view after the page was scrolled. Reading the position forces a layout, so it is not done while writing. */
+  _updateView() {
     this._top = this._root.getBoundingClientRect().top;
-    this._rows.view(this._wanted());
+    this._rows.view(this._rowsToDraw());
   }
 
-  /** The numbers of the rows to draw: those in view, and the one that has the tab order's tile. */
-  _wanted() {
+  /** Return the numbers of the rows to draw: those in view, and the row of the tile in the tab order. */
+  _rowsToDraw() {
     const rows = Math.ceil(this._people.length / this._columns);
-    const within = (/** @type {number} */ row) => Math.min(rows, Math.max(0, row));
-    const first = within(Math.floor(-this._top / this._height) - SPARE_ROWS);
-    const last = within(Math.ceil((innerHeight - this._top) / this._height) + SPARE_ROWS);
-    const wanted = Array.from({ length: Math.max(0, last - first) }, (_, k) => first + k);
-    const current = Math.floor(this._currentAt() / this._columns);
-    if (current < rows && (current < first || current >= last)) wanted.push(current);
-    return wanted;
+    const limited = (/** @type {number} */ row) => Math.min(rows, Math.max(0, row));
+    const first = limited(Math.floor(-this._top / this._rowHeight) - SPARE_ROWS);
+    const last = limited(Math.ceil((innerHeight - this._top) / this._rowHeight) + SPARE_ROWS);
+    const numbers = Array.from({ length: Math.max(0, last - first) }, (_, k) => first + k);
+    const current = Math.floor(this._currentPlace() / this._columns);
+    if (current < rows && (current < first || current >= last)) numbers.push(current);
+    return numbers;
   }
 
-  _currentAt() {
+  /** Return the place of the tile in the tab order. */
+  _currentPlace() {
     return this._current === null ? 0 : (this._places.get(this._current) ?? 0);
   }
 
-  // -- choosing ------------------------------------------------------------------------------------
+  // -- pointer, keys and focus ------------------------------------------------------------------------------------
 
-  /** @param {Event} event */
+  /** Fire `open` for the tile that was clicked. @param {Event} event */
   _clicked(event) {
     const tile = event.target instanceof Element ? event.target.closest(".tile") : null;
     if (tile instanceof HTMLElement && tile.dataset.id) {
@@ -136,7 +139,7 @@ export class Tiles extends EventTarget {
     }
   }
 
-  /** What does not fit on a tile is there for whoever points at it. @param {Event} event */
+  /** Show what does not fit on a tile as a tooltip. @param {Event} event */
   _hovered(event) {
     const tile = event.target instanceof Element ? event.target.closest(".tile") : null;
     const label = event.type === "pointerover" ? tile?.getAttribute("aria-label") : null;
@@ -144,36 +147,36 @@ export class Tiles extends EventTarget {
     else tile?.removeAttribute("title");
   }
 
-  /** @param {FocusEvent} event */
+  /** Put the focused tile into the tab order. @param {FocusEvent} event */
   _focused(event) {
     const tile = event.target instanceof Element ? event.target.closest(".tile") : null;
     if (event.target === this._root) this.focus();
     if (!(tile instanceof HTMLElement) || !tile.dataset.id) return;
     this._current = tile.dataset.id;
-    this._rows.stopAt(this._currentAt());
+    this._rows.setTabStop(this._currentPlace());
   }
 
-  /** @param {KeyboardEvent} event */
+  /** Move the focus with the arrow keys. @param {KeyboardEvent} event */
   _key(event) {
     if (event.ctrlKey || event.metaKey || event.altKey || this._current === null) return;
-    const page = Math.max(1, Math.floor(innerHeight / this._height) - 1) * this._columns;
-    const at = this._currentAt();
+    const page = Math.max(1, Math.floor(innerHeight / this._rowHeight) - 1) * this._columns;
+    const place = this._currentPlace();
     /** @type {Record<string, number>} */
-    const to = {
-      ArrowLeft: at - 1,
-      ArrowRight: at + 1,
-      ArrowUp: at - this._columns,
-      ArrowDown: at + this._columns,
-      PageUp: Math.max(at % this._columns, at - page),
-      PageDown: Math.min(this._people.length - 1, at + page),
+    const targets = {
+      ArrowLeft: place - 1,
+      ArrowRight: place + 1,
+      ArrowUp: place - this._columns,
+      ArrowDown: place + this._columns,
+      PageUp: Math.max(place % this._columns, place - page),
+      PageDown: Math.min(this._people.length - 1, place + page),
       Home: 0,
       End: this._people.length - 1,
     };
-    const goal = to[event.key];
-    if (goal === undefined) return;
+    const target = targets[event.key];
+    if (target === undefined) return;
     event.preventDefault();
     this.touched = performance.now();
-    if (goal >= 0 && goal < this._people.length) this.focus(this._people[goal].id);
+    if (target >= 0 && target < this._people.length) this.focus(this._people[target].id);
   }
 
   /**
@@ -182,25 +185,25 @@ export class Tiles extends EventTarget {
    * @returns {boolean} whether it is on the wall
    */
   focus(id = this._current) {
-    const at = id === null ? undefined : this._places.get(id);
-    if (id === null || at === undefined) return false;
+    const place = id === null ? undefined : this._places.get(id);
+    if (id === null || place === undefined) return false;
     this._current = id;
-    const y = Math.floor(at / this._columns) * this._height;
+    const y = Math.floor(place / this._columns) * this._rowHeight;
     const top = this._root.getBoundingClientRect().top + y;
-    // Whatever stays in view while one scrolls must not lie over what has the focus.
+    // The parts that stay in view while the page is scrolled must not cover the focused tile.
     const { scrollPaddingTop, scrollPaddingBottom } = getComputedStyle(document.documentElement);
-    const [above, below] = [scrollPaddingTop, scrollPaddingBottom].map((one) => parseFloat(one) || 0);
+    const [above, below] = [scrollPaddingTop, scrollPaddingBottom].map((length) => parseFloat(length) || 0);
     if (top < above) scrollBy(0, top - above - 8);
-    else if (top + this._height > innerHeight - below) scrollBy(0, top + this._height - innerHeight + below + 8);
-    this._look();
-    this._rows.stopAt(at);
-    const tile = this._rows.tile(at);
+    else if (top + this._rowHeight > innerHeight - below) scrollBy(0, top + this._rowHeight - innerHeight + below + 8);
+    this._updateView();
+    this._rows.setTabStop(place);
+    const tile = this._rows.tile(place);
     tile?.button.focus({ preventScroll: true });
     return tile !== undefined;
   }
 }
 
-/** The size of the tiles that the page's style is set to. @returns {Size} */
+/** Return the size of the tiles that the page is set to. @returns {Size} */
 function chosenSize() {
   return /** @type {Size} */ (document.documentElement.dataset.size ?? "large");
 }

@@ -18,8 +18,8 @@ const SOUND_OFF = "M1 5h3l4-4v14l-4-4H1zM10 5l1-1 1.5 1.5L14 4l1 1-1.5 1.5L15 8l
 /** @type {readonly Sort[]} */
 const SORTS = ["attention", "id", "name", "since"];
 /**
- * Each size has an order of its own. All of a plan at a glance is a map: everybody stays where they are, and one looks
- * for the colours and shapes; where only the first hundred fit on the screen, those who need somebody come first.
+ * Each size has an order of its own. The overview is a map: everybody keeps their place, and colours and shapes show
+ * what has changed. With larger tiles only some fit on the screen, so those who need attention come first.
  * @type {Readonly<Record<Size, Sort>>}
  */
 const SORTED = Object.freeze({ large: "attention", small: "attention", dots: "id" });
@@ -92,14 +92,14 @@ export class Controls extends EventTarget {
     }
   }
 
-  /** Show everybody that the filters hide. */
+  /** Clear the search and the filters. */
   clear() {
     this.states.clear();
     this.search = /** @type {HTMLInputElement} */ (element("search")).value = "";
     this._changed();
   }
 
-  // -- the rest --------------------------------------------------------------------------------------
+  // -- settings --------------------------------------------------------------------------------------
 
   _wire() {
     const search = /** @type {HTMLInputElement} */ (element("search"));
@@ -161,7 +161,7 @@ export class Controls extends EventTarget {
     if (!dialog.open) dialog.showModal();
   }
 
-  /** The language has changed. */
+  /** Draw in another language. */
   translate() {
     this._drawSound();
     const keys = [["← ↑ ↓ →", "arrows"], ["Enter", "enter"], ["/", "search"], ["f", "filter"], ["m", "sound"], ["?", "help"], ["Esc", "escape"]];

@@ -8,7 +8,7 @@
 
 import { element } from "../../common/elements.js";
 
-/** @param {Parts} parts of the wall */
+/** Listen for the shortcuts. @param {Parts} parts of the wall */
 export function listenForKeys(parts) {
   const { controls, tiles } = parts;
   addEventListener("keydown", (event) => {
@@ -21,7 +21,7 @@ export function listenForKeys(parts) {
   });
 }
 
-/** @param {string} key @param {Parts["controls"]} controls @returns {boolean} whether it is one */
+/** Do what a shortcut is for. @param {string} key @param {Parts["controls"]} controls @returns {boolean} whether it is one */
 function shortcut(key, controls) {
   if (key === "/") element("search").focus();
   else if (key === "f") element("filters").querySelector("button")?.focus();
@@ -31,7 +31,10 @@ function shortcut(key, controls) {
   return true;
 }
 
-/** Close the innermost: the typed text, the panel, then search and filters. @param {EventTarget | null} target @param {Parts} parts */
+/**
+ * Close one thing: the typed search, else the panel, else the chosen incident, else the filters.
+ * @param {EventTarget | null} target @param {Parts} parts
+ */
 function escape(target, { controls, panel, list }) {
   if (target === element("search") && controls.search) controls.clear();
   else if (panel.open) panel.close();
