@@ -98,13 +98,13 @@ class LazyGroup(TyperGroup):
         if isinstance(place, CommandGroup):
             return LazyGroup.of(cmd_name, place)
         module, attribute = place
-        found = getattr(import_module(module), attribute)
+        loaded = getattr(import_module(module), attribute)
         command: Any
-        if isinstance(found, typer.Typer):
-            command = get_group(found)
+        if isinstance(loaded, typer.Typer):
+            command = get_group(loaded)
         else:
             holder = typer.Typer(add_completion=False, rich_markup_mode=None)
-            holder.command(cmd_name)(found)
+            holder.command(cmd_name)(loaded)
             command = get_command(holder)
         command.name = cmd_name
         return command

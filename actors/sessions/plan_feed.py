@@ -158,10 +158,10 @@ class PlanFeed(Actor):
             "plan %s: reading the snapshot again: %d bytes of events are waiting", self.plan_id, snapshot.since_bytes
         )
         self._snapshots.pop(snapshot).cancel()
-        again = self._begin_snapshot(resync=snapshot.resync)
+        new_snapshot = self._begin_snapshot(resync=snapshot.resync)
         for proctor in self.proctors:
             if proctor.snapshot is snapshot:
-                self._send_snapshot(proctor, again)
+                self._send_snapshot(proctor, new_snapshot)
 
     def _begin_snapshot(self, *, resync: bool = False) -> SharedSnapshot:
         snapshot = SharedSnapshot(self._context, self.plan_id, resync=resync)

@@ -219,10 +219,10 @@ class SocketServer(Actor):
     async def _begin_drain(self, request: Drain) -> Done:
         drain = self._drain_of_server
         begins = await drain.begin(request)
-        done = Done(text=drain.describe(), details=drain.progress() or {})
+        answer = Done(text=drain.describe(), details=drain.progress() or {})
         if begins:
             self.spawn(self._drain_and_end(), "drain")
-        return done
+        return answer
 
     async def _drain_and_end(self) -> None:
         await self._drain_of_server.run(self._listener.connections)
@@ -265,8 +265,8 @@ class SocketServer(Actor):
     async def inspect(self, request: bytes) -> bytes:
         """Answer `{"sessions": {...}}` with a page of sessions (see `page_of`), anything else with the inspection."""
         try:
-            asked = pydantic_core.from_json(request) if request else {}
-            page = asked.get("sessions") if isinstance(asked, dict) else None
+            query = pydantic_core.from_json(request) if request else {}
+            page = query.get("sessions") if isinstance(query, dict) else None
             if page is not None:
                 return await page_of(self.sessions.all(), page)
         except ValueError as error:

@@ -166,40 +166,42 @@ class Sessions:
         interval = self._context.settings.socket.activity_seconds
         active: list[Activity] = []
         for session in self.examinees.values():
-            heard = session.connection.activity_to_report(now, interval)
-            if heard is not None:
-                last_heard = format_time(wall - (now - heard))
+            heard_at = session.connection.activity_to_report(now, interval)
+            if heard_at is not None:
+                last_heard = format_time(wall - (now - heard_at))
                 active.append((session.plan_id, session.examinee_id, session.socket_id, last_heard))
                 if len(active) >= MAX_ACTIVE:
                     break
         return len(self.examinees), active
 
 
-async def page_of(sessions: Iterable[Actor], asked: Any) -> bytes:
+async def page_of(sessions: Iterable[Actor], query: Any) -> bytes:
     """Return a page of sessions as JSON: `{"total", "next", "sessions": [inspection...]}`, at most 500 of them.
 
     A page is in the order of serials, so that a session that stays is on exactly one page while others come and go.
     `next` is where the next page begins, `null` on the last one. `total` counts all sessions of the plan and kind that
-    are asked for. Raises `ProtocolError` when `asked` is not understood.
+    are requested. Raises `ProtocolError` when `query` is invalid.
     """
     try:
-        wanted = SessionsAsked.model_validate(asked)
+        page_query = SessionsAsked.model_validate(query)
     except pydantic.ValidationError as error:
         raise field_error(error, "sessions") from None
     matching = [
         session
         for session in sessions
-        if (wanted.kind is None or session.kind == wanted.kind)
-        and (wanted.plan_id is None or getattr(session, "plan_id", None) == wanted.plan_id)
+        if (page_query.kind is None or session.kind == page_query.kind)
+        and (page_query.plan_id is None or getattr(session, "plan_id", None) == page_query.plan_id)
     ]
-    rest = sorted((session for session in matching if session.serial > wanted.after), key=lambda each: each.serial)
-    limit = min(wanted.limit, MAX_PAGE)
-    page = rest[wanted.offset : wanted.offset + limit]
+    remaining = sorted(
+        (session for session in matching if session.serial > page_query.after), key=lambda each: each.serial
+    )
+    limit = min(page_query.limit, MAX_PAGE)
+    page = remaining[page_query.offset : page_query.offset + limit]
     encoded: list[bytes] = []
     for start in range(0, len(page), PAGE_SLICE):
         await asyncio.sleep(0)  # let other work run
         inspections = [session.inspection() for session in page[start : start + PAGE_SLICE]]
         encoded += [inspection.model_dump_json(by_alias=True).encode() for inspection in inspections]
-    last = wanted.offset + limit >= len(rest) or not page
+    last = page_query.offset + limit >= len(remaining) or not page
     following = b"null" if last else b"%d" % page[-1].serial
     return b'{"total":%d,"next":%b,"sessions":[%b]}' % (len(matching), following, b",".join(encoded))

@@ -289,8 +289,10 @@ class Outcome:
         for version, late in self.restates:
             if isinstance(late, PlanFact):
                 aspect: Literal["plan", "plan_notices"] = "plan" if self.kind is kinds.PLAN else "plan_notices"
-                again = PlanRestate(plan_id=late.plan_id, timestamp=late.timestamp, by=subjects.MANAGER, aspect=aspect)
-                decision.follow_ups.append((f"restate:{version}", again))
+                restatement = PlanRestate(
+                    plan_id=late.plan_id, timestamp=late.timestamp, by=subjects.MANAGER, aspect=aspect
+                )
+                decision.follow_ups.append((f"restate:{version}", restatement))
             elif isinstance(late, ExamineeFact) and self.kind.aspect is not None:
                 restate = Restate(
                     plan_id=late.plan_id,

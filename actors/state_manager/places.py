@@ -25,7 +25,7 @@ async def save_records(
     """
     sockets = socket_writes(items)
     written, verdicts = await store.save(records, sockets, index_updates(items))
-    refused = {one.key for one, verdict in zip(sockets, verdicts, strict=True) if verdict is False}
+    refused = {socket.key for socket, verdict in zip(sockets, verdicts, strict=True) if verdict is False}
     overtaken = Index()
     for item in items:
         message = item.message

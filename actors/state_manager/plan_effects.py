@@ -98,18 +98,18 @@ class PlanEffects:
         self, plan_id: str, wanted: Callable[[Progress], bool], examinee_id: str | None = None
     ) -> list[Progress]:
         examinees = [examinee_id] if examinee_id else sorted(await self._store.members(keys.plan_examinees(plan_id)))
-        found: list[Progress] = []
+        records: list[Progress] = []
         for start in range(0, len(examinees), EXAMINEES_A_READ):
             names = examinees[start : start + EXAMINEES_A_READ]
             rows = await self._store.fields(
                 [keys.progress(plan_id, name) for name in names], ("connStatusCode", "finished")
             )
-            found += [
+            records += [
                 progress
                 for name, (status, finished) in zip(names, rows, strict=True)
                 if wanted(progress := Progress(name, status, finished))
             ]
-        return found
+        return records
 
     @staticmethod
     def _facts(prefix: str, plan_id: str, version: int, facts: Sequence[Message]) -> list[Outgoing]:

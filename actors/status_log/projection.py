@@ -52,12 +52,12 @@ class ReplayedRecord:
         head = self.head if facts else None
         return History(self.base, floor, facts, newest_event=self.newest_event, first_version=self.first, head=head)
 
-    def state_of(self, found: History[Any, Any]) -> Any:
+    def state_of(self, stored: History[Any, Any]) -> Any:
         """The state that `found` should have: after the acknowledged facts, and of the later ones those it holds."""
-        held = {version for version, _ in found.facts}
+        held = {version for version, _ in stored.facts}
         state = self.base
         for version, fact in self.facts:
-            if version <= found.floor or version in held:
+            if version <= stored.floor or version in held:
                 state = self.kind.rule(state, version, fact).state
         return state
 
@@ -104,11 +104,11 @@ class Projection:
         first = max(self.extent.last + 1, extent.first)
         self.extent = replace(extent, last=max(extent.last, self.extent.last))
         self._settle()
-        done = self.facts
+        yielded_at = self.facts
         async for stored in status.read(first, extent.last, self.plan_id):
             self._add(stored)
-            if self.facts - done >= FACTS_PER_YIELD:
-                done = self.facts
+            if self.facts - yielded_at >= FACTS_PER_YIELD:
+                yielded_at = self.facts
                 await asyncio.sleep(0)
         horizon = status.now() - ENDED_SOCKET_SECONDS + 3600
         for key in [

@@ -118,15 +118,15 @@ class Pages:
         return self._file(request, ICON)
 
     def _file(self, request: Request, path: str) -> Response:
-        found = self._static.get(path)
-        if found is None:
+        file = self._static.get(path)
+        if file is None:
             raise Problem(404, ErrorCode.NOT_FOUND, "there is nothing at this address")
         headers = {"Cache-Control": "no-cache", "X-Content-Type-Options": "nosniff"}
         if path in EMBEDDABLE:
             headers |= {"Access-Control-Allow-Origin": "*", "Cross-Origin-Resource-Policy": "cross-origin"}
         else:
             headers["Cross-Origin-Resource-Policy"] = "same-origin"
-        return found.body.answer(request, found.media_type, headers)
+        return file.body.answer(request, file.media_type, headers)
 
 
 def content_security_policy(urls: Iterable[str], further: Iterable[str] = ()) -> str:

@@ -335,8 +335,8 @@ def merge_ok(findings: Iterable[Finding], check: str, begins: str) -> list[Findi
     )
 
 
-def _seconds(apart: float) -> str:
-    return f"{abs(apart):.3g} s" if abs(apart) < 1000 else f"{abs(apart):.0f} s"
+def _seconds(difference: float) -> str:
+    return f"{abs(difference):.3g} s" if abs(difference) < 1000 else f"{abs(difference):.0f} s"
 
 
 def _version(text: str) -> tuple[int, ...]:

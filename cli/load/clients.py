@@ -230,7 +230,7 @@ class LoadClients:
         for process in self._workers:
             process.tell(do="check")
         await self.until(lambda: len(self._checked) == len(self._workers))
-        return sum(len(gone) for gone in self._checked.values())
+        return sum(len(examinees) for examinees in self._checked.values())
 
     async def wrongly_seen(self) -> int:
         """Return the number of examinees that a proctor sees wrongly, summed over all proctors."""

@@ -121,11 +121,11 @@ def kick(
             else:
                 socket_id = who
                 server = address_of(await entry_at(bus, server_of_socket(who)))
-            done = await ask(bus, server, Kick(socket_id=socket_id))
+            answer = await ask(bus, server, Kick(socket_id=socket_id))
             if output is Format.JSON:
-                print_json({"server": server, "socketId": socket_id, "text": done.text, **done.details})
+                print_json({"server": server, "socketId": socket_id, "text": answer.text, **answer.details})
             else:
-                say(done.text)
+                say(answer.text)
 
     run_until_interrupted(work())
 

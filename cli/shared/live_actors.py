@@ -271,9 +271,9 @@ async def add_queue_lag(bus: Bus, rows: Iterable[Row]) -> None:
             raise answer
         states.update({f"{state.stream}/{state.name}": state for state in answer})
     for row in rows:
-        found = [states.get(name) for name in row["details"]["consumers"]]
-        known = [state for state in found if state is not None]
-        complete = len(known) == len(found)
+        consumers = [states.get(name) for name in row["details"]["consumers"]]
+        known = [state for state in consumers if state is not None]
+        complete = len(known) == len(consumers)
         row["queueLag"] = sum(state.pending for state in known) if complete else None
         row["queueUnacknowledged"] = sum(state.unacknowledged for state in known) if complete else None
 
@@ -294,7 +294,7 @@ class RateMeter:
     def compare(self, rows: Iterable[Row]) -> None:
         """Add `ratePerSecond` (messages handled) and `newFailures` (since the last call) to each row."""
         now = self._clock()
-        seen: dict[str, tuple[str, float, int, int]] = {}
+        samples: dict[str, tuple[str, float, int, int]] = {}
         for row in rows:
             if "handled" not in row:
                 continue
@@ -305,5 +305,5 @@ class RateMeter:
             else:
                 row["ratePerSecond"] = round(handled / max(1.0, time.time() - parse_time(row["since"])), 1)
             row["newFailures"] = failed - failed_before
-            seen[key] = (row["since"], now, handled, failed)
-        self._seen = seen
+            samples[key] = (row["since"], now, handled, failed)
+        self._seen = samples

@@ -161,12 +161,12 @@ def _metavar_of(setting: str) -> str:
 def _help_text(setting: str) -> str:
     """Return the help of a flag with the default value."""
     default = _type_and_default(setting)[1]
-    shown = default
+    default_text = default
     if isinstance(default, list):
-        shown = ",".join(f"{number:g}" for number in default)
+        default_text = ",".join(f"{number:g}" for number in default)
     elif isinstance(default, bool):
-        shown = str(default).lower()
-    return FLAGS[setting] + (f" [default: {shown}]" if default is not None else "")
+        default_text = str(default).lower()
+    return FLAGS[setting] + (f" [default: {default_text}]" if default is not None else "")
 
 
 def _parse_flag(setting: str, text: str) -> Any:

@@ -72,11 +72,11 @@ def zone_name(moment: float | None = None) -> str:
 
 def duration_text(seconds: float) -> str:
     """Format a duration: `2 min 4 s`."""
-    whole = max(0, round(seconds))
+    total = max(0, round(seconds))
     if seconds < 10:
         return f"{max(0.0, seconds):.1f} s"
-    days, hours, minutes = whole // 86400, whole // 3600 % 24, whole // 60 % 60
-    parts = [(days, "d"), (hours, "h"), (minutes, "min"), (whole % 60, "s")]
+    days, hours, minutes = total // 86400, total // 3600 % 24, total // 60 % 60
+    parts = [(days, "d"), (hours, "h"), (minutes, "min"), (total % 60, "s")]
     named = [f"{number} {unit}" for number, unit in parts if number]
     return " ".join(named[:2]) or "0 s"
 

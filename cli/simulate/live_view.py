@@ -164,8 +164,10 @@ class LiveView:
                 _cut(escape(self._last.get(examinee.examinee_id, ""))),
             )
         connected = len(proctor.view.connected())
-        rest = f" ({len(examinees) - len(shown)} more not shown)" if len(shown) < len(examinees) else ""
-        summary = f"{proctor.name} sees {connected} of {len(proctor.view.examinees)} connected{rest}; Ctrl-C ends"
+        hidden_text = f" ({len(examinees) - len(shown)} more not shown)" if len(shown) < len(examinees) else ""
+        summary = (
+            f"{proctor.name} sees {connected} of {len(proctor.view.examinees)} connected{hidden_text}; Ctrl-C ends"
+        )
         return Group(table, _cut("\n".join(map(escape, self._log)), "dim"), text(summary))
 
 

@@ -21,14 +21,22 @@ from protocol.messages.base import Message
 from protocol.messages.facts import STATUS_CODEC, Aspect, ConnectionFact, MobileSyncFact, NoticeFact
 from protocol.messages.plan_facts import PlanNoticeFact, PlanRecordFact
 from protocol.messages.server_messages import ServerStatus
-from protocol.rules import connection, connection_state, mobile_sync, notices, plan, plan_notices, socket_server
+from protocol.rules import (
+    connection,
+    connection_state,
+    mobile_sync,
+    notices,
+    plan,
+    plan_notices,
+    plan_state,
+    socket_server,
+)
 from protocol.rules.connection_state import ConnectionState
 from protocol.rules.history import History, Rule, compact
 from protocol.rules.mobile_sync import MobileSyncState
 from protocol.rules.notices import NoticesState
 from protocol.rules.plan_notices import PlanNoticesState
 from protocol.rules.plan_state import PlanState
-from protocol.rules.plan_state import visible_part as plan_visible_part
 from protocol.rules.socket_server import ServerState
 
 S = TypeVar("S")
@@ -282,7 +290,7 @@ NOTICES: RecordKind[NoticesState, NoticeFact] = RecordKind(
 SERVER: RecordKind[ServerState, ServerStatus] = RecordKind(
     ServerState, socket_server.apply, socket_server.visible_part, _server_fields
 )
-PLAN: RecordKind[PlanState, PlanRecordFact] = RecordKind(PlanState, plan.apply, plan_visible_part, _plan_fields)
+PLAN: RecordKind[PlanState, PlanRecordFact] = RecordKind(PlanState, plan.apply, plan_state.visible_part, _plan_fields)
 PLAN_NOTICES: RecordKind[PlanNoticesState, PlanNoticeFact] = RecordKind(
     PlanNoticesState, plan_notices.apply, plan_notices.visible_part, _plan_notices_fields
 )

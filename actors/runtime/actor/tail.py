@@ -83,15 +83,15 @@ class TailFeed:
     def handled(self, message: object, began: float, error: BaseException | None = None) -> None:
         """Show a message that has been handled. `began`: `time.perf_counter()`, or 0 if that was before this feed."""
         took = time.perf_counter() - max(began, self._since)
-        shown: Handled | None = None
+        line: Handled | None = None
         for tail in self._tails.values():
             if tail.tokens < 1:
                 tail.left_out += 1
                 continue
             tail.tokens -= 1
-            if shown is None:
+            if line is None:
                 name, about = describe(message)
-                shown = Handled(
+                line = Handled(
                     address=self.address,
                     time=format_time(time.time()),
                     message=name,
@@ -99,7 +99,7 @@ class TailFeed:
                     took=round(took * 1000, 3),
                     error=f"{type(error).__name__}: {error}"[:500] if error is not None else None,
                 )
-            tail.pending.append(shown)
+            tail.pending.append(line)
 
     async def run(self) -> None:
         """Send the messages that were handled, ten times a second, until all tails have expired."""
@@ -116,16 +116,16 @@ class TailFeed:
             tail.tokens = min(float(tail.per_second), tail.tokens + tail.per_second * FLUSH_SECONDS)
             if not tail.pending:
                 continue
-            shown, tail.pending = tail.pending, []
+            lines, tail.pending = tail.pending, []
             left_out, tail.left_out = tail.left_out, 0
             if left_out:
-                shown[-1] = shown[-1].model_copy(update={"left_out": left_out})
+                lines[-1] = lines[-1].model_copy(update={"left_out": left_out})
             try:
-                for payload in encode_batches(shown):
+                for payload in encode_batches(lines):
                     await self._send(tail.inbox, payload)
             except BrokerUnavailable as error:
-                tail.left_out += left_out + len(shown)
-                log.debug("%s: a tail has missed %d messages: %s", self.address, len(shown), error)
+                tail.left_out += left_out + len(lines)
+                log.debug("%s: a tail has missed %d messages: %s", self.address, len(lines), error)
 
 
 def describe(message: object) -> tuple[str, dict[str, Any]]:

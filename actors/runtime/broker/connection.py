@@ -116,10 +116,10 @@ class Bus(Publishing, StreamAdmin):
             complained = False
             if bus is None:
                 return
-            away = time.monotonic() - (bus.disconnected_at or time.monotonic())
+            seconds = time.monotonic() - (bus.disconnected_at or time.monotonic())
             bus.disconnected_at, bus.connected_at = None, time.monotonic()
             where = client.connected_url.netloc if client.connected_url is not None else "closed again"
-            log.warning("%s: connected to NATS again after %.1f s (%s)", name, away, where)
+            log.warning("%s: connected to NATS again after %.1f s (%s)", name, seconds, where)
             for callback in bus.on_reconnected:
                 await callback()
 
@@ -164,13 +164,19 @@ class Bus(Publishing, StreamAdmin):
             task = asyncio.current_task()
             if isinstance(error, asyncio.CancelledError) and task is not None and task.cancelling():
                 raise  # else the client was closed for good, because the broker refuses it
-            shown = ", ".join(credentials.urls)
+            servers_text = ", ".join(credentials.urls)
             if _is_refusal(last_error):
-                who = f"the user {credentials.user!r}" if credentials.user else "a connection without a user"
-                raise BrokerUnavailable(f"NATS at {shown} refuses {who}: set nats.user and nats.password") from error
+                user_text = f"the user {credentials.user!r}" if credentials.user else "a connection without a user"
+                raise BrokerUnavailable(
+                    f"NATS at {servers_text} refuses {user_text}: set nats.user and nats.password"
+                ) from error
             if isinstance(last_error, ssl.SSLError):
-                raise BrokerUnavailable(f"no TLS with NATS at {shown}: {last_error}; see nats.ca_file") from error
-            raise BrokerUnavailable(f"no NATS server at {shown} within {wait:g} s: start it or set nats_url") from error
+                raise BrokerUnavailable(
+                    f"no TLS with NATS at {servers_text}: {last_error}; see nats.ca_file"
+                ) from error
+            raise BrokerUnavailable(
+                f"no NATS server at {servers_text} within {wait:g} s: start it or set nats_url"
+            ) from error
         bus = cls(client, name)
         with contextlib.suppress(BrokerUnavailable):  # without streams yet, or without JetStream
             await bus.clock.measure()

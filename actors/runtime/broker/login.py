@@ -80,8 +80,8 @@ def _without_user(url: str) -> tuple[tuple[str, ...], str | None, str | None]:
 
 
 def _tls(urls: tuple[str, ...], settings: NatsSettings) -> ssl.SSLContext | None:
-    asked = any(url.startswith("tls://") for url in urls)
-    if not asked:
+    wants_tls = any(url.startswith("tls://") for url in urls)
+    if not wants_tls:
         if settings.ca_file or settings.cert_file:
             raise ConfigurationError("nats_url: has no TLS, so the files of nats.* would not be used: write tls://")
         return None

@@ -227,7 +227,7 @@ class NatsClient(Client):
                 self.stalled_at = now  # this process stalled
             if pong is None or pong.done():
                 pong = loop.create_future()
-                pong.add_done_callback(lambda _, asked=now: self._answered(asked))  # type: ignore[misc]
+                pong.add_done_callback(lambda _, sent_at=now: self._answered(sent_at))  # type: ignore[misc]
                 asked_at, patience = now, DEAD_SECONDS
                 try:
                     await self._send_ping(pong)
@@ -238,8 +238,8 @@ class NatsClient(Client):
                     self.stalled_at = now
                 # What arrived while this process stalled is in the socket's buffer, and is read before the next round.
                 patience -= min(elapsed, 2 * PING_SECONDS)
-                left = self._unsent()
-                if self.stats["in_bytes"] - read > BACKLOG_BYTES or unsent - left > BACKLOG_BYTES:
+                unsent_before = self._unsent()
+                if self.stats["in_bytes"] - read > BACKLOG_BYTES or unsent - unsent_before > BACKLOG_BYTES:
                     patience = DEAD_SECONDS
                 elif patience <= 0:
                     return await self._lost(f"it has not answered for {now - asked_at:.1f} s")

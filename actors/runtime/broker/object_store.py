@@ -153,8 +153,8 @@ class ObjectStore:
     async def _chunk_subjects(self) -> AsyncIterator[str]:
         offset = 0
         while True:
-            asked = {"subjects_filter": self._chunks("*"), "offset": offset}
-            answer = await self._ask(f"$JS.API.STREAM.INFO.{self._stream}", asked)
+            request = {"subjects_filter": self._chunks("*"), "offset": offset}
+            answer = await self._ask(f"$JS.API.STREAM.INFO.{self._stream}", request)
             for subject in answer["state"].get("subjects") or {}:
                 yield subject
             offset += int(answer.get("limit") or 0)  # the server's page; without one this is all
@@ -163,14 +163,14 @@ class ObjectStore:
 
     async def _purge(self, subject: str, *, up_to: int | None = None) -> bool:
         """Remove the messages on a subject, up to a sequence; return False when there was none."""
-        asked: dict[str, Any] = {"filter": subject}
+        request: dict[str, Any] = {"filter": subject}
         if up_to is not None:
-            asked["seq"] = up_to + 1  # the first one that stays
-        answer = await self._ask(f"$JS.API.STREAM.PURGE.{self._stream}", asked)
+            request["seq"] = up_to + 1  # the first one that stays
+        answer = await self._ask(f"$JS.API.STREAM.PURGE.{self._stream}", request)
         return bool(answer.get("purged"))
 
-    async def _ask(self, subject: str, asked: Mapping[str, Any]) -> dict[str, Any]:
-        answer: dict[str, Any] = json.loads(await self._bus.request(subject, json.dumps(asked).encode()))
+    async def _ask(self, subject: str, request: Mapping[str, Any]) -> dict[str, Any]:
+        answer: dict[str, Any] = json.loads(await self._bus.request(subject, json.dumps(request).encode()))
         if "error" in answer:
             raise BrokerUnavailable(f"bucket {self._bucket}: {answer['error'].get('description', 'refused')}")
         return answer

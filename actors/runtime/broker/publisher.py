@@ -300,9 +300,9 @@ class Publishing:
         lasting = self.refusals.lasting
         if subject is None and lasting is None:
             return "permissions violation" in str(error).lower()
-        for token, (asked, future) in list(self._unacknowledged.items()):
-            if (lasting is not None or asked.lower() == subject) and not future.done():
-                future.set_exception(lasting or self.refusals.refusal("publish", asked))
+        for token, (subject_sent, future) in list(self._unacknowledged.items()):
+            if (lasting is not None or subject_sent.lower() == subject) and not future.done():
+                future.set_exception(lasting or self.refusals.refusal("publish", subject_sent))
                 del self._unacknowledged[token]
         return True
 

@@ -96,9 +96,9 @@ class Refusals:
 
     def refusal(self, verb: str, subject: str) -> NotPermitted:
         """Return the error that says which user may not do what, and where permissions are configured."""
-        who = f"user {str(self._user)!r}" if self._user else "this user"
+        user = f"user {str(self._user)!r}" if self._user else "this user"
         return NotPermitted(
-            f"NATS does not let {who} {_VERBS[verb]} {subject}: see nats/permissions.conf, and nats.user for who it is",
+            f"NATS does not let {user} {_VERBS[verb]} {subject}: see nats/permissions.conf, and nats.user for its name",
             verb,
             subject,
         )

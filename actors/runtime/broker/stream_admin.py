@@ -57,7 +57,7 @@ class StreamAdmin:
     _nc: NatsClient
     name: str
 
-    async def _request(self, what: str, request: Callable[[], Awaitable[T]], *, repeat: bool = True) -> T:
+    async def _request(self, target: str, request: Callable[[], Awaitable[T]], *, repeat: bool = True) -> T:
         """Send a request to the JetStream API and return the answer; repeat it while there is no leader.
 
         `what`: its object, for errors. `repeat`: the request is idempotent, so it is repeated after a timeout too.
@@ -70,7 +70,9 @@ class StreamAdmin:
                 return await request()
             except nats.js.errors.ServiceUnavailableError as error:
                 if error.err_code in NOT_ENABLED:
-                    raise BrokerUnavailable(f"{what}: {error.description}: start nats-server with JetStream") from error
+                    raise BrokerUnavailable(
+                        f"{target}: {error.description}: start nats-server with JetStream"
+                    ) from error
                 trouble: Exception = error
             except nats.js.errors.APIError as error:
                 if error.err_code != NO_PEERS:
@@ -81,7 +83,7 @@ class StreamAdmin:
                 if not repeat or not isinstance(error, TimeoutError):
                     ends = 0.0
             if time.monotonic() + delay > ends:
-                raise NotAnswered(f"{what}: not answered ({trouble!r})") from trouble
+                raise NotAnswered(f"{target}: not answered ({trouble!r})") from trouble
             await asyncio.sleep(delay)
             delay = min(delay * 2, 1.0)
 
@@ -134,8 +136,8 @@ class StreamAdmin:
         """Return the configuration of a durable consumer (times in seconds); `None`: no such consumer."""
         subject = f"$JS.API.CONSUMER.INFO.{stream}.{name}"
         try:
-            what = f"consumer {stream}/{name}"
-            info = await self._request(what, lambda: self._nc.api_request(subject, API_SECONDS))
+            target = f"consumer {stream}/{name}"
+            info = await self._request(target, lambda: self._nc.api_request(subject, API_SECONDS))
         except nats.js.errors.NotFoundError:
             return None
         except nats.js.errors.APIError as error:
@@ -163,32 +165,32 @@ class StreamAdmin:
 
         `first`: the sequence at which a created consumer begins; by default the spec decides.
         """
-        what = f"consumer {spec.stream}/{spec.name}"
+        target = f"consumer {spec.stream}/{spec.name}"
         if anew:
             await self.delete_consumer(spec.stream, spec.name)
         existing = None if anew else await self.consumer_config(spec.stream, spec.name)
         while True:
             config = beginning(consumer_config(spec), existing, first)
             try:
-                await self._request(what, lambda config=config: self._js.add_consumer(spec.stream, config))  # type: ignore[misc]
+                await self._request(target, lambda config=config: self._js.add_consumer(spec.stream, config))  # type: ignore[misc]
             except nats.js.errors.APIError as error:
                 if existing is None:  # another process may have created it meanwhile, with another beginning
                     existing = await self.consumer_config(spec.stream, spec.name)
                     if existing is not None:
                         continue
-                raise BrokerUnavailable(f"{what}: not applied ({error})") from error
+                raise BrokerUnavailable(f"{target}: not applied ({error})") from error
             else:
                 return
 
     async def pinned_state(self, stream: str, name: str) -> PinnedState:
         """Return which client reads a pinned consumer now; sent once. Raises `BrokerUnavailable`, `ConsumerGone`."""
-        subject, what = f"$JS.API.CONSUMER.INFO.{stream}.{name}", f"consumer {stream}/{name}"
+        subject, target = f"$JS.API.CONSUMER.INFO.{stream}.{name}", f"consumer {stream}/{name}"
         try:
             info = await self._nc.api_request(subject, API_SECONDS)
         except nats.js.errors.NotFoundError as error:
-            raise ConsumerGone(f"{what} does not exist") from error
+            raise ConsumerGone(f"{target} does not exist") from error
         except (TimeoutError, nats.errors.Error) as error:
-            raise BrokerUnavailable(f"{what}: not answered ({error!r})") from error
+            raise BrokerUnavailable(f"{target}: not answered ({error!r})") from error
         groups = info.get("priority_groups") or [{}]
         return PinnedState(
             groups[0].get("pinned_client_id"),
@@ -202,22 +204,22 @@ class StreamAdmin:
 
         Raises `BrokerUnavailable`, `ConsumerGone`.
         """
-        subject, what = f"$JS.API.CONSUMER.RESET.{stream}.{name}", f"consumer {stream}/{name}"
+        subject, target = f"$JS.API.CONSUMER.RESET.{stream}.{name}", f"consumer {stream}/{name}"
         try:
-            await self._request(what, lambda: self._nc.api_request(subject, API_SECONDS))
+            await self._request(target, lambda: self._nc.api_request(subject, API_SECONDS))
         except nats.js.errors.NotFoundError as error:
-            raise ConsumerGone(f"{what} does not exist") from error
+            raise ConsumerGone(f"{target} does not exist") from error
         except nats.js.errors.APIError as error:
-            raise BrokerUnavailable(f"{what}: not reset ({error})") from error
+            raise BrokerUnavailable(f"{target}: not reset ({error})") from error
 
     async def unpin_consumer(self, stream: str, name: str) -> None:
         """Let another client of its priority group read the consumer. Raises `BrokerUnavailable`."""
-        subject, what = f"$JS.API.CONSUMER.UNPIN.{stream}.{name}", f"consumer {stream}/{name}"
+        subject, target = f"$JS.API.CONSUMER.UNPIN.{stream}.{name}", f"consumer {stream}/{name}"
         body = pydantic_core.to_json({"group": PIN_GROUP})
         try:
             await self._nc.api_request(subject, API_SECONDS, body)
         except (TimeoutError, nats.errors.Error) as error:
-            raise BrokerUnavailable(f"{what}: not released ({error!r})") from error
+            raise BrokerUnavailable(f"{target}: not released ({error!r})") from error
 
     async def delete_consumer(self, stream: str, name: str) -> None:
         """Delete a consumer if it exists."""
@@ -359,8 +361,8 @@ class StreamAdmin:
     async def delete_message(self, stream: str, sequence: int) -> bool:
         """Delete one message of a stream. Return False when it did not exist. Raises `BrokerUnavailable`."""
         try:
-            what = f"stream {stream}, message {sequence}"
-            return bool(await self._request(what, lambda: self._js.delete_msg(stream, sequence), repeat=False))
+            target = f"stream {stream}, message {sequence}"
+            return bool(await self._request(target, lambda: self._js.delete_msg(stream, sequence), repeat=False))
         except nats.js.errors.APIError as error:
             if await self.message_at(stream, sequence) is None:
                 return False

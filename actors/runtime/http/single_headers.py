@@ -16,11 +16,11 @@ SINGLE = frozenset(
 
 def repeated(names: Iterable[str]) -> str | None:
     """Return the first header that is repeated and must not be; `None`: there is no such header."""
-    seen = set()
+    earlier = set()
     for name in names:
         name = name.lower()
         if name in SINGLE:
-            if name in seen:
+            if name in earlier:
                 return name
-            seen.add(name)
+            earlier.add(name)
     return None

@@ -60,9 +60,9 @@ class ReadyServers:
         ready = [server for server in with_url if server.get("statusCode") == ServerStatusCode.READY]
         self.ready = _urls(server["url"] for server in ready)
         self.others = _urls(server["url"] for server in ready if server["serverId"] != self._server_id)
-        gone = [server for server in with_url if server.get("statusCode") in GONE]
-        newest = sorted(gone, key=lambda server: server.get("startTime", ""))[-GONE_KEPT:]
-        self.known = _urls(server["url"] for server in with_url if server not in gone or server in newest)
+        ended_servers = [server for server in with_url if server.get("statusCode") in GONE]
+        newest = sorted(ended_servers, key=lambda server: server.get("startTime", ""))[-GONE_KEPT:]
+        self.known = _urls(server["url"] for server in with_url if server not in ended_servers or server in newest)
 
 
 def _urls(urls: Iterable[str]) -> list[str]:

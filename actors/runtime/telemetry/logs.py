@@ -49,9 +49,9 @@ class TextFormatter(_Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         about = " ".join(f"{name}={masked(str(value))}" for name, value in _fields(record).items())
-        said = f"{self.text_of(record)} [{about}]" if about else self.text_of(record)
+        text = f"{self.text_of(record)} [{about}]" if about else self.text_of(record)
         # Control characters in the message are escaped: it stays one line.
-        line = f"{self.formatTime(record)} {record.levelname:<7} {self._name} {record.name}: {escape(said)}"
+        line = f"{self.formatTime(record)} {record.levelname:<7} {self._name} {record.name}: {escape(text)}"
         trouble = self.trouble_of(record)
         return f"{line}\n{escape(trouble, lines=True)}" if trouble else line
 
@@ -110,9 +110,9 @@ def _without_frames(record: logging.LogRecord) -> logging.LogRecord:
     """Replace frames by their size: websockets logs parts of them at DEBUG, and masking needs a whole token."""
     if not record.name.startswith("websockets") or not isinstance(record.args, tuple):
         return record
-    shown = tuple(_frame(arg) if type(arg).__module__ == "websockets.frames" else arg for arg in record.args)
+    args = tuple(_frame(arg) if type(arg).__module__ == "websockets.frames" else arg for arg in record.args)
     copy = logging.makeLogRecord(vars(record))
-    copy.args = shown
+    copy.args = args
     return copy
 
 

@@ -171,14 +171,14 @@ def begin(
 
     context = Context()
     if parent is not None:
-        found = parse_traceparent(parent)
-        if found is None or not found.sampled:
+        traceparent = parse_traceparent(parent)
+        if traceparent is None or not traceparent.sampled:
             return None
         flags = TraceFlags(TraceFlags.SAMPLED)
-        remote = SpanContext(found.trace_id, found.span_id, is_remote=True, trace_flags=flags)
+        remote = SpanContext(traceparent.trace_id, traceparent.span_id, is_remote=True, trace_flags=flags)
         context = set_span_in_context(NonRecordingSpan(remote), context)
         if key is not None:
-            _tracing.ids.wanted = _span_id(found.trace_id, name, key)
+            _tracing.ids.wanted = _span_id(traceparent.trace_id, name, key)
     span = _tracing.tracer.start_span(
         name,
         context,

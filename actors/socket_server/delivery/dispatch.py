@@ -64,7 +64,7 @@ class Dispatcher:
                     for element in received.messages:
                         self._deliver(element.message, lost)
         if events:
-            await asyncio.gather(*(_tell_all(feed, told) for feed, told in events.items()))
+            await asyncio.gather(*(_tell_all(feed, feed_events) for feed, feed_events in events.items()))
         if lost:
             await self._announce_again(lost)
 

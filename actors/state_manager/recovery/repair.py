@@ -192,10 +192,12 @@ class StateRepair:
         """Take out entries of sockets that have ended while the log was being replayed."""
         names = sorted(held)
         for start in range(0, len(names), RECORDS_A_TRIP):
-            some = names[start : start + RECORDS_A_TRIP]
-            wanted = [keys.socket(keys.SocketEntry.decode(held[name][1]).examinee.plan_id, name) for name in some]
+            portion = names[start : start + RECORDS_A_TRIP]
+            socket_keys = [
+                keys.socket(keys.SocketEntry.decode(held[name][1]).examinee.plan_id, name) for name in portion
+            ]
             ended = Index()
-            for name, socket in zip(some, await self._store.raw_hashes(wanted), strict=True):
+            for name, socket in zip(portion, await self._store.raw_hashes(socket_keys), strict=True):
                 if isinstance(socket, StateDamaged) or socket.get("status") != ConnectionStatusCode.DISCONNECTED:
                     continue
                 if int(socket.get("version", "0")) > held[name][0]:
@@ -205,25 +207,31 @@ class StateRepair:
 
     async def _replace_sockets(self, sockets: Sequence[SocketWrite]) -> None:
         for start in range(0, len(sockets), RECORDS_A_TRIP):
-            some = sockets[start : start + RECORDS_A_TRIP]
+            portion = sockets[start : start + RECORDS_A_TRIP]
             replacements = []
-            for socket, there in zip(some, await self._store.raw_hashes([socket.key for socket in some]), strict=True):
-                known = {} if isinstance(there, StateDamaged) else there
-                heard = max(socket.fields["lastHeartbeat"], known.get("lastHeartbeat", ""))
-                written = {**socket.fields, "lastHeartbeat": heard, "version": str(socket.version)}
-                seen = known.get("version", "0")
-                replacements.append(GuardedWrite(socket.key, "version", seen, written, socket.keep_seconds))
+            for socket, stored in zip(
+                portion, await self._store.raw_hashes([socket.key for socket in portion]), strict=True
+            ):
+                known = {} if isinstance(stored, StateDamaged) else stored
+                last_heartbeat = max(socket.fields["lastHeartbeat"], known.get("lastHeartbeat", ""))
+                written = {**socket.fields, "lastHeartbeat": last_heartbeat, "version": str(socket.version)}
+                version = known.get("version", "0")
+                replacements.append(GuardedWrite(socket.key, "version", version, written, socket.keep_seconds))
             await self._store.replace(replacements)  # whoever was quicker has newer words
 
     async def _restore_sockets(self, projection: Projection) -> None:
         sockets = list(projection.sockets.values())
         for start in range(0, len(sockets), RECORDS_A_TRIP):
-            some = sockets[start : start + RECORDS_A_TRIP]
-            _, written = await self._store.save([], some)
-            damaged = [one.key for one, verdict in zip(some, written, strict=True) if isinstance(verdict, StateDamaged)]
+            portion = sockets[start : start + RECORDS_A_TRIP]
+            _, written = await self._store.save([], portion)
+            damaged = [
+                socket.key
+                for socket, verdict in zip(portion, written, strict=True)
+                if isinstance(verdict, StateDamaged)
+            ]
             if damaged:
                 await self._store.delete_wrong_types(dict.fromkeys(damaged, "hash"))
-                await self._store.save([], [socket for socket in some if socket.key in damaged])
+                await self._store.save([], [socket for socket in portion if socket.key in damaged])
 
     async def _restore(
         self,
@@ -235,25 +243,25 @@ class StateRepair:
         watch: bool = False,
     ) -> None:
         """Write these records where they differ; with `force` also those that differ only in what others read."""
-        wanted = sorted(kinds)
-        while wanted:
-            some, wanted = wanted[:RECORDS_A_TRIP], wanted[RECORDS_A_TRIP:]
+        remaining = sorted(kinds)
+        while remaining:
+            portion, remaining = remaining[:RECORDS_A_TRIP], remaining[RECORDS_A_TRIP:]
             if watch and await self._store.mark.is_whole():
                 return  # somebody else was quicker
-            seen = dict(zip(some, await self._store.raw_hashes(some), strict=True))
+            stored = dict(zip(portion, await self._store.raw_hashes(portion), strict=True))
             histories: dict[str, History[Any, Any]] = {}
-            for key in some:
+            for key in portion:
                 by_log = projection.records.get(key) or ReplayedRecord(kinds[key])
-                found = read_history(kinds[key], key, seen[key])
-                wanted_history = restored_history(by_log, found, projection)
-                if wanted_history is not None and found is None and (seen[key] or by_log.dead_lettered):
+                stored_history = read_history(kinds[key], key, stored[key])
+                wanted_history = restored_history(by_log, stored_history, projection)
+                if wanted_history is not None and stored_history is None and (stored[key] or by_log.dead_lettered):
                     # Facts that came while it could not be read are dead letters: no event was published for them.
                     wanted_history = replace(wanted_history, restatement_due=True)
-                if wanted_history is not None and (force or wanted_history != found):
+                if wanted_history is not None and (force or wanted_history != stored_history):
                     histories[key] = wanted_history
-                elif found is not None and found.restatement_due:
-                    histories[key] = found  # written before, by one who died before it was restated
-            wanted += await self._write(histories, kinds, seen, repair)
+                elif stored_history is not None and stored_history.restatement_due:
+                    histories[key] = stored_history  # written before, by one who died before it was restated
+            remaining += await self._write(histories, kinds, stored, repair)
             about = {key: replayed.about for key in histories if (replayed := projection.records.get(key)) is not None}
             owed = [fact for key, fact in about.items() if fact is not None and histories[key].restatement_due]
             await self._restate(owed, histories, repair)
@@ -297,25 +305,25 @@ class StateRepair:
         for item in items:
             key, kinds[key] = record_of(item.message)
             by_key.setdefault(key, []).append(item)
-        wanted = list(by_key)
-        while wanted:
-            some, wanted = wanted[:RECORDS_A_TRIP], wanted[RECORDS_A_TRIP:]
-            seen = dict(zip(some, await self._store.raw_hashes(some), strict=True))
+        remaining = list(by_key)
+        while remaining:
+            portion, remaining = remaining[:RECORDS_A_TRIP], remaining[RECORDS_A_TRIP:]
+            stored = dict(zip(portion, await self._store.raw_hashes(portion), strict=True))
             histories: dict[str, History[Any, Any]] = {}
-            for key in some:
-                found = read_history(kinds[key], key, seen[key])
-                if found is None and seen[key]:
+            for key in portion:
+                stored_history = read_history(kinds[key], key, stored[key])
+                if stored_history is None and stored[key]:
                     continue  # damaged, which is no matter of what came last: `state rebuild`
-                news = [item.version for item in by_key[key] if not holds(found, item.version)]
+                news = [item.version for item in by_key[key] if not holds(stored_history, item.version)]
                 acknowledged = floor_version(extent.acknowledged)
                 repair.missing += sum(version <= acknowledged and version not in dead_lettered for version in news)
-                history = with_facts(found, kinds[key], by_key[key], settled)
+                history = with_facts(stored_history, kinds[key], by_key[key], settled)
                 history = in_flight(history, extent)
                 if any(version in dead_lettered for version in news):
                     history = replace(history, restatement_due=True)
-                if history != found:
+                if history != stored_history:
                     histories[key] = history
-            wanted += await self._write(histories, kinds, seen, repair)
+            remaining += await self._write(histories, kinds, stored, repair)
             owed = [by_key[key][0].message for key, history in histories.items() if history.restatement_due]
             await self._restate(owed, histories, repair)
 
@@ -333,14 +341,14 @@ class StateRepair:
         self,
         histories: Mapping[str, History[Any, Any]],
         kinds: Mapping[str, RecordKind[Any, Any]],
-        seen: Mapping[str, dict[str, str] | StateDamaged],
+        stored: Mapping[str, dict[str, str] | StateDamaged],
         repair: Repair,
     ) -> list[str]:
         """Replace records; return the keys of those that another process has written meanwhile."""
         replacements = []
         for key, history in histories.items():
-            there = seen[key]
-            known = {} if isinstance(there, StateDamaged) else there
+            stored_hash = stored[key]
+            known = {} if isinstance(stored_hash, StateDamaged) else stored_hash
             kind = kinds[key]
             fields = kind.write(history, fold(history, kind.rule), secrets.randbits(52) + 1)
             replacements.append(
@@ -348,7 +356,7 @@ class StateRepair:
             )
         verdicts = await self._store.replace(replacements)
         repair.records += sum(verdicts)
-        return [one.key for one, written in zip(replacements, verdicts, strict=True) if not written]
+        return [replacement.key for replacement, written in zip(replacements, verdicts, strict=True) if not written]
 
     async def _restate(
         self, owed: Sequence[Message], histories: Mapping[str, History[Any, Any]], repair: Repair

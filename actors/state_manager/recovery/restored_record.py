@@ -19,29 +19,29 @@ log = logging.getLogger("examwire.state_repair")
 
 
 def restored_history(
-    replayed: ReplayedRecord, found: History[Any, Any] | None, projection: Projection
+    replayed: ReplayedRecord, stored: History[Any, Any] | None, projection: Projection
 ) -> History[Any, Any] | None:
     """Merge the replayed record with the one found in Redis; `None`: that one is ahead of the replayed part of the log.
 
     Facts that have expired from the log are taken from the record found.
     """
     log_alone = replayed.history(projection.floor)
-    if found is None:
+    if stored is None:
         return in_flight(log_alone, projection.extent)
-    if found.floor > projection.end:
+    if stored.floor > projection.end:
         return None
-    if 0 < found.first_version < projection.beginning:
+    if 0 < stored.first_version < projection.beginning:
         items = [VersionedMessage(version, fact) for version, fact in replayed.facts]
-        return in_flight(with_facts(found, replayed.kind, items, found.floor), projection.extent)
-    newer = [VersionedMessage(version, fact) for version, fact in found.facts if version > projection.end]
+        return in_flight(with_facts(stored, replayed.kind, items, stored.floor), projection.extent)
+    newer = [VersionedMessage(version, fact) for version, fact in stored.facts if version > projection.end]
     history = with_facts(log_alone, replayed.kind, newer, 0)
     # It was decided from a wrong state, so the last event that proctors were sent may be wrong too.
-    wrong = replayed.kind.visible_part(fold(found, replayed.kind.rule)) != replayed.kind.visible_part(
-        replayed.state_of(found)
+    wrong = replayed.kind.visible_part(fold(stored, replayed.kind.rule)) != replayed.kind.visible_part(
+        replayed.state_of(stored)
     )
     history = in_flight(history, projection.extent)
-    newest_event = max(history.newest_event, found.newest_event)
-    restatement_due = history.restatement_due or found.restatement_due or wrong
+    newest_event = max(history.newest_event, stored.newest_event)
+    restatement_due = history.restatement_due or stored.restatement_due or wrong
     return replace(history, newest_event=newest_event, restatement_due=restatement_due)
 
 

@@ -198,17 +198,17 @@ class PhoneCodes:
         stage.refuse_removed()
         deadline = stage.deadline or deadline
         now = self._bus.clock.now()
-        left = deadline - now
-        if left <= 0:
+        seconds_left = deadline - now
+        if seconds_left <= 0:
             raise over
         owner = (record.plan_id, record.examinee_id)
-        token = issue_token(self._settings, "mobile", *owner, seconds=left + TOKEN_LASTS_ON, issued_at=now)
+        token = issue_token(self._settings, "mobile", *owner, seconds=seconds_left + TOKEN_LASTS_ON, issued_at=now)
         answer = {
             "token": token,
             "planId": record.plan_id,
             "examineeId": record.examinee_id,
             "deadline": format_time(deadline),
-            "secondsLeft": round(left, 3),
+            "secondsLeft": round(seconds_left, 3),
         }
         return JSONResponse(answer, headers={"Cache-Control": "no-store"})
 

@@ -232,7 +232,7 @@ def _essential_chunks(content: bytes) -> bytes:
     Pillow accepts a PNG whose end is missing, so this goes through the chunks to IEND and checks their CRCs. Raises
     `NotAPicture`.
     """
-    kept = bytearray(_PNG_START)
+    essential = bytearray(_PNG_START)
     view = memoryview(content)
     place = len(_PNG_START)
     while True:
@@ -247,7 +247,7 @@ def _essential_chunks(content: bytes) -> bytes:
         kind = content[place + 4 : place + 8]
         # Chunks whose name begins with a capital are critical: a decoder that does not know one has to refuse it.
         if kind == b"tRNS" or kind[:1].isupper():
-            kept += view[place : end + 4]
+            essential += view[place : end + 4]
         if kind == b"IEND":
-            return bytes(kept)
+            return bytes(essential)
         place = end + 4
