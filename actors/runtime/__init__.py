@@ -1,4 +1,4 @@
-"""What every actor stands on: actor, mailbox, supervision, bus, state store, settings, metrics."""
+"""The base of all actors: actor, mailbox, supervision, bus, state store, settings, metrics."""
 
 from importlib.metadata import version
 

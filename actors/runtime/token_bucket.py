@@ -34,7 +34,7 @@ class TokenBucket:
 
     @property
     def turns(self) -> float:
-        """How many turns are left; a negative number is the number of callers that wait."""
+        """The number of turns left; a negative number is the number of callers that wait."""
         self._fill()
         return self._turns
 

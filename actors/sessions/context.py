@@ -1,4 +1,4 @@
-"""What all parts of one socket server work with: its settings, its connections, its outbox, its name."""
+"""Context that all parts of one socket server share: its settings, its connections, its outbox, its name."""
 
 from __future__ import annotations
 

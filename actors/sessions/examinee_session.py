@@ -62,7 +62,7 @@ ANSWER_SECONDS = 5.0
 MAX_BROWSER_INFO = 256
 
 NoticeStep = Literal["shown", "confirming", "confirmed", "unknown"]
-"""What is known of a proctor's message: shown, its confirmation on the way to the log or stored, or never heard of."""
+"""State of a proctor's message here: shown, its confirmation being stored or stored, or unknown."""
 
 
 class ExamineeSession(SocketSession):

@@ -57,7 +57,7 @@ class Outbox:
         self._throttle = TokenBucket(ROUNDS_PER_SECOND, burst=ROUNDS_AT_ONCE)
         self._payload_no = 0
         self.stored = 0
-        """How many facts were taken from the queue to be stored."""
+        """The number of facts that were taken from the queue to be stored."""
         self.last_sequence = 0
         """The highest sequence of STATUS that an ack has named."""
         self.publishing_since: float | None = None

@@ -1,4 +1,4 @@
-"""What the sessions of examinees and proctors have in common: a socket, a mailbox, heartbeats, one hello."""
+"""Base of the sessions of examinees and proctors: a socket, a mailbox, heartbeats, one hello."""
 
 from __future__ import annotations
 

@@ -37,7 +37,7 @@ _TCP_INFO = struct.Struct("=120xQ16xI")  # of linux/tcp.h: tcpi_bytes_acked and 
 
 
 class EndListener(Protocol):
-    """What is told when a connection has ended."""
+    """Callbacks for the end of a connection."""
 
     def ended(self, reason: str) -> None:
         """The connection has ended; `reason` is a `LossReason`."""

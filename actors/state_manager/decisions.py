@@ -46,7 +46,7 @@ log = logging.getLogger("examwire.state_manager")
 
 @dataclass(slots=True)
 class Decision:
-    """What follows from a batch: events for proctors, effects, facts for the log, and facts that cannot be processed.
+    """Result of deciding a batch: events for proctors, effects, facts for the log, and facts that cannot be processed.
 
     `unreadable`: requests to restate a record that cannot be read; the record is written anew from the log instead.
     """

@@ -36,7 +36,7 @@ log = logging.getLogger("examwire.state_manager")
 
 
 class Ownership(Protocol):
-    """Which deliveries are still this manager's (`actors.state_manager.partitions`)."""
+    """Check which deliveries are still this manager's (`actors.state_manager.partitions`)."""
 
     async def ours(self, deliveries: Sequence[Delivery]) -> list[Delivery]:
         """Return the deliveries that no other manager has been given meanwhile."""
@@ -50,7 +50,7 @@ class Spawn(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Parts:
-    """What the order of work acts through."""
+    """Parts of a state manager that the order of work calls."""
 
     decider: Decider
     publisher: EffectPublisher
@@ -64,10 +64,10 @@ class Parts:
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """How much is worked on at a time, and how often a message that fails is tried."""
+    """Limits of concurrent work, and of attempts for a message that fails."""
 
     portion_bytes: int = 65536
-    """Whole messages of this size together: the first proctors are told while the rest is worked on."""
+    """Bytes of a portion, which has whole messages: the first one is published while the next is processed."""
     records_at_once: int = 512
     """Facts that are read and written in one round trip to Redis."""
     portions_at_once: int = 3

@@ -63,7 +63,7 @@ class ReplayedRecord:
 
 
 class Projection:
-    """What Redis should hold according to the log, of one plan or of all.
+    """The records that Redis should hold according to the log, of one plan or of all.
 
     Example::
 

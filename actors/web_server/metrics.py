@@ -1,4 +1,4 @@
-"""What a web server measures: uploads by what became of them, and how long answers take."""
+"""Metrics of a web server: uploads by outcome, and the time to answer."""
 
 from __future__ import annotations
 

@@ -167,7 +167,7 @@ def connect_source(url: str) -> str | None:
 
 
 def permissions_policy(*, camera: bool) -> str:
-    """Which of the browser's powers a page may ask for."""
+    """Return the permissions policy of a page: the features of the browser that it may use."""
     return f"camera=({'self' if camera else ''}), microphone=(), geolocation=(), display-capture=(), payment=()"
 
 

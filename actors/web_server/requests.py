@@ -1,4 +1,4 @@
-"""What HTTP requests about an examinee have in common: who asks, about whom, and what is recorded."""
+"""Shared parts of HTTP requests about an examinee: the token, the ids and the record."""
 
 from __future__ import annotations
 

@@ -41,7 +41,7 @@ from protocol.texts import escape
 HANDSHAKES_AT_ONCE = 64
 MOVE_SECONDS = 20.0
 CONNECT_SECONDS = 60.0
-"""How long an examinee keeps trying to connect."""
+"""Seconds that an examinee keeps trying to connect."""
 RETRY_SECONDS = 0.25
 ROWS_A_LINE = 500
 FLUSH_SECONDS = 0.005

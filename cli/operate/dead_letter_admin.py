@@ -82,7 +82,7 @@ class Replay:
 
 @dataclass(slots=True)
 class ReplayOutcome:
-    """What the readers did with a replayed message.
+    """Outcome of a replayed message.
 
     `handled`: all `readers` of the subject have acknowledged it. `returned`: the new letter, if it failed again.
     `applied`: one line for each record, saying whether the message changed it.

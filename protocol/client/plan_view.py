@@ -55,7 +55,7 @@ def event_aspect(event_type: str) -> ViewAspect:
 
 
 class ApplyResult(StrEnum):
-    """What a frame did to the view.
+    """Effect of a frame on the view.
 
     DOUBLED: the newest event of its aspect, once more. LATE: older than the newest event of its aspect.
     COVERED: not newer than a snapshot that was applied since; harmless. OTHER: a frame that is not about the plan.

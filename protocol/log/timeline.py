@@ -1,4 +1,4 @@
-"""What happened to the examinees of a plan: the log of record, read.
+"""Timelines of the examinees of a plan, read from the log of record.
 
 The facts are folded in the order of the log by the very rules that the state manager applies, so this says what was
 decided, and also which facts had no effect and why. `logged` is when the log took a fact, `time` is what the fact

@@ -1,4 +1,4 @@
-"""What happened to an examinee, as a reader of the log is told it, and how things stood at a moment."""
+"""Entries of an examinee's timeline, and the state at a time."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from protocol.times import format_time
 
 
 class EntryKind(StrEnum):
-    """What a fact came to."""
+    """Kind of a timeline entry."""
 
     ENROLLED = "ENROLLED"
     JOINED = "JOINED"

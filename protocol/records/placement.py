@@ -1,4 +1,4 @@
-"""Which records a fact changes: the record of its examinee or server, its socket's record, and the indexes."""
+"""Find the records that a fact changes: the record of its examinee or server, its socket's record, and the indexes."""
 
 from __future__ import annotations
 

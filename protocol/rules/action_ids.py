@@ -12,7 +12,7 @@ from protocol.messages.facts import ActionFact, Notice, NoticeConfirmed
 from protocol.messages.plan_facts import PlanFact
 
 MAX_ACTIONS = 50
-"""How many actionIds each record keeps."""
+"""Number of actionIds that each record keeps."""
 
 
 def already_applied(actions: tuple[str, ...], fact: ActionFact | Notice | PlanFact) -> bool:

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from typing import Any
 
 REPEAT_SECONDS = 2.0
-"""How long a task may clean up before it is cancelled again."""
+"""Seconds that a task may clean up before it is cancelled again."""
 
 
 async def cancel_tasks(tasks: Iterable[asyncio.Task[Any]], seconds: float, repeat: float = REPEAT_SECONDS) -> bool:

@@ -1,4 +1,4 @@
-"""What an actor receives: declared beside its handlers, and pulled, decoded and acknowledged by the runtime.
+"""Deliveries for an actor: declared beside its handlers, and pulled, decoded and acknowledged by the runtime.
 
     class LeaseWatch(Actor):
         receives = (Consumer(LEASE_WATCH, decode_lease),)

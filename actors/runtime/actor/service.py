@@ -41,7 +41,7 @@ log = logging.getLogger("examwire.actor")
 STOP_SECONDS = 10.0
 
 NO_MAILBOX = MailboxStatistics(capacity=1, depth=0, peak=0, received=0, refused=0)
-"""What an inspection says of a service without a mailbox. The capacity is 1 because `examwire top` divides by it."""
+"""Inspection of the mailbox of a service that has none. The capacity is 1 because `examwire top` divides by it."""
 
 
 class Service:

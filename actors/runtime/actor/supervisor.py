@@ -58,7 +58,7 @@ class Restarts:
 
     @property
     def recent(self) -> int:
-        """How many restarts there were within the period."""
+        """The number of restarts within the period."""
         return len(self._recent)
 
     def delay(self) -> float | None:

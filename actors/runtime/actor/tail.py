@@ -29,9 +29,9 @@ log = logging.getLogger("examwire.tail")
 FLUSH_SECONDS = 0.1
 MAX_TAILS = 8
 FIRST = 3
-"""How many messages of a batch are shown with their ids."""
+"""The number of messages of a batch that are shown with their ids."""
 READ_BYTES = 64 * 1024
-"""How much of a batch is parsed to count its types."""
+"""The bytes of a batch that are parsed to count its types."""
 
 _ID_FIELDS = (
     *("plan_id", "examinee_id", "socket_id", "server_id", "device_id", "proctor", "by", "version", "status", "reason"),

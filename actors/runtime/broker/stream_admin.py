@@ -29,7 +29,7 @@ log = logging.getLogger("examwire.bus")
 PAGE = 256  # consumers in one answer of the server
 API_SECONDS = 2.0
 ELECTION_SECONDS = 5.0
-"""How long a request is repeated while there is no leader: during an election, or while a cluster forms."""
+"""Seconds that a request is repeated while there is no leader: during an election, or while a cluster forms."""
 NOT_ENABLED, NO_STREAM = (10076, 10039), 10059
 NO_PEERS, NO_CLUSTER = 10005, 10074  # not enough nodes yet; more than one copy without a cluster
 

@@ -1,4 +1,4 @@
-"""What NATS says of streams, consumers and stored messages."""
+"""State of streams, consumers and stored messages, as NATS returns it."""
 
 from __future__ import annotations
 

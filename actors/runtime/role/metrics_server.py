@@ -29,7 +29,7 @@ from protocol.errors import RoleFailed, StateDamaged, StateUnavailable
 log = logging.getLogger("examwire.metrics")
 
 REQUEST_SECONDS = 5.0
-"""How long a client may take to send its request, and again to read the answer."""
+"""Seconds that a client may take to send its request, and again to read the answer."""
 MOST_CONNECTIONS = 64
 PING_SECONDS = 2.0
 STOP_SECONDS = 2.0

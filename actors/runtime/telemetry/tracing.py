@@ -56,7 +56,7 @@ class Span:
 
 
 class _Tracing:
-    """What `configure_tracing` has set up in this process."""
+    """The tracing that `configure_tracing` has set up in this process."""
 
     def __init__(self, provider: TracerProvider, ids: _Ids, share: float) -> None:
         self.provider = provider

@@ -24,7 +24,7 @@ log = logging.getLogger("examwire.server_queue")
 
 @dataclass(frozen=True, slots=True)
 class QueueBatch(Batch[Element]):
-    """What one consumer of the queue has delivered. The socket server has the handler."""
+    """Deliveries of one consumer of the queue; the socket server has the handler."""
 
 
 class QueueReader:

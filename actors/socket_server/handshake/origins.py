@@ -1,4 +1,4 @@
-"""Which pages of browsers may connect to a socket server, by their `Origin`."""
+"""Check by `Origin` whether a page of a browser may connect to a socket server."""
 
 from __future__ import annotations
 

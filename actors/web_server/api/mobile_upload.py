@@ -53,11 +53,11 @@ log = logging.getLogger("examwire.web")
 BEST_EFFORT_SECONDS = 1.0
 WRITE_BYTES = 256 * 1024
 UPLOADS_AT_ONCE = 8
-"""Of one examinee: a phone that lost its network uploads again before the first upload has timed out."""
+"""Concurrent uploads of one examinee: a phone without a network uploads again before its first upload has timed out."""
 UPLOADS_AT_ONCE_WAIT = 5
 BUSY_RETRY_AFTER = {"Retry-After": "10"}
 UPLOADS_A_MINUTE = 120
-"""Of one examinee, retries included; a new picture also counts as one of `pictures_per_minute`."""
+"""Uploads of one examinee per minute, including retries; a new picture also counts as one of `pictures_per_minute`."""
 
 
 @dataclass(frozen=True, slots=True)
