@@ -8,7 +8,7 @@ from cli.plans.timeline import cells
 from cli.shared.times import local_time
 from protocol.log.entries import LogEntry
 from protocol.log.timeline import Timeline
-from protocol.log.timeline_entry import EntryKind, TimelineEntry, status_at_time
+from protocol.log.timeline_entry import TimelineEntry, status_at_time
 from protocol.messages.facts import ExamineeFact
 from protocol.records import kinds
 from protocol.times import parse_time
@@ -17,83 +17,27 @@ from tests.unit.support.fact_logs import Log, in_order, logs
 from tests.unit.support.facts import DAWN, at
 
 
-def read(*logged: ExamineeFact, cut: bool = False) -> list[TimelineEntry]:
+def read(*logged: ExamineeFact) -> list[TimelineEntry]:
     """Facts that the log took in this order, one a second, with the versions 10, 20, 30, ..."""
-    timeline = Timeline(truncated=cut)
+    timeline = Timeline()
     entries = [timeline.add(LogEntry(10 * (n + 1), DAWN + n, fact)) for n, fact in enumerate(logged)]
     return [entry for entry in entries if entry is not None]
 
 
-def words(*logged: ExamineeFact, cut: bool = False) -> list[tuple[EntryKind, bool]]:
-    return [(entry.what, entry.effect) for entry in read(*logged, cut=cut)]
-
-
-def test_a_fenced_fact_is_listed_as_without_effect() -> None:
-    entries = read(
-        facts.connected("SOCK001-a", client="c", number=1),
-        facts.connected("SOCK002-b", 1, client="c", number=2),
-        facts.disconnected("SOCK001-a", 2),
-        facts.connected("SOCK001-c", 3, client="c", number=1),
-        facts.connected("SOCK002-b", 4),
-        facts.attempt(10, 1, 5),
-        facts.exhausted(10, 6),
-        facts.readmit(7),
-        facts.restate(8),
-        facts.disconnected("SOCK002-b", 9),
-        facts.disconnected("SOCK002-b", 10),
-    )
-    assert [(entry.what, entry.effect) for entry in entries] == [
-        (EntryKind.JOINED, True),
-        (EntryKind.REPLACED, True),
-        *[(EntryKind.NO_EFFECT, False)] * 6,
-        (EntryKind.RESTATED, False),
-        (EntryKind.LOST, True),
-        (EntryKind.NO_EFFECT, False),
-    ]
-    assert entries[2].text == "late disconnect of a replaced socket: no effect"
-    assert {entry.status for entry in entries[:9]} == {"CONNECTED"}
-
-
 def test_an_entry_has_the_mobile_sync_status_beside_the_connection_status() -> None:
-    assert words(
-        facts.wait(0),
-        facts.wait(1),
-        facts.upload_failed(2),
-        facts.uploaded("a", 3),
-        facts.uploaded("a", 4),
-        facts.timed_out(10),
-        facts.uploaded("b", 5),
-    ) == [
-        (EntryKind.SYNC_WAITING, True),
-        (EntryKind.NO_EFFECT, False),
-        (EntryKind.SYNC_FAILED, True),
-        (EntryKind.SYNC_COMPLETED, True),
-        (EntryKind.NO_EFFECT, False),
-        (EntryKind.NO_EFFECT, False),
-        (EntryKind.SYNC_COMPLETED, True),
-    ]
-    assert [entry.what for entry in read(facts.wait(0), facts.timed_out(10))] == [
-        EntryKind.SYNC_WAITING,
-        EntryKind.SYNC_TIMED_OUT,
-    ]
-    assert [entry.mobile_sync for entry in read(facts.wait(0), facts.connected("SOCK001-a"))] == ["WAITING", "WAITING"]
+    entries = read(facts.wait(), facts.connected("SOCK001-a"))
+    assert [(entry.status, entry.mobile_sync) for entry in entries] == [("NEVER", "WAITING"), ("CONNECTED", "WAITING")]
 
 
-def test_in_a_truncated_log_a_loss_may_be_the_first_fact() -> None:
-    assert words(facts.disconnected("SOCK001-a")) == [(EntryKind.NO_EFFECT, False)]
+def test_an_examinee_is_complete_unless_the_first_facts_have_expired() -> None:
     timeline = Timeline(truncated=True)
-    for number, fact in enumerate((facts.disconnected("SOCK001-a"), facts.attempt(10, 1, 1), facts.restate(2))):
-        happening = timeline.add(LogEntry(10 * (number + 1), DAWN + number, fact))
-        assert happening is not None
-        assert happening.status == "DISCONNECTED"
-    person = timeline.examinees["E001"]
-    assert (person.complete, person.first_logged) == (False, DAWN)
-    assert words(facts.attempt(5, 2), cut=True) == [(EntryKind.RECONNECTING, True)]
-    assert words(facts.exhausted(5), cut=True) == [(EntryKind.SHUT_OUT, True)]
-    assert words(facts.readmit(), facts.connected("SOCK001-b", 1), cut=True)[1] == (EntryKind.RECOVERED, True)
-    complete = Timeline(truncated=True)
-    complete.add(LogEntry(10, DAWN, facts.connected("SOCK001-a")))
-    assert complete.examinees["E001"].complete
+    timeline.add(LogEntry(10, DAWN, facts.disconnected("SOCK001-a")))
+    timeline.add(LogEntry(20, DAWN + 1, facts.attempt(10, 1, 1)))
+    timeline.add(LogEntry(30, DAWN + 2, facts.connected("SOCK001-b").model_copy(update={"examinee_id": "E002"})))
+    assert {name: (person.complete, person.first_logged) for name, person in timeline.examinees.items()} == {
+        "E001": (False, DAWN),
+        "E002": (True, DAWN + 2),
+    }
 
 
 @given(logs("connection"))
