@@ -3,170 +3,28 @@
 from __future__ import annotations
 
 import asyncio
-import json
-from collections.abc import AsyncGenerator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import pytest
 
 from actors.runtime.actor.actor import Actor, on
-from actors.runtime.actor.receiver import Batch, Consumer, Deliveries, Received, Receiver, Requests, Retry
-from actors.runtime.actor.service import Service
-from actors.runtime.actor.tail import TailFeed
-from actors.runtime.broker.connection import Bus, Outgoing, PubAck, Respond
+from actors.runtime.actor.receiver import Deliveries, Received, Retry
 from actors.runtime.broker.consumers.consumer import Delivery
-from protocol.broker.streams import ConsumerSpec
-from protocol.errors import BrokerUnavailable, ErrorCode, NotPermitted, ProtocolError
-from protocol.messages.codec import Malformed, encode
-from protocol.messages.operator_requests import Done, Stop, Tail
+from protocol.errors import BrokerUnavailable, NotPermitted
+from tests.unit.runtime.actor.workers import (
+    SPEC,
+    BatchWorker,
+    Expired,
+    FromMemory,
+    Job,
+    Jobs,
+    MemoryBus,
+    Worker,
+    decode,
+    receiver,
+    running,
+)
 from tests.unit.support.waiting import until
-
-SPEC = ConsumerSpec("WORK", "workers")
-
-
-@dataclass(frozen=True)
-class Job:
-    name: str
-
-
-@dataclass(frozen=True)
-class Expired:
-    name: str
-
-
-def decode(subject: str, payload: bytes, headers: Mapping[str, str]) -> Sequence[Job | Expired | Malformed]:
-    """An array of names. A name that begins with `-` has expired; anything that is no string is malformed."""
-    if payload == b"crash":
-        raise RuntimeError("the codec is broken")
-    return [
-        Malformed(index, ProtocolError(ErrorCode.INVALID_MESSAGE, "no name"), json.dumps(name).encode())
-        if not isinstance(name, str)
-        else Expired(name[1:])
-        if name.startswith("-")
-        else Job(name)
-        for index, name in enumerate(json.loads(payload))
-    ]
-
-
-class MemoryBus(Bus):
-    """Brings what is put into `arriving`; collects dead letters and announcements."""
-
-    def __init__(self) -> None:
-        self.name = "test"
-        self.diary: list[str] = []
-        self.arriving: asyncio.Queue[list[Delivery]] = asyncio.Queue()
-        self.published: list[Outgoing] = []
-        self.endpoints: dict[str, tuple[str, Respond]] = {}
-        self._next = 0
-
-    async def consumer_ready(self, stream: str, name: str) -> None:
-        self.diary.append(f"ready {stream}/{name}")
-
-    async def add_service(self, name: str, **options: Any) -> object:
-        self.diary.append("announced")
-        self.endpoints = dict(options["endpoints"])
-        return self
-
-    async def remove_service(self, service: object) -> None:
-        self.diary.append("withdrawn")
-
-    async def publish_until_stored(self, messages: Sequence[Outgoing]) -> list[PubAck]:
-        self.published += messages
-        return [PubAck("DEADLETTER", 1) for _ in messages]
-
-    @property
-    def letters(self) -> list[dict[str, Any]]:
-        return [json.loads(message.payload) for message in self.published]
-
-    def delivery(self, *names: object, attempt: int = 1, raw: bytes | None = None) -> Delivery:
-        """A delivery that writes into the diary how it was settled."""
-        self._next += 1
-        payload = raw if raw is not None else json.dumps(names).encode()
-        return Delivery("work.1", payload, {}, self._next, attempt, 0, 0.0, str(self._next), self._settled, set())
-
-    async def _settled(self, number: str, verdict: bytes) -> None:
-        kind, _, options = verdict.decode().partition(" ")
-        if kind == "-NAK":
-            self.diary.append(f"again {number} in {json.loads(options)['delay'] / 1e9:g} s")
-        else:
-            assert kind == "+ACK"
-            self.diary.append(f"ack {number}")
-
-
-@dataclass(frozen=True, slots=True)
-class FromMemory(Consumer[Any]):
-    """A consumer whose deliveries come from a `MemoryBus`."""
-
-    async def open(self, bus: Bus) -> AsyncGenerator[list[Delivery], None]:
-        assert isinstance(bus, MemoryBus)
-        while True:
-            yield await bus.arriving.get()
-
-
-class Worker(Actor):
-    """Writes down the jobs that it does; `errors`: what the next handler of a job of this name raises."""
-
-    kind = "worker"
-    receives: tuple[Consumer[Any] | Requests, ...] = (FromMemory(SPEC, decode),)
-
-    def __init__(self, bus: MemoryBus) -> None:
-        super().__init__("worker.1", bus)
-        self.diary = bus.diary
-        self.errors: dict[str, list[BaseException]] = {}
-
-    def work(self, name: str) -> None:
-        if self.errors.get(name):
-            raise self.errors[name].pop(0)
-        self.diary.append(name)
-
-    @on(Job)
-    async def do(self, job: Job) -> None:
-        await asyncio.sleep(0)
-        self.work(job.name)
-
-    @on(Expired)
-    def expire(self, expired: Expired, delivery: Delivery) -> None:
-        self.diary.append(f"{expired.name} expired, attempt {delivery.attempt}")
-
-
-class Jobs(Batch[Any]):
-    pass
-
-
-class BatchWorker(Worker):
-    """Does all jobs of a batch at once."""
-
-    kind = "batch-worker"
-    receives = (FromMemory(SPEC, decode, batch=Jobs),)
-
-    @on(Jobs)
-    async def do_all(self, jobs: Jobs) -> None:
-        names = [job.name for received in jobs.received for job in received.messages]
-        for name in names:
-            if self.errors.get(name):
-                raise self.errors[name].pop(0)
-        self.diary.append(",".join(names))
-
-
-@pytest.fixture
-def bus() -> MemoryBus:
-    return MemoryBus()
-
-
-async def running(worker: Worker) -> list[BaseException]:
-    """Start a worker; the errors with which it fails."""
-    failures: list[BaseException] = []
-    await worker.start(lambda _, error: failures.append(error))
-    worker.diary.clear()
-    return failures
-
-
-def receiver(worker: Worker, bus: MemoryBus) -> Receiver[Any]:
-    (consumer,) = worker.receives
-    assert isinstance(consumer, Consumer)
-    return Receiver(worker, bus, consumer)
-
 
 # -- single messages --------------------------------------------------------------------------------------
 
@@ -398,121 +256,6 @@ async def test_the_first_delivery_of_a_message_may_wait(bus: MemoryBus) -> None:
 def test_a_delivery_knows_whether_its_messages_are_all_that_it_holds(bus: MemoryBus) -> None:
     assert Received(bus.delivery("a"), ["a"], [0], 1).whole
     assert not Received(bus.delivery("a", 7), ["a"], [0], 2).whole
-
-
-# -- requests, inspections, tails -------------------------------------------------------------------------
-
-
-class Stoppable(Worker):
-    receives = (Requests("stop", "worker.stop", Stop, timeout=0.2),)
-
-    @on(Stop)
-    async def stop_now(self, request: Stop) -> Done | ProtocolError:
-        self.work("stop")
-        return Done(text="stopped")
-
-
-async def test_a_request_is_answered_with_what_the_handler_returns(bus: MemoryBus) -> None:
-    worker = Stoppable(bus)
-    await running(worker)
-    subject, respond = bus.endpoints["stop"]
-    assert subject == "worker.stop"
-    assert json.loads(await respond(encode(Stop()))) == {"type": "done", "data": {"text": "stopped", "details": {}}}
-    refused = json.loads(await respond(b"{}"))
-    assert (refused["type"], refused["data"]["requestType"]) == ("error", "stop")
-
-
-async def test_a_request_that_takes_too_long_is_answered_with_an_error(bus: MemoryBus) -> None:
-    class Slow(Stoppable):
-        @on(Stop)
-        async def wait(self, request: Stop) -> Done:
-            await asyncio.Event().wait()
-            raise AssertionError
-
-    slow = Slow(bus)
-    await running(slow)
-    answer = json.loads(await bus.endpoints["stop"][1](encode(Stop())))
-    assert (answer["data"]["code"], answer["data"]["message"]) == ("UNAVAILABLE", "not done within 0.2 s; ask again")
-    await slow.stop()
-
-
-async def test_a_request_that_an_actor_cannot_take_is_answered_with_an_error(bus: MemoryBus) -> None:
-    begun = asyncio.Event()
-
-    class Stuck(Stoppable):
-        mailbox_capacity = 1
-
-        @on(Stop)
-        async def wait(self, request: Stop) -> Done:
-            begun.set()
-            await asyncio.Event().wait()
-            raise AssertionError
-
-    stuck = Stuck(bus)
-    await running(stuck)
-    respond = bus.endpoints["stop"][1]
-    asked = [asyncio.ensure_future(respond(encode(Stop())))]
-    await begun.wait()
-    asked.append(asyncio.ensure_future(respond(encode(Stop()))))
-    await until(lambda: len(stuck.mailbox) == 1)
-    refused = await respond(encode(Stop()))
-    await stuck.stop()
-    answers = [json.loads(payload)["data"] for payload in (refused, *(await asyncio.gather(*asked)))]
-    assert [(answer["code"], answer["requestType"], answer["message"]) for answer in answers] == [
-        ("UNAVAILABLE", "stop", "the mailbox holds 1 messages already; ask again"),
-        *[("UNAVAILABLE", "stop", "worker.1 has stopped; ask again")] * 2,
-    ]
-
-
-async def test_an_inspection_names_the_consumers(bus: MemoryBus) -> None:
-    class Detailed(Worker):
-        def details(self) -> dict[str, Any]:
-            return {"jobs": 1}
-
-    assert Detailed(bus).inspection().details == {"consumers": ["WORK/workers"], "jobs": 1}
-    assert Stoppable(bus).inspection().details == {}
-
-
-async def test_a_tail_shows_handled_failed_and_invalid_messages(bus: MemoryBus) -> None:
-    tailed: list[dict[str, Any]] = []
-
-    async def send(_inbox: str, payload: bytes) -> None:
-        parsed = json.loads(payload)
-        tailed.extend(line["data"] for line in (parsed if isinstance(parsed, list) else [parsed]))
-
-    worker = Worker(bus)
-    await running(worker)
-    worker.tail = TailFeed(worker.address, send)
-    worker.tail.watch(Tail(inbox="_INBOX.1", per_second=100, seconds=10))
-    worker.errors["b"] = [ValueError("bad b")]
-    await receiver(worker, bus).take([bus.delivery("a", "b", 7)])
-    await worker.tail.flush()
-    assert [(line["message"], line.get("error")) for line in tailed] == [
-        ("batch", "ProtocolError: no name"),
-        ("Job", None),
-        ("Job", "ValueError: bad b"),
-    ]
-
-
-async def test_a_service_has_no_mailbox_and_is_announced_and_inspected_all_the_same(bus: MemoryBus) -> None:
-    class Plain(Service):
-        """Serves."""
-
-        kind = "plain"
-
-    plain = Plain("plain.1", bus)
-    await plain.start()
-    assert bus.diary == ["announced"]
-    plain.count_handled(Job("a"), 0.0)
-    inspection = plain.inspection()
-    assert (inspection.state, inspection.handled, inspection.mailbox_depth, inspection.mailbox_capacity) == (
-        "running",
-        1,
-        0,
-        1,
-    )
-    await plain.stop()
-    assert bus.diary == ["announced", "withdrawn"]
 
 
 # -- deliveries that the handler settles itself ---------------------------------------------------------------
