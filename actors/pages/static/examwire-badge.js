@@ -272,10 +272,10 @@ export class ExamwireStatus extends Base {
     root.adoptedStyleSheets = [sheet];
     /** @param {string} tag @param {Record<string, string>} attributes @param {Element[]} children */
     const element = (tag, attributes, ...children) => {
-      const made = document.createElement(tag);
-      for (const [name, value] of Object.entries(attributes)) made.setAttribute(name, value);
-      made.append(...children);
-      return made;
+      const created = document.createElement(tag);
+      for (const [name, value] of Object.entries(attributes)) created.setAttribute(name, value);
+      created.append(...children);
+      return created;
     };
     const svg = document.createElementNS("http://www.w3.org/2000/svg", "svg");
     svg.setAttribute("viewBox", "0 0 20 20");

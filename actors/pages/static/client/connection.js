@@ -172,10 +172,10 @@ export class Connection {
 
   /** @param {number} code @param {string} reason */
   #closed(code, reason) {
-    const given = code === 1006 ? null : code;
-    if (this.welcomed) this.#end({ kind: "lost", code: given, lasted: this.lasted() }, null);
-    else if (given === null) this.#end({ kind: "unreachable" }, null);
-    else this.#end({ kind: "lost", code: given, lasted: 0 }, reason || null);
+    const sentCode = code === 1006 ? null : code; // 1006: the connection broke, no code was sent
+    if (this.welcomed) this.#end({ kind: "lost", code: sentCode, lasted: this.lasted() }, null);
+    else if (sentCode === null) this.#end({ kind: "unreachable" }, null);
+    else this.#end({ kind: "lost", code: sentCode, lasted: 0 }, reason || null);
   }
 
   /** @param {Happened} happened @param {string | null} why @param {number} [code] @param {string} [reason] */

@@ -18,7 +18,7 @@ export function setText(where, text) {
 
 /** Create an element with empty children. @param {string} outer @param {...string} inner */
 export function parts(outer, ...inner) {
-  const made = document.createElement(outer);
-  made.append(...inner.map((name) => document.createElement(name)));
-  return made;
+  const created = document.createElement(outer);
+  created.append(...inner.map((name) => document.createElement(name)));
+  return created;
 }

@@ -50,8 +50,8 @@ export function language() {
 export function useTexts(texts) {
   for (const [lang, added] of Object.entries(texts)) catalogue[lang] = { ...catalogue[lang], ...added };
   if (typeof document === "undefined") return;
-  const asked = new URLSearchParams(location.search).get("lang");
-  apply(chosen([asked, remembered(), ...navigator.languages]));
+  const fromUrl = new URLSearchParams(location.search).get("lang");
+  apply(chosen([fromUrl, remembered(), ...navigator.languages]));
 }
 
 /**
@@ -119,11 +119,11 @@ const formats = new Map();
  */
 function format(kind, make) {
   const name = `${current} ${kind}`;
-  const known = formats.get(name);
-  if (known !== undefined) return /** @type {F} */ (known);
-  const made = make(regional());
-  formats.set(name, made);
-  return made;
+  const existing = formats.get(name);
+  if (existing !== undefined) return /** @type {F} */ (existing);
+  const created = make(regional());
+  formats.set(name, created);
+  return created;
 }
 
 /** Return the language with the browser's preferred region: en-GB and en-US write dates differently. */

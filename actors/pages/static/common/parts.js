@@ -86,9 +86,9 @@ export function keepAwake() {
   let want = false;
   const update = async () => {
     if (!want) {
-      const held = lock;
+      const released = lock;
       lock = null;
-      await held?.release();
+      await released?.release();
     } else if (document.visibilityState === "visible" && (lock === null || lock.released)) {
       try {
         lock = (await navigator.wakeLock?.request("screen")) ?? null;

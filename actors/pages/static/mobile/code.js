@@ -59,11 +59,11 @@ export async function redeem(code, get = fetch) {
     const { token, planId, examineeId, deadline } = body;
     return { pass: { token, planId, examineeId, ...timesOf(deadline, body.secondsLeft, Date.now()) } };
   }
-  const asked = Number(response.headers.get("Retry-After"));
+  const retryAfter = Number(response.headers.get("Retry-After"));
   return {
     failure: {
       kind: failureOf(response.status, body?.code),
-      retryAfter: Number.isFinite(asked) && asked > 0 ? asked : 5,
+      retryAfter: Number.isFinite(retryAfter) && retryAfter > 0 ? retryAfter : 5,
       detail: body?.detail ?? null,
     },
   };

@@ -40,15 +40,15 @@ export async function thisDevice() {
 
 /** Return the stored id, or create one. */
 function ownId() {
-  const made = () => `M-${Array.from(crypto.getRandomValues(new Uint8Array(8)), hex).join("")}`;
+  const create = () => `M-${Array.from(crypto.getRandomValues(new Uint8Array(8)), hex).join("")}`;
   try {
-    const kept = localStorage.getItem(REMEMBERED);
-    if (kept && /^[A-Za-z0-9_-]{1,64}$/.test(kept)) return kept;
-    const fresh = made();
-    localStorage.setItem(REMEMBERED, fresh);
-    return fresh;
+    const stored = localStorage.getItem(REMEMBERED);
+    if (stored && /^[A-Za-z0-9_-]{1,64}$/.test(stored)) return stored;
+    const created = create();
+    localStorage.setItem(REMEMBERED, created);
+    return created;
   } catch {
-    return made(); // storage is blocked: a new id next time
+    return create(); // storage is blocked: a new id next time
   }
 }
 

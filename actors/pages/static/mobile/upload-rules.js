@@ -192,11 +192,11 @@ export function retryAfterSeconds(header, now) {
  */
 function nextTry(upload, result, now, draw) {
   const step = BACKOFF_SECONDS[Math.min(Math.max(upload.tries, 1), BACKOFF_SECONDS.length) - 1];
-  const asked = result.kind === "answer" ? (result.retryAfter ?? 0) : 0;
+  const retryAfter = result.kind === "answer" ? (result.retryAfter ?? 0) : 0;
   // Spread the tries after Retry-After, never before it.
-  const seconds = asked >= step ? asked + (step * JITTER * (1 + draw)) / 2 : Math.max(asked, step * (1 + JITTER * draw));
+  const seconds = retryAfter >= step ? retryAfter + (step * JITTER * (1 + draw)) / 2 : Math.max(retryAfter, step * (1 + JITTER * draw));
   const wanted = now + seconds * 1000;
-  if (upload.deadline === null || asked >= step) return wanted;
+  if (upload.deadline === null || retryAfter >= step) return wanted;
   // Shorten a wait that would leave no time for a last try before the deadline.
   const last = upload.deadline - LAST_TRY_SECONDS * 1000;
   return wanted > last && last > now ? last : wanted;

@@ -215,9 +215,9 @@ async function toCamera() {
 
 /** Take the picture. @param {Blob} [file] a chosen file instead of the camera */
 async function take(file) {
-  const made = await finder.picture(file);
-  if (made === null || step !== "camera") return;
-  picture = made;
+  const jpeg = await finder.picture(file);
+  if (jpeg === null || step !== "camera") return;
+  picture = jpeg;
   taken.show(picture);
   to("review");
 }

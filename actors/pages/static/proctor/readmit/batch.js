@@ -104,14 +104,14 @@ export class Readmission {
     const now = this._now();
     this._budget = Math.min(AT_ONCE, this._budget + ((now - this._budgetUpdated) * PER_SECOND) / 1000);
     this._budgetUpdated = now;
-    let asked = this._count("asked");
+    let unanswered = this._count("asked");
     for (const item of this._all.values()) {
       if (item.step !== "waiting") continue;
       if (this._state(item.examineeId) !== "exhausted") {
         item.step = "skipped"; // another proctor has readmitted or removed them: keep that decision
         continue;
       }
-      if (asked >= AT_ONCE) return; // the next answer continues
+      if (unanswered >= AT_ONCE) return; // the next answer continues
       if (this._budget < 1) {
         this._timer ??= setTimeout(() => {
           this._timer = undefined;
@@ -120,7 +120,7 @@ export class Readmission {
         return;
       }
       this._budget -= 1;
-      asked += 1;
+      unanswered += 1;
       item.step = "asked";
       void this._readmit(item);
     }

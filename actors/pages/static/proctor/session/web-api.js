@@ -45,11 +45,11 @@ export class WebApi {
 
   /** Compare this computer's clock with the server's, so that countdowns are right. */
   async findSkew() {
-    const asked = Date.now();
+    const requestedAt = Date.now();
     try {
       const response = await fetch("/healthz", { cache: "no-store" });
       const serverTime = Date.parse(response.headers.get("Date") ?? "");
-      const skew = serverTime + 500 - (asked + Date.now()) / 2; // `Date` has whole seconds
+      const skew = serverTime + 500 - (requestedAt + Date.now()) / 2; // `Date` has whole seconds
       if (Math.abs(skew) > RIGHT_ENOUGH_MS) this._skew = skew;
     } catch {
       return; // no answer: use this computer's clock

@@ -30,17 +30,17 @@ const ALWAYS = new Set(["exhausted", "lost", "waiting", "connected", "done", "ne
 export class Controls extends EventTarget {
   constructor() {
     super();
-    const kept = read();
+    const stored = read();
     /** @type {Set<State>} */ this.states = new Set();
     this.search = "";
-    this.size = /** @type {Size} */ (Object.hasOwn(SORTED, kept.size) ? kept.size : "large");
+    this.size = /** @type {Size} */ (Object.hasOwn(SORTED, stored.size) ? stored.size : "large");
     /** @type {Record<Size, Sort>} */ this._sorts = { ...SORTED };
     for (const size of /** @type {Size[]} */ (Object.keys(SORTED))) {
-      if (SORTS.includes(kept.sorts?.[size])) this._sorts[size] = kept.sorts[size];
+      if (SORTS.includes(stored.sorts?.[size])) this._sorts[size] = stored.sorts[size];
     }
     /** Whether alerts are on: the sound, and the number in the title of the tab. */
-    this.sound = kept.sound !== false;
-    this.shortcuts = kept.shortcuts !== false;
+    this.sound = stored.sound !== false;
+    this.shortcuts = stored.shortcuts !== false;
     /** @type {Map<State | "all", HTMLButtonElement>} */ this._buttons = new Map();
     this._makeFilters();
     this._wire();
@@ -197,8 +197,8 @@ export class Controls extends EventTarget {
 /** @returns {Record<string, any>} the stored settings, unchecked */
 function read() {
   try {
-    const kept = JSON.parse(localStorage.getItem(REMEMBERED) ?? "{}");
-    return typeof kept === "object" && kept !== null ? kept : {};
+    const stored = JSON.parse(localStorage.getItem(REMEMBERED) ?? "{}");
+    return typeof stored === "object" && stored !== null ? stored : {};
   } catch {
     return {};
   }
