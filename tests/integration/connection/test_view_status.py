@@ -246,9 +246,9 @@ async def test_clients_who_join_meanwhile_are_informed_and_a_metric_shows_it(
 ) -> None:
     async with System(own_settings) as system:
         watched = await Watched.by(system)
-        first = watched.proctor.frames[:2]
-        assert [frame["type"] for frame in first] == ["welcome", "view_status"]
-        assert first[1]["data"]["current"] is True
+        first = watched.proctor.frames[:3]
+        assert [frame["type"] for frame in first] == ["welcome", "plan_state", "view_status"]
+        assert first[2]["data"]["current"] is True
         assert "view_status" not in [frame["type"] for frame in watched.examinee.frames]
         assert value("examwire_socket_plans_not_current") == 0
         thaw = await redis_stands_still(system, own_engines)

@@ -17,6 +17,7 @@ from actors.runtime.config.settings import Settings, load_settings
 from actors.runtime.store.ready_servers import ReadyServers
 from actors.runtime.store.state_store import StateStore
 from actors.sessions.plan_snapshot import read_rows
+from actors.state_manager import recovery
 from actors.state_manager.decisions import Decider, Decision, Updates
 from actors.state_manager.manager import StateManager
 from actors.state_manager.recovery.audit import Audit, AuditReport
@@ -55,7 +56,7 @@ async def redis(settings: Settings) -> AsyncIterator[Redis]:
 @pytest.fixture
 def short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let an audit look at a difference again soon: where nothing is under way, it stays."""
-    monkeypatch.setattr("actors.state_manager.audit.PAUSE_SECONDS", 0.1)
+    monkeypatch.setattr(recovery.audit, "PAUSE_SECONDS", 0.1)
 
 
 async def whole(system: System) -> None:
