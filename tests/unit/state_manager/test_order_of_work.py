@@ -15,7 +15,7 @@ import pytest
 from actors.state_manager.order_of_work import Limits
 from protocol.errors import NotPermitted
 from protocol.messages.base import Message
-from protocol.messages.facts import Restate
+from protocol.messages.facts import ExamineeFinish, FinishReason, Restate
 from protocol.messages.proctor_events import Event
 from protocol.messages.server_messages import ServerStatusCode
 from protocol.records import keys
@@ -23,9 +23,11 @@ from protocol.records.kinds import CONNECTION, MOBILE_SYNC, NOTICES
 from tests.unit.support.facts import (
     EXAMINEE,
     PLAN,
+    close_plan,
     connected,
     disconnected,
     notice,
+    open_plan,
     restate,
     server,
     wait,
@@ -366,3 +368,12 @@ def test_what_follows_from_a_batch_is_acknowledged_only_when_that_of_the_earlier
     assert hall.broker.unacknowledged == {1, 2}
     hall.one.finish()
     assert not hall.broker.unacknowledged
+
+
+def test_an_examinee_who_connects_after_the_end_of_the_plan_is_finished() -> None:
+    hall = exam(open_plan(), close_plan(1), connected(A, 5))
+    hall.work_off(1, 2)
+    hall.work_off(3)
+    (finish,) = hall.follow_ups(since=3)
+    assert isinstance(finish, ExamineeFinish)
+    assert (finish.examinee_id, finish.reason) == (EXAMINEE, FinishReason.PLAN_ENDED)

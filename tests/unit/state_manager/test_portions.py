@@ -15,9 +15,9 @@ from actors.runtime.telemetry.metrics import REGISTRY
 from actors.state_manager.order_of_work import decode, portions
 from protocol.messages.base import Message
 from protocol.messages.proctor_events import Event
-from protocol.messages.server_messages import ServerStatusCode
+from protocol.messages.server_messages import ServerStatus, ServerStatusCode
 from protocol.records import keys
-from tests.unit.support.facts import DAWN, EXAMINEE, PLAN, at, connected, disconnected, server, wait
+from tests.unit.support.facts import DAWN, EXAMINEE, PLAN, at, connected, disconnected, open_plan, server, wait
 from tests.unit.support.memory_broker import publish
 from tests.unit.support.state_manager_world import Hall
 
@@ -42,6 +42,35 @@ def test_a_portion_holds_whole_messages_of_at_least_the_size(more: int, expected
     size = len(hall.broker.payloads[0]) + more
     cut = portions([hall.broker.delivery(sequence) for sequence in range(1, 6)], size)
     assert [[delivery.sequence for delivery in portion.deliveries] for portion in cut] == expected
+
+
+OPENED, ONE, TWO = open_plan(), connected(A), connected("SOCK001-b").model_copy(update={"examinee_id": "E002"})
+
+
+@pytest.mark.parametrize(
+    ("earlier", "later", "depends"),
+    [
+        (ONE, ONE, True),
+        (ONE, TWO, False),
+        (ONE, OF_ANOTHER_PLAN, False),
+        (OPENED, ONE, True),
+        (ONE, OPENED, True),
+        (OPENED, OPENED, True),
+        (OPENED, OF_ANOTHER_PLAN, False),
+        (OF_ANOTHER_PLAN, OPENED, False),
+        (server(ServerStatusCode.STARTING), server(ServerStatusCode.READY), True),
+        (server(ServerStatusCode.READY), ONE, False),
+    ],
+)
+def test_a_portion_waits_for_one_about_the_same_examinee_plan_or_server(
+    earlier: Message, later: Message, depends: bool
+) -> None:
+    hall = Hall()
+    for fact in (earlier, later):
+        about = "server.SOCK001" if isinstance(fact, ServerStatus) else f"plan.{getattr(fact, 'plan_id', None)}"
+        publish(hall.broker, [fact], f"status.{about}")
+    first, second = portions([hall.broker.delivery(1), hall.broker.delivery(2)], 1)
+    assert second.depends_on(first) is depends
 
 
 class Growth:

@@ -161,6 +161,11 @@ class MemoryStore(StateStore):
                 else:
                     held[name] = f"{version} {value}"
 
+    async def members(self, key: str) -> list[str]:
+        await self._access()
+        self.mark.check()
+        return sorted(self.sets.get(key, ()))
+
     async def entries(self, key: str) -> dict[str, str]:
         await self._access()
         self.mark.check()

@@ -7,7 +7,7 @@ import pytest
 from protocol.log.entries import LogEntry
 from protocol.log.timeline import Timeline
 from protocol.log.timeline_entry import TimelineEntry
-from protocol.messages.facts import ClientInfo, ExamineeFact
+from protocol.messages.facts import ClientInfo, ExamineeFact, FinishReason
 from tests.unit.support import facts
 from tests.unit.support.facts import DAWN, at
 
@@ -266,6 +266,40 @@ STORIES: dict[str, tuple[tuple[ExamineeFact, ...], list[Expected]]] = {
             ("READMITTED", "readmitted by S001 after the removal", "DISCONNECTED", {"by": "S001"}),
             ("REMOVED", "removed by S001", "DISCONNECTED", {"by": "S001"}),
             ("RESTATED", "told anew: DISCONNECTED", "DISCONNECTED", {}),
+        ],
+    ),
+    "a finish and a resume": (
+        (
+            C("SOCK001-a"),
+            facts.resume(1),
+            facts.finish(2, action="a1"),
+            facts.finish(3),
+            facts.resume(4, action="a2"),
+            facts.finish(5, "E001", reason=FinishReason.HANDED_IN),
+            facts.resume(6),
+            facts.finish(7, "plan", reason=FinishReason.PLAN_ENDED),
+        ),
+        [
+            ("JOINED", "joined on SOCK001", "CONNECTED", {"socket_id": "SOCK001-a", "server_id": "SOCK001"}),
+            ("NO_EFFECT", "a resume without effect: not finished", "CONNECTED", {"by": "S001"}),
+            ("FINISHED", "finished by S001", "FINISHED", {"reason": "DECIDED", "by": "S001", "action_id": "a1"}),
+            ("NO_EFFECT", "a finish without effect: finished already", "FINISHED", {"by": "S001"}),
+            (
+                "RESUMED",
+                "goes on with the exam, by S001",
+                "CONNECTED",
+                {"by": "S001", "action_id": "a2"},
+            ),
+            ("FINISHED", "handed in", "FINISHED", {"reason": "HANDED_IN", "by": "E001"}),
+            ("RESUMED", "goes on with the exam, by S001", "CONNECTED", {"by": "S001"}),
+            ("FINISHED", "finished: the exam has ended", "FINISHED", {"reason": "PLAN_ENDED", "by": "plan"}),
+        ],
+    ),
+    "a finish of a removed examinee": (
+        (facts.remove(1), facts.finish(2, action="a1")),
+        [
+            ("REMOVED", "removed by S001", "NEVER", {"by": "S001"}),
+            ("NO_EFFECT", "a finish without effect: removed", "NEVER", {"by": "S001", "action_id": "a1"}),
         ],
     ),
     "a mobile sync": (
