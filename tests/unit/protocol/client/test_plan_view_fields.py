@@ -9,18 +9,30 @@ import pytest
 
 from protocol.client.plan_view import ApplyResult, ExamineeView, PlanView, event_key
 from protocol.messages.base import Message
-from protocol.messages.facts import CaptureInfo, DeviceInfo, MobileSyncCode, MobileSyncStatus, Notice, NoticeConfirmed
+from protocol.messages.facts import (
+    CaptureInfo,
+    DeviceInfo,
+    FinishReason,
+    MobileSyncCode,
+    MobileSyncStatus,
+    Notice,
+    NoticeConfirmed,
+)
 from protocol.messages.frames import ExamineeRow, ViewStatus
+from protocol.messages.plan_facts import PlanNotice, PlanStatusCode
 from protocol.messages.proctor_events import (
     ExamineeConnected,
     ExamineeDisconnected,
     ExamineeEnrolled,
+    ExamineeFinished,
     ExamineeMigrating,
     ExamineeReadmitted,
     ExamineeReconnectExhausted,
     ExamineeReconnecting,
     ExamineeRemoved,
+    ExamineeResumed,
     MobileSyncCompleted,
+    PlanStateEvent,
 )
 from protocol.messages.views import ConnectionView, MobileSyncView, NoticesView, ReconnectView
 from tests.unit.protocol.client.plan_events import (
@@ -127,6 +139,23 @@ DEVICE = DeviceInfo(model="iPhone 12", os_version="iOS 15.0")
         (
             ExamineeRemoved(**EVENT, by="anna", status="NEVER"),
             {"name": None, "status": "NEVER", "reason": None, **LADDER_OVER, "removed": True},
+        ),
+        (
+            ExamineeFinished(**EVENT, name="Kim", by="anna", reason=FinishReason.HANDED_IN),
+            {
+                "name": "Kim",
+                "status": "FINISHED",
+                "reason": "HANDED_IN",
+                "socket_id": None,
+                "server_id": None,
+                **LADDER_OVER,
+            },
+        ),
+        (
+            ExamineeResumed(
+                **EVENT, by="anna", connection=ConnectionView(status="DISCONNECTED", **SERVER, reason="R", version=40)
+            ),
+            {"name": None, "status": "DISCONNECTED", "reason": "R", **SERVER, **LADDER_OVER},
         ),
         (
             ExamineeEnrolled(
@@ -318,8 +347,29 @@ def test_old_events_are_counted_by_why_they_change_nothing(
     assert (view.doubled, view.late, view.covered, view.events) == (1, 1, 2, {})
 
 
+def test_the_state_of_the_plan_is_the_newest() -> None:
+    view = PlanView()
+    states = [PlanStateEvent(plan_id="P1", status=PlanStatusCode.OPEN, version=version) for version in (1, 1, 3, 2)]
+    applied, covered, late = ApplyResult.APPLIED, ApplyResult.COVERED, ApplyResult.LATE
+    assert [view.apply(state) for state in states] == [applied, covered, applied, late]
+    assert view.plan == states[2]
+
+
+def test_messages_to_the_plan_are_kept_by_action() -> None:
+    view = PlanView()
+    notices = [
+        PlanNotice(plan_id="P1", timestamp=NOW, by="anna", action_id=f"a{version}", text="Look up.", version=version)
+        for version in (1, 1, 3, 2, None)
+    ]
+    applied, covered, late = ApplyResult.APPLIED, ApplyResult.COVERED, ApplyResult.LATE
+    assert PlanView().apply(notices[4]) is covered
+    assert [view.apply(notice) for notice in notices] == [applied, covered, applied, late, late]
+    assert view.plan_notices == {"a1": notices[0], "a3": notices[2]}
+
+
 def test_a_new_view_is_current_and_empty() -> None:
     view = PlanView()
+    assert (view.plan, view.plan_notices) == (None, {})
     assert (view.examinees, view.complete, view.events, view.connected()) == ({}, False, {}, set())
     assert (view.current, view.current_until, view.waiting_for) == (True, None, None)
     assert (view.snapshots, view.resyncs, view.doubled, view.late, view.covered) == (0, 0, 0, 0, 0)
@@ -360,10 +410,13 @@ def test_a_second_snapshot_removes_examinees_that_only_the_first_had() -> None:
         ("notice_confirmed", "notices"),
         ("examinee_connected", "connection"),
         ("examinee_enrolled", "connection"),
+        ("plan_state", "plan"),
+        ("plan_notice", "plan_notices"),
     ],
 )
 def test_the_type_of_an_event_says_which_versions_it_counts_in(event_type: str, aspect: str) -> None:
     assert event_key({"type": event_type, "data": {"examineeId": "E1"}}) == ("E1", aspect)
+    assert event_key({"type": event_type, "data": {}}) == ("", aspect), "about the whole plan"
 
 
 @pytest.mark.parametrize("result", ["APPLIED", "DOUBLED", "LATE", "COVERED", "OTHER"])
