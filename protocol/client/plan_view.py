@@ -82,6 +82,7 @@ class ExamineeView:
     socket_id: str | None = None
     server_id: str | None = None
     reason: str | None = None
+    finished_by: str | None = None
     attempt: int = 0
     max_attempts: int | None = None
     exhausted: bool = False
@@ -197,6 +198,7 @@ class PlanView:
         # An examinee who reconnects or has used up the attempts is disconnected, even if the loss was never seen.
         status = message.status if isinstance(message, _STATUS_EVENTS) else ConnectionStatusCode.DISCONNECTED
         examinee.status = str(status)
+        examinee.finished_by = None
         match message:
             case ExamineeConnected():
                 examinee.socket_id, examinee.server_id = message.socket_id, message.server_id
@@ -225,7 +227,8 @@ class PlanView:
                 _apply_connection_view(examinee, message.connection, message.reconnect, message.removed)
             case ExamineeFinished():
                 examinee.exhausted, examinee.attempt, examinee.max_attempts = False, 0, None
-                examinee.reason, examinee.socket_id, examinee.server_id = message.reason.value, None, None
+                examinee.reason, examinee.finished_by = message.reason.value, message.by
+                examinee.socket_id, examinee.server_id = None, None
             case ExamineeResumed():
                 _apply_connection_view(examinee, message.connection, ReconnectView(), removed=False)
         return ApplyResult.APPLIED
@@ -305,6 +308,7 @@ def _apply_connection_view(
         connection.server_id,
         connection.reason,
     )
+    examinee.finished_by = connection.finished_by
     examinee.attempt, examinee.max_attempts = reconnect.attempt, reconnect.max_attempts
     examinee.exhausted, examinee.removed = reconnect.exhausted, removed
 

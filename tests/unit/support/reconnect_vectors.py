@@ -171,6 +171,7 @@ _POOL: dict[str, Callable[[random.Random], Any]] = {
     "image_url": lambda rng: f"/captures/E{rng.randint(1, 3):03}/sync_cap.jpg",
     "ip_address": lambda rng: f"10.0.0.{rng.randint(1, 9)}",
     "browser_info": lambda rng: "Chrome",
+    "user_agent": lambda rng: "Mozilla/5.0",
     "model": lambda rng: "Galaxy",
     "os_version": lambda rng: "15",
     "outage_seconds": lambda rng: round(rng.uniform(0, 90), 3),
@@ -179,11 +180,23 @@ _POOL: dict[str, Callable[[random.Random], Any]] = {
     "count": lambda rng: rng.randint(0, 5),
     "sent": lambda rng: rng.randint(0, 30),
     "unconfirmed": lambda rng: f"action-{rng.randint(1, 9)}",
+    "finished_by": lambda rng: rng.choice(("anna", "plan")),
+    "closed_by": lambda rng: rng.choice(("anna", "schedule")),
+    "examinees": lambda rng: rng.choice(EXAMINEES),
+    "backoff_seconds": lambda rng: rng.uniform(0.1, 60),
+    "jitter": lambda rng: rng.random(),
+    "mobile_sync_seconds": lambda rng: rng.randint(10, 3600),
+    "grace_seconds": lambda rng: rng.randint(0, 600),
+    "unstable_share": lambda rng: rng.uniform(0.01, 1),
+    "unstable_window_seconds": lambda rng: rng.randint(60, 3600),
+    "canned_texts": lambda rng: rng.choice(("Please wait.", "잠시 기다려 주십시오.")),
     "version": lambda rng: rng.randint(1, VERSIONS),
 }
 _TIME_FIELDS = {
     *("timestamp", "since", "deadline", "next_attempt_at", "last_active_time", "sent_at", "confirmed_at", "removed_at"),
+    *("starts_at", "ends_at", "closed_at", "server_time"),
 }
+_NEVER_EMPTY = {"examinees", "backoff_seconds"}
 
 
 def _view(rng: random.Random) -> Json:
@@ -243,8 +256,11 @@ def _value(rng: random.Random, name: str, annotation: Any, model: type[pydantic.
     inner = _without_none(annotation)
     if isinstance(inner, type) and issubclass(inner, pydantic.BaseModel):
         return _fields(rng, inner)
-    if get_origin(inner) is list:
-        return [_value(rng, name, get_args(inner)[0], model) for _ in range(rng.randint(0, 2))]
+    if get_origin(inner) in (list, tuple):
+        least = 1 if name in _NEVER_EMPTY else 0
+        return [_value(rng, name, get_args(inner)[0], model) for _ in range(rng.randint(least, 2))]
+    if get_origin(inner) is dict:
+        return {examinee_id: _value(rng, name, get_args(inner)[1], model) for examinee_id in EXAMINEES[:2]}
     if isinstance(inner, type) and issubclass(inner, StrEnum):
         return rng.choice(list(inner)).value
     if (allowed := get_args(inner)) and not isinstance(inner, types.UnionType):  # a Literal
@@ -280,8 +296,15 @@ def _look(view: PlanView) -> Json:
         "late": view.late,
         "covered": view.covered,
         "events": dict(view.events),
+        "plan": _data(view.plan) if view.plan is not None else None,
+        "planNotices": [[action_id, _data(notice)] for action_id, notice in view.plan_notices.items()],
+        "planNoticesVersion": view.plan_notices_version,
         "examinees": {
             row.examinee_id: {to_camel(name): value for name, value in dataclasses.asdict(row).items()}
             for row in view.examinees.values()
         },
     }
+
+
+def _data(message: Message) -> Any:
+    return json.loads(encode(message))["data"]

@@ -1,6 +1,6 @@
 // Decodes frames and checks their messages, so that the other modules get only messages of a valid shape. Pure.
 
-import { CHANGES } from "./plan-view.js";
+import { CHANGES, PLAN_CHANGES } from "./plan-view.js";
 
 /** @typedef {import("./plan-view.js").Message} Message */
 
@@ -34,6 +34,11 @@ function isMessage(element) {
   if (element.type === "migrate") return isUrls(data.endpoints);
   if (element.type === "plan_snapshot") return Array.isArray(data.examinees) && data.examinees.every(isRow);
   if (element.type === "examinee_enrolled" && !(isObject(data.connection) && isObject(data.reconnect))) return false;
+  if (element.type === "examinee_resumed" && !isObject(data.connection)) return false;
+  if (PLAN_CHANGES.has(element.type)) {
+    if (element.type === "plan_notice" && typeof data.actionId !== "string") return false;
+    return Number.isSafeInteger(data.version) && data.version >= 0;
+  }
   if (CHANGES.has(element.type)) {
     // A connection event must have a version: without one it would count as newer than any.
     const version = element.type.startsWith("examinee_") ? data.version : (data.version ?? 0);

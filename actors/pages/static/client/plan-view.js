@@ -17,19 +17,20 @@
  *
  * `since`: when the status began. `recoveredAfter`: seconds of the outage that has just ended. `browserInfo` comes with
  * connection events only, not with a snapshot. `notices`: how many messages were sent; `unconfirmed`: the actionIds of those
- * that the examinee has not confirmed.
+ * that the examinee has not confirmed. `finishedBy`: who said that the exam is over for them (`plan`: the plan has ended).
  */
 export class Seen {
   /** @param {string} examineeId */
   constructor(examineeId) {
     this.examineeId = examineeId;
     /** @type {string | null} */ this.name = null;
-    /** @type {"CONNECTED" | "DISCONNECTED" | "MIGRATING" | "NEVER"} */ this.status = "NEVER";
+    /** @type {"CONNECTED" | "DISCONNECTED" | "MIGRATING" | "FINISHED" | "NEVER"} */ this.status = "NEVER";
     /** @type {string | null} */ this.since = null;
     /** @type {string | null} */ this.lastActiveTime = null;
     /** @type {string | null} */ this.socketId = null;
     /** @type {string | null} */ this.serverId = null;
     /** @type {string | null} */ this.reason = null;
+    /** @type {string | null} */ this.finishedBy = null;
     this.attempt = 0;
     /** @type {number | null} */ this.maxAttempts = null;
     /** @type {string | null} */ this.nextAttemptAt = null;
@@ -70,11 +71,15 @@ export class Seen {
  * Connection events, mobile sync events and notices of an examinee have one sequence of versions each. A frame that is not
  * newer changes nothing, so frames in any order, also repeated, end in the same view. `complete`: a whole snapshot was
  * applied. `events`: applied events by type. `current`: the view is up to date; else it shows the state at `currentUntil`,
- * and the server waits for `waitingFor`.
+ * and the server waits for `waitingFor`. `plan`: the newest `plan_state` (its data), or `null`; `planNotices`: the data of
+ * messages to everybody or to several, by actionId.
  */
 export class PlanView {
   constructor() {
     /** @type {Map<string, Seen>} */ this.examinees = new Map();
+    /** @type {Record<string, any> | null} */ this.plan = null;
+    /** @type {Map<string, Record<string, any>>} */ this.planNotices = new Map();
+    this.planNoticesVersion = 0;
     this.complete = false;
     this.current = true;
     /** @type {string | null} */ this.currentUntil = null;
@@ -87,6 +92,7 @@ export class PlanView {
     /** @type {Record<string, number>} */ this.events = {};
     /** @type {Set<string>} */ this._changed = new Set();
     /** @type {Set<string>} */ this._gone = new Set();
+    this._planChanged = false;
     /** @type {Set<string> | null} */ this._sinceFirstPart = null;
   }
 
@@ -98,12 +104,13 @@ export class PlanView {
   apply(message) {
     if (message.type === "plan_snapshot") return this._snapshot(message.data);
     if (message.type === "view_status") return this._status(message.data);
-    const change = CHANGES.get(message.type);
+    const change = CHANGES.get(message.type) ?? PLAN_CHANGES.get(message.type);
     if (change === undefined) return "OTHER";
     const verdict = change(this, message);
     if (verdict === "APPLIED") {
       this.events[message.type] = (this.events[message.type] ?? 0) + 1;
-      this._changed.add(message.data.examineeId);
+      if (PLAN_CHANGES.has(message.type)) this._planChanged = true;
+      else this._changed.add(message.data.examineeId);
     } else if (verdict === "DOUBLED") this.doubled += 1;
     else if (verdict === "LATE") this.late += 1;
     else this.covered += 1;
@@ -111,11 +118,13 @@ export class PlanView {
   }
 
   /**
-   * Return and forget which examinees have changed since the last call, and which have left the plan.
-   * @returns {{changed: Set<string>, gone: Set<string>}}
+   * Return and forget which examinees have changed since the last call, which have left the plan, and whether the plan
+   * itself (`plan`, `planNotices`) has changed.
+   * @returns {{changed: Set<string>, gone: Set<string>, plan: boolean}}
    */
   takeChanges() {
-    const taken = { changed: this._changed, gone: this._gone };
+    const taken = { changed: this._changed, gone: this._gone, plan: this._planChanged };
+    this._planChanged = false;
     this._changed = new Set();
     this._gone = new Set();
     return taken;
@@ -177,7 +186,7 @@ function notNewer(version, seen, fromEvent) {
   return version === seen ? "DOUBLED" : "LATE";
 }
 
-const DATED = new Set(["examinee_connected", "examinee_disconnected", "examinee_migrating"]);
+const DATED = new Set(["examinee_connected", "examinee_disconnected", "examinee_migrating", "examinee_finished"]);
 
 /** @param {PlanView} view @param {Message} message @returns {Verdict} */
 function applyConnection(view, { type, data }) {
@@ -193,6 +202,7 @@ function applyConnection(view, { type, data }) {
   seen.name = data.name ?? null;
   seen.removed = type === "examinee_removed";
   seen.status = statusAfter(type, data);
+  seen.finishedBy = null;
   if (seen.status === "NEVER") seen.since = null;
   else if (DATED.has(type) || before !== seen.status || seen.since === null) seen.since = data.timestamp ?? null;
   if (!data.restated) seen.nextAttemptAt = data.nextAttemptAt ?? null;
@@ -235,6 +245,16 @@ function applyConnection(view, { type, data }) {
     case "examinee_enrolled":
       takeConnection(seen, data.connection, data.reconnect, data.removed);
       break;
+    case "examinee_finished":
+      setPlace(seen, {});
+      seen.reason = data.reason;
+      seen.finishedBy = data.by;
+      seen.exhausted = false;
+      setAttempt(seen, 0, null);
+      break;
+    case "examinee_resumed":
+      takeConnection(seen, data.connection, { count: seen.recoveries }, false);
+      break;
   }
   return "APPLIED";
 }
@@ -243,6 +263,7 @@ function applyConnection(view, { type, data }) {
 function statusAfter(type, data) {
   if (type === "examinee_connected") return "CONNECTED";
   if (type === "examinee_migrating") return "MIGRATING";
+  if (type === "examinee_finished") return "FINISHED";
   if (type === "examinee_readmitted" || type === "examinee_removed") return data.status ?? "DISCONNECTED";
   // An examinee who reconnects, or has used up the attempts, is disconnected, even if no loss event arrived.
   return "DISCONNECTED";
@@ -260,6 +281,7 @@ function takeConnection(seen, connection, reconnect, removed) {
   setPlace(seen, connection);
   seen.ipAddress = connection.ipAddress ?? seen.ipAddress;
   seen.reason = connection.reason ?? null;
+  seen.finishedBy = connection.finishedBy ?? null;
   setAttempt(seen, reconnect.attempt ?? 0, reconnect.maxAttempts);
   seen.nextAttemptAt = reconnect.nextAttemptAt ?? null;
   seen.exhausted = reconnect.exhausted ?? false;
@@ -316,6 +338,24 @@ function applyNotices(view, { data }) {
   return "APPLIED";
 }
 
+/** @param {PlanView} view @param {Message} message @returns {Verdict} */
+function applyPlanState(view, { data }) {
+  const known = view.plan?.version ?? 0;
+  // The same state may come after `welcome` and as an event: that is no fault.
+  if (data.version <= known) return data.version === known ? "COVERED" : "LATE";
+  view.plan = data;
+  return "APPLIED";
+}
+
+/** @param {PlanView} view @param {Message} message @returns {Verdict} */
+function applyPlanNotice(view, { data }) {
+  const version = data.version ?? 0;
+  if (version <= view.planNoticesVersion) return version === view.planNoticesVersion ? "COVERED" : "LATE";
+  view.planNoticesVersion = version;
+  view.planNotices.set(data.actionId, data);
+  return "APPLIED";
+}
+
 /** @param {Seen} seen @param {Record<string, any>} row @returns {boolean} whether the row was newer */
 function takeRow(seen, row) {
   const { connection, mobileSync, reconnect, notices } = row;
@@ -364,8 +404,19 @@ export const CHANGES = new Map([
   ["examinee_readmitted", applyConnection],
   ["examinee_removed", applyConnection],
   ["examinee_enrolled", applyConnection],
+  ["examinee_finished", applyConnection],
+  ["examinee_resumed", applyConnection],
   ["mobile_sync_status", applyMobileSync],
   ["mobile_sync_completed", applyMobileSync],
   ["notice", applyNotices],
   ["notice_confirmed", applyNotices],
+]);
+
+/**
+ * What each event about the plan as a whole does to the view.
+ * @type {ReadonlyMap<string, (view: PlanView, message: Message) => Verdict>}
+ */
+export const PLAN_CHANGES = new Map([
+  ["plan_state", applyPlanState],
+  ["plan_notice", applyPlanNotice],
 ]);

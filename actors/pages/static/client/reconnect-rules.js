@@ -42,6 +42,7 @@ export const CLOSE_RULES = new Map([
   [4505, { name: "TOO_MANY_ERRORS", reconnect: false }],
   [4506, { name: "FORBIDDEN", reconnect: false }],
   [4508, { name: "REMOVED", reconnect: false }],
+  [4509, { name: "EXAM_OVER", reconnect: false }],
 ]);
 
 /**
@@ -330,7 +331,7 @@ export function spread(step, share, room) {
 /**
  * What an application can do after the client gave up. `USER`: a person may try again (`tryNow(event)`). `TOKEN`: another
  * token is needed (`setToken`). `RELOAD`: the page must be reloaded; its policy refuses the servers that are up. `NONE`:
- * nothing helps, the client has a fault.
+ * nothing helps: the client has a fault, or the exam is over.
  * @typedef {"USER" | "TOKEN" | "RELOAD" | "NONE"} Remedy
  */
 
@@ -342,6 +343,7 @@ const REMEDIES = new Map([
   [4501, "NONE"],
   [4502, "TOKEN"],
   [4506, "TOKEN"],
+  [4509, "NONE"],
 ]);
 
 /**

@@ -334,6 +334,6 @@ export class ProctorClient extends Client {
     this._frame = null;
     this._flushing = false;
     const changes = this.view.takeChanges();
-    if (changes.changed.size || changes.gone.size) this._emit("change", changes);
+    if (changes.changed.size || changes.gone.size || changes.plan) this._emit("change", changes);
   }
 }

@@ -1,5 +1,5 @@
 // The rules of examwire.js against those of protocol/: the same walks, made and answered by Python
-// (tests/unit/client_rules_vectors.py), must end in the same states, steps, verdicts and views.
+// (tests/unit/support/reconnect_vectors.py), must end in the same states, steps, verdicts and views.
 
 import assert from "node:assert/strict";
 import { readFileSync } from "node:fs";
@@ -9,7 +9,7 @@ import * as rules from "../../../../actors/pages/static/examwire.js";
 
 const path = process.env.EXAMWIRE_VECTORS;
 const vectors = path ? JSON.parse(readFileSync(path, "utf8")) : null;
-const options = { skip: vectors ? false : "pytest tests/unit/test_client_library.py makes the vectors" };
+const options = { skip: vectors ? false : "pytest tests/unit/pages/test_js.py makes the vectors" };
 
 /** Floats may differ by the order of operations; everything else is the same. */
 function assertSame(actual, expected, where) {
@@ -69,8 +69,9 @@ test("every order of snapshots and events ends in the same view, verdict by verd
       assert.equal(view.apply(message), verdicts[index], where);
       seen.add(verdicts[index]);
       if (!(index in looks)) continue;
-      const { examinees, ...counts } = looks[index];
+      const { examinees, planNotices, ...counts } = looks[index];
       assertSame(view, counts, where);
+      assert.deepEqual([...view.planNotices], planNotices, where);
       assert.deepEqual([...view.examinees.keys()].sort(), Object.keys(examinees).sort(), where);
       for (const [id, expected] of Object.entries(examinees)) assertSame(view.examinees.get(id), expected, `${where} ${id}`);
     }
@@ -84,10 +85,14 @@ test("what a view says has changed is what looks different, and nothing that cha
   for (const { messages } of vectors.views) {
     const view = new rules.PlanView();
     let before = look(view);
+    let planBefore = JSON.stringify([view.plan, ...view.planNotices]);
     for (const message of messages) {
       view.apply(message);
       const now = look(view);
-      const { changed, gone } = view.takeChanges();
+      const { changed, gone, plan } = view.takeChanges();
+      const planNow = JSON.stringify([view.plan, ...view.planNotices]);
+      assert.equal(plan, planNow !== planBefore, `the plan after ${message.type}`);
+      planBefore = planNow;
       for (const [id, looks] of now) {
         if (!before.has(id)) assert.ok(changed.has(id), `${id} is new`);
         else if (JSON.stringify({ ...looks, lastActiveTime: 0 }) !== JSON.stringify({ ...before.get(id), lastActiveTime: 0 })) {
