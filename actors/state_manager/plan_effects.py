@@ -147,6 +147,8 @@ def _schedule(effect: SchedulePlan) -> Outgoing:
         fact,
         message_id=f"timer:{fact.type}:{effect.version}",
         headers={
+            # An exam may be weeks away: the schedule must not go with the old facts of the log.
+            "Nats-TTL": "never",
             "Nats-Schedule": f"@at {moment[:19]}Z",
             "Nats-Schedule-Target": subjects.status_plan(effect.plan_id, subjects.TIMER),
         },

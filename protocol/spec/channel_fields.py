@@ -13,8 +13,8 @@ HEADERS: dict[str, Schema] = {
     },
     "Nats-TTL": {
         **TEXT,
-        "pattern": "^([0-9]+h)?([0-9]+m)?[0-9]+s$",
-        "description": "NATS deletes the message after this time.",
+        "pattern": "^(never|([0-9]+h)?([0-9]+m)?[0-9]+s)$",
+        "description": "NATS deletes the message after this time; `never`: not even at the age limit of the stream.",
     },
     "Nats-Marker-Reason": {
         "enum": ["MaxAge", "Purge", "Remove"],

@@ -157,7 +157,13 @@ def nats_channels() -> tuple[NatsChannel, ...]:
             f"has `{subjects.WHOLE_PLAN}` in the place of the examinee.",
             ChannelContent("status", (MobileSyncTimeout, PlanOpen, PlanClose)),
             STATUS,
-            {"Nats-Schedule": True, "Nats-Schedule-Target": True, "Nats-Msg-Id": True, "Nats-Rollup": False},
+            {
+                "Nats-Schedule": True,
+                "Nats-Schedule-Target": True,
+                "Nats-Msg-Id": True,
+                "Nats-TTL": False,
+                "Nats-Rollup": False,
+            },
         ),
         *(
             NatsChannel(

@@ -4,18 +4,26 @@ from __future__ import annotations
 
 import time
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from actors.runtime.broker.connection import Bus, Outgoing
+from actors.runtime.broker.stream_state import StoredMessage
 from actors.runtime.config.settings import Settings
+from actors.runtime.store.state_store import StateStore
+from actors.state_manager.decisions import Decision
+from actors.state_manager.plan_effects import PlanEffects
 from actors.state_manager.recovery.audit import Audit
 from actors.status_log.status_log import StatusLog
 from protocol.broker import subjects
+from protocol.broker.streams import STATUS
 from protocol.close_codes import CloseCode
+from protocol.messages.facts import STATUS_CODEC
 from protocol.messages.plan_facts import PlanClose, PlanFact, PlanOpen, PlanPolicy, PlanSchedule
 from protocol.records import keys
+from protocol.rules.effects import SchedulePlan
 from protocol.times import format_time, parse_time
 from tests.integration.support.system import System, eventually
 
@@ -108,6 +116,20 @@ async def test_the_end_comes_by_the_broker_and_finishes_those_who_are_there(bus:
         await proctor.expect("examinee_resumed", examineeId=f"E00{number}")
     back = await system.examinee("E000", "SOCK001", connection_no=3)
     assert (await back.expect("session_state"))["data"]["connection"]["status"] == "CONNECTED"
+
+
+async def test_an_end_that_is_further_away_than_the_log_keeps_facts_still_comes(bus: Bus, store: StateStore) -> None:
+    await bus.apply_stream(replace(STATUS, max_age=1.0))
+    decision = Decision(effects=[SchedulePlan("P001", soon(3), opens=False, version=7)])
+    await bus.publish_until_stored(await PlanEffects(store).messages(decision))
+
+    async def fired() -> StoredMessage | None:
+        return await bus.last_message(STATUS.name, subjects.status_plan("P001", subjects.TIMER))
+
+    stored = await eventually(fired, "plan_close by the schedule")
+    closed = STATUS_CODEC.decode_one(stored.payload)
+    assert isinstance(closed, PlanClose)
+    assert (closed.by, closed.schedule_version) == ("schedule", 7)
 
 
 async def test_one_examinee_gets_more_time_than_the_others(bus: Bus, system: System) -> None:
