@@ -35,9 +35,11 @@ EMBEDDABLE = frozenset(
         "client/frames.js",
         "client/connection-keeper.js",
         "client/connection.js",
+        "client/exam-clock.js",
+        "client/examinee-client.js",
         "client/plan-view.js",
         "client/connect-attempt.js",
-        "client/roles.js",
+        "client/proctor-client.js",
         "client/reconnect-rules.js",
         "client/server-list.js",
     }

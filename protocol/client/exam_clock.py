@@ -33,7 +33,7 @@ class ExamPhase(StrEnum):
 
 
 class ExamMoment(NamedTuple):
-    """A phase, and the seconds until the next one: the start, the end, or the end of the grace. `None`: no time is set."""
+    """A phase, and the seconds until the start, the end, or the end of the grace; `None`: no time is set."""
 
     phase: ExamPhase
     seconds: float | None = None
@@ -46,7 +46,8 @@ def exam_at(plan: PlanStateEvent | None, now: float | None) -> ExamMoment:
     if plan.status is PlanStatusCode.CLOSED:
         return ExamMoment(ExamPhase.OVER)
     end = None if plan.ends_at is None else parse_time(plan.ends_at)
-    closing = None if end is None else end + (plan.grace_seconds or 0)
+    grace = plan.grace_seconds or (plan.policy.grace_seconds if plan.policy else None) or 0
+    closing = None if end is None else end + grace
     if closing is not None and now >= closing:
         return ExamMoment(ExamPhase.OVER)
     start = None if plan.starts_at is None else parse_time(plan.starts_at)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal, get_args
+from typing import Annotated, ClassVar, Literal, get_args
+
+from pydantic import Field
 
 from protocol.ids import Id, SocketId
 from protocol.messages.base import ActionId, Message, Name, Traced, Version, Wire
@@ -193,8 +195,8 @@ class PlanStateEvent(Traced):
     """`plan_state`: whether the exam runs, and its times. Everybody gets it after `welcome` and at each change.
 
     `serverTime`: the time at which it is sent; a client counts from it, never by its own clock. An examinee gets their
-    own times as `startsAt` and `endsAt`. Only proctors get `ownTimes` (by examineeId: of those whose times differ),
-    `policy`, and who closed the plan.
+    own times as `startsAt` and `endsAt`, and `graceSeconds`: so long after the end they may still hand in. Only proctors
+    get `ownTimes` (by examineeId: of those whose times differ), `policy`, and who closed the plan.
     """
 
     type: ClassVar[str] = "plan_state"
@@ -204,6 +206,7 @@ class PlanStateEvent(Traced):
     starts_at: Timestamp | None = None
     ends_at: Timestamp | None = None
     server_time: Timestamp | None = None
+    grace_seconds: Annotated[int, Field(ge=0, le=86400)] | None = None
     policy: PlanPolicy | None = None
     own_times: dict[Id, OwnExamTimes] | None = None
     closed_at: Timestamp | None = None
@@ -222,6 +225,7 @@ class PlanStateEvent(Traced):
             starts_at=own.starts_at,
             ends_at=own.ends_at,
             server_time=server_time,
+            grace_seconds=self.policy.grace_seconds if self.policy else None,
             version=self.version,
         )
 

@@ -10,7 +10,8 @@
 // `client/plan-view.js` (a plan as a proctor sees it), `client/frames.js` (checks frames). The modules around them:
 // `client/connection.js` (one connection), `client/connect-attempt.js` (one attempt to connect), `client/next-server.js`
 // (which server is next), `client/server-list.js` (the known servers), `client/browser.js` (timers, browser events, storage),
-// `client/connection-keeper.js` (reconnects), `client/client.js` (the public class), `client/roles.js` (examinee, proctor).
+// `client/exam-clock.js` (the exam's clock, by the server's time), `client/connection-keeper.js` (reconnects),
+// `client/client.js` (the public class), `client/examinee-client.js` and `client/proctor-client.js` (the two roles).
 
 export {
   CLOSE_RULES,
@@ -36,11 +37,13 @@ export {
 } from "./client/reconnect-rules.js";
 export { PlanView, Seen } from "./client/plan-view.js";
 export { decode } from "./client/frames.js";
+export { ServerClock, examAt } from "./client/exam-clock.js";
 export { ASK_SECONDS } from "./client/server-list.js";
 export { OPEN_SECONDS, PROBE_SECONDS } from "./client/connection.js";
 export { LONG_HIDDEN_SECONDS } from "./client/connection-keeper.js";
-export { Client } from "./client/client.js";
-export { ExamineeClient, ProctorClient, REQUEST_SECONDS, RequestFailed } from "./client/roles.js";
+export { Client, RequestFailed } from "./client/client.js";
+export { ExamineeClient, HAND_IN_AGAIN_SECONDS } from "./client/examinee-client.js";
+export { ProctorClient, REQUEST_SECONDS } from "./client/proctor-client.js";
 
 /** @typedef {import("./client/reconnect-rules.js").Comeback} Comeback */
 /** @typedef {import("./client/reconnect-rules.js").CloseRule} CloseRule */
@@ -50,8 +53,11 @@ export { ExamineeClient, ProctorClient, REQUEST_SECONDS, RequestFailed } from ".
 /** @typedef {import("./client/reconnect-rules.js").Remedy} Remedy */
 /** @typedef {import("./client/reconnect-rules.js").Status} Status */
 /** @typedef {import("./client/reconnect-rules.js").Wait} Wait */
+/** @typedef {import("./client/exam-clock.js").ExamPhase} ExamPhase */
+/** @typedef {import("./client/exam-clock.js").PlanState} PlanState */
 /** @typedef {import("./client/plan-view.js").Message} Message */
 /** @typedef {import("./client/plan-view.js").Verdict} Verdict */
 /** @typedef {import("./client/client.js").ClientOptions} ClientOptions */
 /** @typedef {import("./client/client.js").ViewStatus} ViewStatus */
-/** @typedef {import("./client/roles.js").Notice} Notice */
+/** @typedef {import("./client/examinee-client.js").Finish} Finish */
+/** @typedef {import("./client/examinee-client.js").Notice} Notice */

@@ -2,7 +2,8 @@
 (`tests/unit/pages/client/parity.test.js`).
 
 Random walks: through the rules of coming back (losses, refusals, migrations, welcomes, with their draws), and through a
-plan's snapshots and events in any order, with repetitions. The same seed makes the same vectors.
+plan's snapshots and events in any order, with repetitions. Moments of exams, before, in and after them. The same seed
+makes the same vectors.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ import pydantic
 from pydantic.alias_generators import to_camel
 
 from protocol.client import reconnect
+from protocol.client.exam_clock import ExamPhase, exam_at
 from protocol.client.plan_view import PlanView
 from protocol.client.reconnect import (
     ConnectionFailure,
@@ -37,12 +39,15 @@ from protocol.close_codes import CLOSE_RULES, CloseCode, may_reconnect
 from protocol.messages.base import Message
 from protocol.messages.codec import encode
 from protocol.messages.frames import Accepted, ExamineeRow, PlanSnapshot, ReconnectPolicy, ViewStatus
-from protocol.messages.proctor_events import EVENTS
+from protocol.messages.plan_facts import PlanPolicy, PlanStatusCode
+from protocol.messages.proctor_events import EVENTS, PlanStateEvent
+from protocol.times import format_time
 
 Json = dict[str, Any]
 
 WALKS, STEPS = 150, 40
 VIEWS, MESSAGES, LOOK_EVERY = 100, 60, 5
+MOMENTS = 300
 EXAMINEES = ("E001", "E002", "E003")
 VERSIONS = 40
 _URLS = (
@@ -63,6 +68,7 @@ def vectors(seed: int) -> Json:
         "connectUrl": [[url, connect_url(url)] for url in _URLS],
         "walks": [_walk(rng) for _ in range(WALKS)],
         "views": [_view(rng) for _ in range(VIEWS)],
+        "moments": [_moment(rng) for _ in range(MOMENTS)],
     }
 
 
@@ -304,6 +310,28 @@ def _look(view: PlanView) -> Json:
             for row in view.examinees.values()
         },
     }
+
+
+# -- the clock of an exam ------------------------------------------------------------------------------------
+
+
+def _moment(rng: random.Random) -> Json:
+    now = 1.8e9 + rng.randint(0, 40) / 2
+    grace = rng.choice((None, 0, 5))
+    for_proctor = rng.random() < 0.3
+    plan = PlanStateEvent(
+        plan_id="P001",
+        status=rng.choice(list(PlanStatusCode)),
+        starts_at=rng.choice((None, format_time(1.8e9 + rng.randint(0, 10)))),
+        ends_at=rng.choice((None, format_time(1.8e9 + rng.randint(10, 20)))),
+        grace_seconds=None if for_proctor else grace,
+        policy=PlanPolicy(grace_seconds=grace) if for_proctor else None,
+        version=1,
+    )
+    known = rng.random() < 0.95
+    phase, seconds = exam_at(plan if known else None, now)
+    assert known or phase is ExamPhase.UNKNOWN
+    return {"plan": _data(plan) if known else None, "now": now * 1000, "at": {"phase": phase.value, "seconds": seconds}}
 
 
 def _data(message: Message) -> Any:

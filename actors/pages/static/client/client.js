@@ -2,8 +2,10 @@
 
 import { Hints, Identity, Timers, randomId, sessionStorageIfAllowed } from "./browser.js";
 import { Keeper } from "./connection-keeper.js";
+import { ServerClock, examAt } from "./exam-clock.js";
 import { Servers } from "./server-list.js";
 
+/** @typedef {import("./exam-clock.js").PlanState} PlanState */
 /** @typedef {import("./plan-view.js").Message} Message */
 /** @typedef {import("./reconnect-rules.js").Status} Status */
 
@@ -13,7 +15,7 @@ import { Servers } from "./server-list.js";
  * knows no address, and again after it has tried all in vain, for the servers may have moved. `token`: a JWT for the role.
  * `browserInfo` is shown to proctors (default: the user agent). `storage` keeps the client's id over reloads (default:
  * sessionStorage; `null`: not kept). The other options replace parts of the browser in tests: `now` in ms since the epoch,
- * `random` in [0, 1).
+ * `steady` in ms by a clock that nobody can set, `random` in [0, 1).
  * @typedef {object} ClientOptions
  * @property {string | readonly string[]} [url]
  * @property {string} [endpointsUrl]
@@ -24,6 +26,7 @@ import { Servers } from "./server-list.js";
  * @property {(work: () => void, milliseconds: number) => any} [setTimeout]
  * @property {(timer: any) => void} [clearTimeout]
  * @property {() => number} [now]
+ * @property {() => number} [steady]
  * @property {() => number} [random]
  * @property {EventTarget | null} [window]
  * @property {EventTarget & {visibilityState?: string} | null} [document]
@@ -36,6 +39,19 @@ import { Servers } from "./server-list.js";
  * for, or is `server` if the server itself does not answer (only proctors check that).
  * @typedef {{current: boolean, since: string | null, waitingFor: string | null}} ViewStatus
  */
+
+/** A request failed, or its effect is unknown. `code`: the server's, or TIMEOUT, CLOSED, or the name of a close code. */
+export class RequestFailed extends Error {
+  /** @param {string} code @param {string} detail @param {string | null} requestId @param {string | null} [field] */
+  constructor(code, detail, requestId, field = null) {
+    super(`${code}: ${detail}`);
+    this.name = "RequestFailed";
+    this.code = code;
+    this.detail = detail;
+    this.requestId = requestId;
+    this.field = field;
+  }
+}
 
 /** @type {ViewStatus} */
 const CURRENT = Object.freeze({ current: true, since: null, waitingFor: null });
@@ -50,7 +66,7 @@ const CURRENT = Object.freeze({ current: true, since: null, waitingFor: null });
  * Events (`CustomEvent` with the values in `detail`): `status` (a `Status`), `welcome` (the frame's data), `message`
  * (`{type, data, verdict?}`, every frame but heartbeats, `welcome` and `migrate`), `tokenNeeded` (`{code}`: a server did
  * not accept the token; call `setToken`), `token` (`setToken` was called with a new token), `viewStatus` (a `ViewStatus`,
- * when it has changed).
+ * when it has changed), `plan` (a `PlanState`: whether the exam runs, and its times).
  */
 export class Client extends EventTarget {
   /** @param {ClientOptions} options */
@@ -65,12 +81,14 @@ export class Client extends EventTarget {
     const storage = options.storage === undefined ? sessionStorageIfAllowed() : options.storage;
     /** Milliseconds since the epoch, by the clock that the client uses. @type {() => number} */
     this.now = options.now ?? Date.now;
+    this.#clock = new ServerClock(options.steady ?? (() => performance.now()));
     this._document = options.document === undefined ? (globalThis.document ?? null) : options.document;
     this.#random = options.random ?? Math.random;
     this.#token = options.token;
     const navigator = options.navigator === undefined ? (globalThis.navigator ?? null) : options.navigator;
     this.#browserInfo = (options.browserInfo ?? navigator?.userAgent ?? "").slice(0, 256);
     this.#identity = new Identity(storage, this.#random);
+    this._storage = storage;
     this.#timers = new Timers(setTimeout, clearTimeout);
     const environment = {
       servers: new Servers({ urls, listedAt: options.endpointsUrl ?? null, random: this.#random, fetch }),
@@ -90,6 +108,7 @@ export class Client extends EventTarget {
         this.tokenNeeded = false;
         this.#serverStatus = CURRENT;
         this._setViewStatus(CURRENT);
+        this.#clock.restart(welcome.serverTime);
         this._welcomed();
         this._emit("welcome", welcome);
       },
@@ -98,6 +117,7 @@ export class Client extends EventTarget {
           this.#serverStatus = { ...CURRENT, ...message.data };
           this._setViewStatus(this.#serverStatus);
         }
+        if (message.type === "plan_state") this.#setPlan(/** @type {PlanState & {version: number}} */ (message.data));
         const more = this._handle(message);
         this._emit("message", { ...message, ...more });
       },
@@ -116,8 +136,11 @@ export class Client extends EventTarget {
     this.tokenNeeded = false;
     /** The latest view status of the open connection. @type {ViewStatus} */
     this.viewStatus = CURRENT;
+    /** The newest `plan_state`; `null` before the first. @type {PlanState | null} */
+    this.plan = null;
   }
 
+  /** @type {ServerClock} */ #clock;
   /** The latest view status that the server has sent. @type {ViewStatus} */ #serverStatus = CURRENT;
 
   /** @type {string} */ #token;
@@ -156,6 +179,19 @@ export class Client extends EventTarget {
   /** The server of the last welcome; before that, the one to try first. */
   get url() {
     return this.#keeper.url;
+  }
+
+  /** Ms since the epoch by the server's clock; `null` before the first welcome. */
+  get serverTime() {
+    return this.#clock.now();
+  }
+
+  /**
+   * Where the exam stands now, by the server's clock: its phase, and the seconds until the next one (`null`: no time is set).
+   * @returns {{phase: import("./exam-clock.js").ExamPhase, seconds: number | null}}
+   */
+  get exam() {
+    return examAt(this.plan, this.serverTime);
   }
 
   // -- for the application -------------------------------------------------------------------------------
@@ -289,6 +325,14 @@ export class Client extends EventTarget {
   /** @protected */
   _randomId() {
     return randomId(this.#random);
+  }
+
+  /** @param {PlanState & {version: number}} plan */
+  #setPlan(plan) {
+    this.#clock.correct(plan.serverTime);
+    if (plan.version < (this.plan?.version ?? 0)) return;
+    this.plan = plan;
+    this._emit("plan", plan);
   }
 
   /** @param {number} code */

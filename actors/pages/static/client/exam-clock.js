@@ -8,9 +8,10 @@
  */
 
 /**
- * The data of `plan_state`; times are RFC 3339. An examinee gets their own times.
+ * The data of `plan_state`; times are RFC 3339. An examinee gets their own times and `graceSeconds`,
+ * a proctor the `policy`.
  * @typedef {{status: "SCHEDULED" | "OPEN" | "CLOSED", name?: string, startsAt?: string, endsAt?: string, graceSeconds?: number,
- *   serverTime?: string, version?: number}} PlanState
+ *   policy?: {graceSeconds?: number}, serverTime?: string, version?: number}} PlanState
  */
 
 /**
@@ -23,10 +24,10 @@
 export function examAt(plan, now) {
   if (plan === null || now === null) return { phase: "UNKNOWN", seconds: null };
   if (plan.status === "CLOSED") return { phase: "OVER", seconds: null };
-  const end = plan.endsAt === undefined ? null : Date.parse(plan.endsAt);
-  const closing = end === null ? null : end + 1000 * (plan.graceSeconds ?? 0);
+  const end = plan.endsAt ? Date.parse(plan.endsAt) : null;
+  const closing = end === null ? null : end + 1000 * (plan.graceSeconds ?? plan.policy?.graceSeconds ?? 0);
   if (closing !== null && now >= closing) return { phase: "OVER", seconds: null };
-  const start = plan.startsAt === undefined ? null : Date.parse(plan.startsAt);
+  const start = plan.startsAt ? Date.parse(plan.startsAt) : null;
   if (start !== null && now < start) return { phase: "BEFORE", seconds: (start - now) / 1000 };
   if (start === null && plan.status === "SCHEDULED") return { phase: "BEFORE", seconds: null };
   if (end === null || closing === null) return { phase: "RUNNING", seconds: null };

@@ -331,7 +331,7 @@ export function spread(step, share, room) {
 /**
  * What an application can do after the client gave up. `USER`: a person may try again (`tryNow(event)`). `TOKEN`: another
  * token is needed (`setToken`). `RELOAD`: the page must be reloaded; its policy refuses the servers that are up. `NONE`:
- * nothing helps: the client has a fault, or the exam is over.
+ * nothing helps, the client has a fault.
  * @typedef {"USER" | "TOKEN" | "RELOAD" | "NONE"} Remedy
  */
 
@@ -343,7 +343,6 @@ const REMEDIES = new Map([
   [4501, "NONE"],
   [4502, "TOKEN"],
   [4506, "TOKEN"],
-  [4509, "NONE"],
 ]);
 
 /**

@@ -97,6 +97,7 @@ export class Browser {
       document: this.document,
       navigator: this.navigator,
       now: () => this.time,
+      steady: () => this.time - START,
       random: () => (this.draws.length > 1 ? this.draws.shift() : this.draws[0]),
       setTimeout: (work, milliseconds) => {
         const timer = { work, at: this.time + milliseconds, running: true };
@@ -118,7 +119,7 @@ export class Browser {
   client(Class, options = {}) {
     const client = new Class({ ...this.options, url: [A, B], ...options });
     client.addEventListener("status", ({ detail }) => this.statuses.push(detail));
-    for (const type of ["welcome", "message", "tokenNeeded", "state", "mobileSync", "notice", "change", "fresh", "viewStatus"]) {
+    for (const type of ["welcome", "message", "tokenNeeded", "state", "mobileSync", "notice", "change", "fresh", "viewStatus", "plan", "finished", "resumed"]) {
       client.addEventListener(type, ({ detail }) => this.events.push({ type, detail }));
     }
     return client;

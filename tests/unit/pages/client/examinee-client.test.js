@@ -1,10 +1,10 @@
-// An examinee's client of examwire.js: the mobile step and messages.
+// An examinee's client of examwire.js: the mobile step, messages, the exam's clock, and handing in.
 
 import assert from "node:assert/strict";
 import { test } from "node:test";
 
-import { ExamineeClient } from "../../../../actors/pages/static/examwire.js";
-import { connected, welcome } from "./browser.js";
+import { ExamineeClient, HAND_IN_AGAIN_SECONDS } from "../../../../actors/pages/static/examwire.js";
+import { Browser, START, Storage, connected, welcome } from "./browser.js";
 
 const state = (more = {}) => ({
   type: "session_state",
@@ -48,4 +48,122 @@ test("a message of the proctor is told once, and its confirmation arrives even o
   assert.deepEqual(browser.socket.sent.at(-1), { type: "notice_confirm", data: { actionId: "n1" } });
   assert.equal(browser.told("notice").length, 1);
   assert.ok(client.notices.get("n1").confirmedAt);
+});
+
+const at = (seconds) => new Date(START + seconds * 1000).toISOString();
+const planState = (version, more = {}) => ({ type: "plan_state", data: { planId: "P001", status: "OPEN", version, ...more } });
+const FINISHED = { status: "FINISHED", reason: "HANDED_IN", finishedBy: "E001", since: at(50), version: 9 };
+const finishes = (socket) => socket.sent.filter(({ type }) => type === "finish").map(({ data }) => data.requestId);
+
+test("the exam's clock goes by the server's time, whatever the clock of the laptop says", () => {
+  const wrong = { now: () => 0 }; // this laptop believes that it is 1970
+  const { browser, client, socket } = connected({ Class: ExamineeClient, options: wrong, serverTime: at(1000) });
+  assert.deepEqual(client.exam, { phase: "UNKNOWN", seconds: null });
+  socket.say(planState(1, { status: "SCHEDULED", startsAt: at(1100), endsAt: at(1200), serverTime: at(1060) }));
+  assert.deepEqual(client.exam, { phase: "BEFORE", seconds: 40 });
+  browser.time += 50_000;
+  assert.deepEqual(client.exam, { phase: "RUNNING", seconds: 90 });
+  assert.equal(browser.told("plan").length, 1);
+});
+
+test("a frame that was long under way does not set the clock back, a new connection does", () => {
+  const { browser, client, socket } = connected({ Class: ExamineeClient, serverTime: at(1000) });
+  socket.say(planState(1, { endsAt: at(2000), serverTime: at(1000) })); // sent a minute ago
+  assert.equal(client.exam.seconds, 940);
+  socket.say(planState(2, { endsAt: at(2000), serverTime: at(1061) })); // the welcome was a second under way
+  assert.equal(client.exam.seconds, 939);
+  socket.end();
+  browser.pass(1);
+  browser.socket.open().say(welcome({ serverTime: at(1050) }));
+  assert.equal(client.exam.seconds, 950);
+});
+
+test("an older state of the plan changes nothing", () => {
+  const { client, socket } = connected({ Class: ExamineeClient, serverTime: at(0) });
+  socket.say(planState(5, { status: "CLOSED" }), planState(4));
+  assert.equal(client.exam.phase, "OVER");
+});
+
+test("handing in is said once on a connection, and resolves when the server has accepted it", async () => {
+  const { client, socket } = connected({ Class: ExamineeClient });
+  const asked = [client.finish(), client.finish()];
+  const [requestId, ...more] = finishes(socket);
+  assert.deepEqual([client.finishing, more], [true, []]);
+  socket.say({ type: "accepted", data: { requestType: "finish", requestId: "another" } });
+  assert.equal(client.finishing, true);
+  socket.say({ type: "accepted", data: { requestType: "finish", requestId } });
+  assert.equal(client.finishing, false);
+  assert.deepEqual((await Promise.all(asked)).map((answer) => answer.requestId), [requestId, requestId]);
+});
+
+test("handing in is said again with the same requestId over a reconnect and a reload, for the same examinee only", () => {
+  const storage = new Storage();
+  const first = connected({ Class: ExamineeClient, browser: new Browser({ storage }) });
+  void first.client.finish();
+  const [requestId] = finishes(first.socket);
+  first.socket.end();
+  first.browser.pass(1);
+  first.browser.socket.open().say(welcome());
+  assert.deepEqual(finishes(first.browser.socket), [requestId]);
+  const reloaded = connected({ Class: ExamineeClient, browser: new Browser({ storage }) });
+  assert.deepEqual([finishes(reloaded.socket), reloaded.client.finishing], [[requestId], true]);
+  const another = connected({ Class: ExamineeClient, browser: new Browser({ storage }), examineeId: "E002" });
+  assert.deepEqual([finishes(another.socket), another.client.finishing], [[], false]);
+  reloaded.socket.say(state({ connection: FINISHED })); // "accepted" was lost with its connection
+  assert.equal(reloaded.client.finishing, false);
+  const later = connected({ Class: ExamineeClient, browser: new Browser({ storage }) });
+  assert.deepEqual(finishes(later.socket), []);
+});
+
+test("handing in without a connection is said after the welcome", () => {
+  const browser = new Browser();
+  const client = browser.client(ExamineeClient);
+  client.connect();
+  void client.finish();
+  browser.socket.open().say(welcome());
+  assert.equal(finishes(browser.socket).length, 1);
+});
+
+test("a server that is busy is told again later, another refusal is final", async () => {
+  const { browser, client, socket } = connected({ Class: ExamineeClient });
+  const asked = client.finish();
+  const [requestId] = finishes(socket);
+  const refusal = (code) => ({ type: "error", data: { code, message: "no", requestType: "finish", requestId } });
+  socket.say(refusal("TOO_MANY_REQUESTS"));
+  browser.pass(HAND_IN_AGAIN_SECONDS);
+  assert.deepEqual(finishes(socket), [requestId, requestId]);
+  socket.say(refusal("NOT_ALLOWED"));
+  await assert.rejects(asked, { code: "NOT_ALLOWED", requestId });
+  assert.equal(client.finishing, false);
+});
+
+test("the end of the exam and its going on are told once each", () => {
+  const { browser, client, socket } = connected({ Class: ExamineeClient });
+  socket.say(state(), state({ connection: FINISHED }), state({ connection: FINISHED }));
+  assert.deepEqual(browser.told("finished"), [{ by: "E001", reason: "HANDED_IN", since: at(50) }]);
+  assert.deepEqual(client.finished, { by: "E001", reason: "HANDED_IN", since: at(50) });
+  socket.say(state());
+  assert.equal(client.finished, null);
+  assert.equal(browser.told("resumed").length, 1);
+});
+
+test("when the exam is over the client says so and stays away, and what was to be handed in is refused", async () => {
+  const { browser, client, socket } = connected({ Class: ExamineeClient });
+  const asked = client.finish();
+  socket.end(4509, "EXAM_OVER");
+  browser.pass(600);
+  assert.equal(browser.sockets.length, 1);
+  assert.deepEqual([client.status.state, client.status.name], ["gaveUp", "EXAM_OVER"]);
+  await assert.rejects(asked, { code: "EXAM_OVER" });
+  assert.equal(client.finishing, false);
+});
+
+test("what was not accepted when the client is closed is said at the next connection", async () => {
+  const { browser, client, socket } = connected({ Class: ExamineeClient });
+  const asked = client.finish();
+  client.close();
+  await assert.rejects(asked, { code: "CLOSED" });
+  client.connect();
+  browser.socket.open().say(welcome());
+  assert.deepEqual(finishes(browser.socket), finishes(socket));
 });

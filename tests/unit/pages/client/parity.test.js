@@ -79,6 +79,15 @@ test("every order of snapshots and events ends in the same view, verdict by verd
   assert.deepEqual([...seen].sort(), ["APPLIED", "COVERED", "DOUBLED", "LATE", "OTHER"]);
 });
 
+test("a moment is in the same phase of the exam, and as far from the next", options, () => {
+  const seen = new Set();
+  for (const [number, { plan, now, at }] of vectors.moments.entries()) {
+    assertSame(rules.examAt(plan, now), at, `moment ${number} (${JSON.stringify(plan)} at ${now})`);
+    seen.add(at.phase);
+  }
+  assert.deepEqual([...seen].sort(), ["BEFORE", "GRACE", "OVER", "RUNNING", "UNKNOWN"]);
+});
+
 test("what a view says has changed is what looks different, and nothing that changed is left out", options, () => {
   const look = (view) =>
     new Map([...view.examinees].map(([id, { versionFromEvent: _, mobileSyncFromEvent: __, noticesFromEvent: ___, ...rest }]) => [id, rest]));

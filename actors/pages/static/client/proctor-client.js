@@ -1,7 +1,6 @@
-// The clients of the two roles: an examinee with the mobile step and messages, a proctor with the plan and actions.
+// The client of a proctor: the plan, and actions.
 
-import { Client } from "./client.js";
-import { isObject } from "./frames.js";
+import { Client, RequestFailed } from "./client.js";
 import { PlanView } from "./plan-view.js";
 
 /** @typedef {import("./client.js").ClientOptions} ClientOptions */
@@ -19,113 +18,6 @@ export const UNANSWERED_SECONDS = 3;
 
 /** A proctor's action fails without an answer within so many seconds. */
 export const REQUEST_SECONDS = 30;
-
-/** A proctor's action failed, or its effect is unknown. `code`: the server's, or TIMEOUT, CLOSED. */
-export class RequestFailed extends Error {
-  /** @param {string} code @param {string} detail @param {string | null} requestId @param {string | null} [field] */
-  constructor(code, detail, requestId, field = null) {
-    super(`${code}: ${detail}`);
-    this.name = "RequestFailed";
-    this.code = code;
-    this.detail = detail;
-    this.requestId = requestId;
-    this.field = field;
-  }
-}
-
-/**
- * A message of a proctor, shown until `confirmNotice` is called.
- * @typedef {{actionId: string, text: string, by: string, sentAt: string, confirmedAt: string | null}} Notice
- */
-
-/**
- * An examinee's client.
- *
- *   const client = new ExamineeClient({ endpointsUrl: "https://exam.example/v1/endpoints", token });
- *   client.addEventListener("notice", (event) => show(event.detail.text));
- *   client.connect();
- *
- * More events: `state` (the data of `session_state`), `mobileSync` (its view, when it has changed), `notice` (a `Notice`,
- * once for each message of a proctor, also if it is sent again after a reconnect).
- */
-export class ExamineeClient extends Client {
-  /** @param {ClientOptions} options */
-  constructor(options) {
-    super(options);
-    /** The latest `session_state`. @type {Record<string, any> | null} */
-    this.state = null;
-    /** The newest view of the mobile sync stage, by version. @type {Record<string, any>} */
-    this.mobileSync = { status: "NONE", version: 0 };
-    /** @type {Map<string, Notice>} by actionId, in the order in which they came */
-    this.notices = new Map();
-    /** @type {Set<string>} */
-    this._confirmed = new Set();
-  }
-
-  /** Enter the mobile sync stage; `mobileSync` with WAITING and its deadline follows. Returns whether it was sent. */
-  enterMobileSync() {
-    return this.send("mobile_sync_wait");
-  }
-
-  /**
-   * Confirm that the examinee has read a message. Without a connection it is sent after the next welcome.
-   * @param {string} actionId
-   */
-  confirmNotice(actionId) {
-    this._confirmed.add(actionId);
-    const notice = this.notices.get(actionId);
-    if (notice) notice.confirmedAt ??= new Date(this.now()).toISOString();
-    this.send("notice_confirm", { actionId });
-  }
-
-  /** @protected @param {Message} message */
-  _handle({ type, data }) {
-    if (type === "session_state") {
-      this.state = data;
-      if (isObject(data.mobileSync)) this._setMobileSync(data.mobileSync);
-      const notices = Array.isArray(data.notices) ? data.notices : [];
-      for (const notice of notices) this._setNotice(notice);
-      this._emit("state", data);
-    } else if (type === "mobile_sync_status" || type === "mobile_sync_completed") {
-      this._setMobileSync({ imageUrl: data.captureInfo?.imageUrl, ...data });
-    } else if (type === "notice") this._setNotice(data);
-    return {};
-  }
-
-  /** @param {Record<string, any>} view */
-  _setMobileSync(view) {
-    const version = view.version ?? 0;
-    if (version < this.mobileSync.version) return;
-    const changed = version > this.mobileSync.version;
-    this.mobileSync = { ...view, version };
-    if (changed) this._emit("mobileSync", this.mobileSync);
-  }
-
-  /** @param {Record<string, any>} data */
-  _setNotice(data) {
-    const { actionId } = data;
-    if (typeof actionId !== "string" || typeof data.text !== "string") return;
-    if (this._confirmed.has(actionId)) {
-      if (!data.confirmedAt) this.send("notice_confirm", { actionId }); // the first confirmation was lost with its connection
-      return;
-    }
-    const known = this.notices.get(actionId);
-    if (known) {
-      known.confirmedAt ??= data.confirmedAt ?? null;
-      return;
-    }
-    /** @type {Notice} */
-    const notice = {
-      actionId,
-      text: data.text,
-      by: String(data.by ?? ""),
-      sentAt: String(data.sentAt ?? data.timestamp ?? ""),
-      confirmedAt: data.confirmedAt ?? null,
-    };
-    this.notices.set(actionId, notice);
-    this._emit("notice", notice);
-  }
-}
 
 /**
  * A proctor's client; `view` is the plan as known so far.
