@@ -195,8 +195,8 @@ class PlanStateEvent(Traced):
     """`plan_state`: whether the exam runs, and its times. Everybody gets it after `welcome` and at each change.
 
     `serverTime`: the time at which it is sent; a client counts from it, never by its own clock. An examinee gets their
-    own times as `startsAt` and `endsAt`, and `graceSeconds`: so long after the end they may still hand in. Only proctors
-    get `ownTimes` (by examineeId: of those whose times differ), `policy`, and who closed the plan.
+    own times as `startsAt` and `endsAt`, and `graceSeconds`: so long after the end they may still hand in. Only
+    proctors get `ownTimes` (by examineeId: of those whose times differ), `policy`, and who closed the plan.
     """
 
     type: ClassVar[str] = "plan_state"
