@@ -36,6 +36,7 @@ from protocol.messages.facts import (
     MobileSyncReason,
     MobileSyncStatus,
     MobileSyncTimeout,
+    UnstableTimeout,
 )
 from protocol.messages.plan_facts import PlanFact
 from protocol.messages.proctor_events import Event
@@ -46,6 +47,7 @@ from protocol.rules.connection_state import ConnectionState
 from protocol.rules.effects import (
     CloseSocket,
     EndSessions,
+    ScheduleStable,
     ScheduleTimeout,
     SendMobileSync,
     SendNotice,
@@ -273,26 +275,40 @@ def _watches(decision: Decision) -> Iterable[Outgoing]:
 
 def _timers(decision: Decision) -> Iterable[Outgoing]:
     for effect in decision.effects:
-        if not isinstance(effect, ScheduleTimeout):
-            continue
-        # NATS takes whole seconds; rounding up never ends a stage early.
-        moment = format_time(-(-parse_time(effect.deadline) // 1))
-        fired = MobileSyncTimeout(
-            plan_id=effect.plan_id,
-            examinee_id=effect.examinee_id,
-            wait_version=effect.version,
-            timestamp=effect.deadline,
-        )
-        yield Outgoing.of(
-            # A subject for each stage: the schedule of an earlier one, published late, must not replace this one.
-            subjects.status_timer(effect.plan_id, effect.examinee_id, f"mobile_sync-{effect.version}"),
-            fired,
-            message_id=f"timer:{effect.version}",
-            headers={
-                "Nats-Schedule": f"@at {moment[:19]}Z",
-                "Nats-Schedule-Target": subjects.status_plan(effect.plan_id, subjects.TIMER),
-            },
-        )
+        match effect:
+            case ScheduleTimeout():
+                timeout = MobileSyncTimeout(
+                    plan_id=effect.plan_id,
+                    examinee_id=effect.examinee_id,
+                    wait_version=effect.version,
+                    timestamp=effect.deadline,
+                )
+                yield _timer(timeout, f"mobile_sync-{effect.version}", f"timer:{effect.version}")
+            case ScheduleStable():
+                stable = UnstableTimeout(
+                    plan_id=effect.plan_id,
+                    examinee_id=effect.examinee_id,
+                    connected_version=effect.version,
+                    timestamp=effect.at,
+                )
+                yield _timer(stable, f"unstable-{effect.version}", f"stable:{effect.version}:{effect.at}")
+            case _:
+                pass
+
+
+def _timer(fact: MobileSyncTimeout | UnstableTimeout, timer: str, message_id: str) -> Outgoing:
+    # NATS takes whole seconds; rounding up never ends a stage early.
+    moment = format_time(-(-parse_time(fact.timestamp) // 1))
+    return Outgoing.of(
+        # A subject for each stage: the schedule of an earlier one, published late, must not replace this one.
+        subjects.status_timer(fact.plan_id, fact.examinee_id, timer),
+        fact,
+        message_id=message_id,
+        headers={
+            "Nats-Schedule": f"@at {moment[:19]}Z",
+            "Nats-Schedule-Target": subjects.status_plan(fact.plan_id, subjects.TIMER),
+        },
+    )
 
 
 def _follow_ups(decision: Decision) -> Iterable[Outgoing]:

@@ -35,6 +35,7 @@ from protocol.messages.proctor_events import (
     ExamineeReconnecting,
     ExamineeRemoved,
     ExamineeResumed,
+    ExamineeUnstable,
     MobileSyncCompleted,
     PlanStateEvent,
 )
@@ -72,6 +73,7 @@ class ApplyResult(StrEnum):
 class ExamineeView:
     """One examinee as the proctor sees them. `status`: CONNECTED, DISCONNECTED, MIGRATING, FINISHED or NEVER.
 
+    `flags`: in what their newest connection that differs from the one before it differs (address, browser, device).
     `notices`: how many were sent; `unconfirmed`: the actionIds of those that the examinee has not confirmed. A version
     is 0 until a frame has told the aspect; `…_from_event`: its newest version came as an event, not in a snapshot.
     """
@@ -87,6 +89,8 @@ class ExamineeView:
     max_attempts: int | None = None
     exhausted: bool = False
     removed: bool = False
+    flags: list[str] = field(default_factory=list)
+    unstable: bool = False
     version: int = 0
     mobile_sync: str = "NONE"
     mobile_sync_reason: str | None = None
@@ -195,6 +199,7 @@ class PlanView:
             return result
         examinee.version, examinee.version_from_event = message.version, True
         examinee.name, examinee.removed = message.name, isinstance(message, ExamineeRemoved)
+        examinee.flags, examinee.unstable = list(message.flags or ()), message.unstable is True
         # An examinee who reconnects or has used up the attempts is disconnected, even if the loss was never seen.
         status = message.status if isinstance(message, _STATUS_EVENTS) else ConnectionStatusCode.DISCONNECTED
         examinee.status = str(status)
@@ -229,6 +234,8 @@ class PlanView:
                 examinee.exhausted, examinee.attempt, examinee.max_attempts = False, 0, None
                 examinee.reason, examinee.finished_by = message.reason.value, message.by
                 examinee.socket_id, examinee.server_id = None, None
+            case ExamineeUnstable():
+                _apply_connection_view(examinee, message.connection, message.reconnect, removed=False)
             case ExamineeResumed():
                 _apply_connection_view(examinee, message.connection, ReconnectView(), removed=False)
         return ApplyResult.APPLIED
@@ -311,6 +318,7 @@ def _apply_connection_view(
     examinee.finished_by = connection.finished_by
     examinee.attempt, examinee.max_attempts = reconnect.attempt, reconnect.max_attempts
     examinee.exhausted, examinee.removed = reconnect.exhausted, removed
+    examinee.flags, examinee.unstable = list(connection.flags or ()), reconnect.unstable is True
 
 
 _CHANGES: dict[type[Message], Callable[[PlanView, Any], ApplyResult]] = {
@@ -319,6 +327,7 @@ _CHANGES: dict[type[Message], Callable[[PlanView, Any], ApplyResult]] = {
     ExamineeMigrating: PlanView._apply_connection_event,
     ExamineeReconnecting: PlanView._apply_connection_event,
     ExamineeReconnectExhausted: PlanView._apply_connection_event,
+    ExamineeUnstable: PlanView._apply_connection_event,
     ExamineeReadmitted: PlanView._apply_connection_event,
     ExamineeRemoved: PlanView._apply_connection_event,
     ExamineeEnrolled: PlanView._apply_connection_event,

@@ -23,6 +23,7 @@ class EntryKind(StrEnum):
     MIGRATING = "MIGRATING"
     RECONNECTING = "RECONNECTING"
     SHUT_OUT = "SHUT_OUT"
+    STABLE = "STABLE"
     REMOVED = "REMOVED"
     FINISHED = "FINISHED"
     RESUMED = "RESUMED"
@@ -43,7 +44,8 @@ class TimelineEntry(Wire):
 
     `text` says it to people. `effect`: it changed what is recorded, or refused somebody. `status` and `mobileSync` are
     those after it. `seconds`: how long the outage (or the migration) lasted that this ends. `by`: who has decided it,
-    with the action `actionId`; of a confirmation, whose message was confirmed.
+    with the action `actionId`; of a confirmation, whose message was confirmed. `closeCode`: that of the close frame by
+    which a connection ended. `userAgent`: the header that was seen when it opened.
     """
 
     version: int
@@ -60,6 +62,8 @@ class TimelineEntry(Wire):
     socket_id: str | None = None
     server_id: str | None = None
     ip_address: str | None = None
+    user_agent: str | None = None
+    close_code: int | None = None
     attempt: int | None = None
     max_attempts: int | None = None
     next_attempt_at: str | None = None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from protocol.log.timeline_entry import EntryKind
@@ -29,6 +29,7 @@ from protocol.messages.facts import (
     ReconnectExhausted,
     Remove,
     Restate,
+    UnstableTimeout,
 )
 from protocol.messages.proctor_events import ExamineeConnected
 from protocol.rules.connection_state import ConnectionState, server_id_of
@@ -51,6 +52,15 @@ class EntryText:
 
 def describe_connection(before: ConnectionState, outcome: Outcome[ConnectionState], fact: ConnectionFact) -> EntryText:
     """Describe what a fact did to the connection, whose state was `before`."""
+    text = _describe_connection(before, outcome, fact)
+    after = outcome.state
+    if not after.unstable or before.unstable or after.away_share is None:
+        return text
+    unstable = f"; unstable: away {after.away_share:.0%} of the last {after.unstable_window} s"
+    return replace(text, text=text.text + unstable)
+
+
+def _describe_connection(before: ConnectionState, outcome: Outcome[ConnectionState], fact: ConnectionFact) -> EntryText:
     after = outcome.state
     match fact:
         case ConnectionStatus(status=ConnectionStatusCode.CONNECTED):
@@ -61,6 +71,10 @@ def describe_connection(before: ConnectionState, outcome: Outcome[ConnectionStat
             return _describe_attempt(before, after, fact)
         case ReconnectExhausted():
             return _describe_exhausted(before, after)
+        case UnstableTimeout():
+            if after == before:
+                return EntryText(EntryKind.NO_EFFECT, "a time to be stable again that has passed: no effect")
+            return EntryText(EntryKind.STABLE, f"stable again since {fact.timestamp}")
         case Enrol():
             return _describe_enrol(before, after, fact)
         case Readmit():
@@ -102,7 +116,12 @@ def _describe_connected(
 ) -> EntryText:
     info = fact.client_info
     server_id = server_id_of(fact)
-    where = {"socket_id": fact.socket_id, "server_id": server_id, "ip_address": info.ip_address if info else None}
+    where: dict[str, Any] = {
+        "socket_id": fact.socket_id,
+        "server_id": server_id,
+        "ip_address": info.ip_address if info else None,
+        "user_agent": info.user_agent if info else None,
+    }
     if not outcome.events:
         if before.exhausted or before.removed:
             why = f"removed by {before.removed_by}" if before.removed else "shut out until readmitted"
@@ -114,24 +133,25 @@ def _describe_connected(
         )
     event = outcome.events[0]
     assert isinstance(event, ExamineeConnected)
+    differs = f"; another {' and another '.join(event.differs)} than before" if event.differs else ""
     if event.outage_seconds is not None:
         lasted = f"after {event.outage_seconds:g} s"
         details = {**where, "seconds": event.outage_seconds}
         if event.migrated:
-            text = f"arrived on {server_id} {lasted}: moved from {before.server_id}"
+            text = f"arrived on {server_id} {lasted}: moved from {before.server_id}{differs}"
             return EntryText(EntryKind.ARRIVED, text, details)
-        text = f"recovered {lasted} on {server_id} ({before.reason})"
+        text = f"recovered {lasted} on {server_id} ({before.reason}){differs}"
         return EntryText(EntryKind.RECOVERED, text, {**details, "reason": before.reason})
     if event.replaced is not None:
         return EntryText(
-            EntryKind.REPLACED, f"a newer connection on {server_id} took over from {before.socket_id}", where
+            EntryKind.REPLACED, f"a newer connection on {server_id} took over from {before.socket_id}{differs}", where
         )
-    return EntryText(EntryKind.JOINED, f"joined on {server_id}", where)
+    return EntryText(EntryKind.JOINED, f"joined on {server_id}{differs}", where)
 
 
 def _describe_disconnected(before: ConnectionState, after: ConnectionState, fact: ConnectionStatus) -> EntryText:
     server_id = server_id_of(fact)
-    details = {"socket_id": fact.socket_id, "server_id": server_id, "reason": fact.reason}
+    details: dict[str, Any] = {"socket_id": fact.socket_id, "server_id": server_id, "reason": fact.reason}
     if after == before:
         if before.status is None:
             text = "end of a socket of which the log knows no beginning: no effect"
@@ -141,9 +161,11 @@ def _describe_disconnected(before: ConnectionState, after: ConnectionState, fact
             text = "late disconnect of a replaced socket: no effect"
         return EntryText(EntryKind.NO_EFFECT, text, details)
     details["reason"] = after.reason
+    details["close_code"] = fact.close_code
     if after.status is ConnectionStatusCode.MIGRATING:
         return EntryText(EntryKind.MIGRATING, f"sent away by {server_id}, which is being drained", details)
-    return EntryText(EntryKind.LOST, f"lost: {after.reason} on {server_id}", details)
+    code = f", close code {fact.close_code}" if fact.close_code is not None else ""
+    return EntryText(EntryKind.LOST, f"lost: {after.reason} on {server_id}{code}", details)
 
 
 def _describe_attempt(before: ConnectionState, after: ConnectionState, fact: ReconnectAttempt) -> EntryText:

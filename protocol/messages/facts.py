@@ -96,11 +96,23 @@ class ClientInfo(Wire):
     user_agent: Text | None = None
 
 
+class UnstableRule(Wire):
+    """When a plan calls an examinee unstable: away for more than `share` of the last `windowSeconds`.
+
+    Time before `startsAt` does not count.
+    """
+
+    share: Annotated[float, Field(gt=0, le=1)] = 0.2
+    window_seconds: Annotated[int, Field(ge=1, le=86400)] = 600
+    starts_at: Timestamp | None = None
+
+
 class ConnectionStatus(ExamineeFact):
     """A socket has opened or closed.
 
     `again`: the server announces an open socket once more; an examinee that has connected since by another socket
-    has replaced it. `closeCode`: that of a closed socket, if it was closed with one.
+    has replaced it. `closeCode`: that of a closed socket, if it was closed with one. `unstableRule`: that of the plan
+    when the socket opened, as far as its server knew.
     """
 
     type: ClassVar[str] = "connection_status"
@@ -114,6 +126,7 @@ class ConnectionStatus(ExamineeFact):
     connection_no: Annotated[int, Field(ge=0, lt=2**53)] = 0
     again: bool | None = None
     close_code: Annotated[int, Field(ge=1000, le=4999)] | None = None
+    unstable_rule: UnstableRule | None = None
 
 
 class ReconnectAttempt(ExamineeFact):
@@ -131,6 +144,16 @@ class ReconnectExhausted(ExamineeFact):
 
     type: ClassVar[str] = "reconnect_exhausted"
     loss_version: Version
+
+
+class UnstableTimeout(ExamineeFact):
+    """An unstable examinee has stayed connected for long enough since the fact `connectedVersion`.
+
+    Published by a schedule of NATS.
+    """
+
+    type: ClassVar[str] = "unstable_timeout"
+    connected_version: Version
 
 
 class Enrol(ExamineeFact):
@@ -306,6 +329,7 @@ ConnectionFact = (
     ConnectionStatus
     | ReconnectAttempt
     | ReconnectExhausted
+    | UnstableTimeout
     | Enrol
     | Readmit
     | Remove

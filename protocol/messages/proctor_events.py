@@ -19,21 +19,29 @@ from protocol.messages.facts import (
     NoticeConfirmed,
 )
 from protocol.messages.plan_facts import PlanNotice, PlanPolicy, PlanStatusCode
-from protocol.messages.views import ConnectionView, ReconnectView
+from protocol.messages.views import ConnectionView, Difference, ReconnectView, Share
 from protocol.times import Timestamp
 
 
 class ReplacedSocket(Wire):
+    """The connection that a newer one has replaced; `differs`: in what the newer one is not like it."""
+
     socket_id: SocketId
     server_id: str | None = None
+    differs: list[Difference] | None = None
 
 
 class ConnectionEvent(Traced):
-    """An event about an examinee's connection; `name` is that of the roster."""
+    """An event about an examinee's connection; `name` is that of the roster.
+
+    `flags` and `unstable` are those of `ConnectionView` and `ReconnectView` after it; absent: none, and no.
+    """
 
     plan_id: Id
     examinee_id: Id
     name: Name | None = None
+    flags: list[Difference] | None = None
+    unstable: bool | None = None
     version: Version
 
 
@@ -42,7 +50,8 @@ class ExamineeConnected(ConnectionEvent):
 
     `recovered`: it was lost for `outageSeconds`, for the reason `recoveredFrom`.
     `migrated`: it came from a draining server and was on its way for `outageSeconds`, which is no recovery.
-    `replaced`: the connection that this one has replaced, without a loss.
+    `replaced`: the connection that this one has replaced, without a loss. `differs`: in what this one is not like the
+    examinee's connection before, replaced or lost.
     `restated`: published again because a late message changed the last published state.
     """
 
@@ -57,12 +66,14 @@ class ExamineeConnected(ConnectionEvent):
     migrated: bool | None = None
     outage_seconds: float | None = None
     replaced: ReplacedSocket | None = None
+    differs: list[Difference] | None = None
     restated: bool | None = None
 
 
 class ExamineeDisconnected(ConnectionEvent):
     """`examinee_disconnected`: the examinee is disconnected since `timestamp`, for `reason`.
 
+    `closeCode`: that of the close frame; absent when the connection broke.
     `attempt` of `maxAttempts` has already begun when a migrating examinee did not reach another server.
     """
 
@@ -72,6 +83,7 @@ class ExamineeDisconnected(ConnectionEvent):
     status: Literal[ConnectionStatusCode.DISCONNECTED] = ConnectionStatusCode.DISCONNECTED
     timestamp: Timestamp
     reason: str | None = None
+    close_code: int | None = None
     attempt: int | None = None
     max_attempts: int | None = None
     restated: bool | None = None
@@ -109,6 +121,22 @@ class ExamineeReconnectExhausted(ConnectionEvent):
     reason: Literal[LossReason.RECONNECT_LIMIT_EXCEEDED] = LossReason.RECONNECT_LIMIT_EXCEEDED
     attempt: int
     max_attempts: int
+    timestamp: Timestamp
+
+
+class ExamineeUnstable(ConnectionEvent):
+    """`examinee_unstable`: an examinee who was unstable is so no more: they have stayed connected for long enough.
+
+    Away for `share` of the last `windowSeconds`. That somebody becomes unstable is told by `unstable` of the event
+    about the loss, attempt or connection that makes them so.
+    """
+
+    type: ClassVar[str] = "examinee_unstable"
+    unstable: bool = False
+    share: Share
+    window_seconds: int
+    connection: ConnectionView
+    reconnect: ReconnectView
     timestamp: Timestamp
 
 
@@ -249,6 +277,7 @@ Event = (
     | ExamineeMigrating
     | ExamineeReconnecting
     | ExamineeReconnectExhausted
+    | ExamineeUnstable
     | ExamineeReadmitted
     | ExamineeRemoved
     | ExamineeEnrolled

@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field
 
 from protocol.messages.base import Version, Wire
 
+Difference = Literal["address", "browser", "device"]
+"""What is not as at the examinee's connection before: the address, the `User-Agent`, or the client (`clientId`)."""
+
+Share = Annotated[float, Field(ge=0, le=1)]
+
 
 class ConnectionView(Wire):
     """`connection` of a `session_state` or of a row of a `plan_snapshot`; `ipAddress` only in the latter.
 
+    `closeCode`: that of the close frame by which the connection ended. `flags`: in what the newest connection that
+    differs from the one before it differs, until a proctor readmits, removes, finishes or resumes the examinee.
     FINISHED: since `since`, as `finishedBy` said (`plan`: the plan has ended), for `reason` (a `FinishReason`).
     """
 
@@ -22,6 +29,8 @@ class ConnectionView(Wire):
     reason: str | None = None
     since: str | None = None
     finished_by: str | None = None
+    close_code: int | None = None
+    flags: list[Difference] | None = None
     version: Version = 0
 
 
@@ -36,13 +45,19 @@ class MobileSyncView(Wire):
 
 
 class ReconnectView(Wire):
-    """`count`: how often the examinee has recovered; while disconnected, `attempt` of `maxAttempts` is under way."""
+    """`count`: how often the examinee has recovered; while disconnected, `attempt` of `maxAttempts` is under way.
+
+    `unstable`: away for more of the last minutes than the plan allows; `awayShare`: that share, as far as it was known
+    at the last event.
+    """
 
     count: int = 0
     attempt: int = 0
     max_attempts: int | None = None
     next_attempt_at: str | None = None
     exhausted: bool = False
+    unstable: bool | None = None
+    away_share: Share | None = None
 
 
 class NoticeView(Wire):

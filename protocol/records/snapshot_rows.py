@@ -8,7 +8,7 @@ from typing import Literal, cast
 import pydantic_core
 
 from protocol.messages.frames import ExamineeRow
-from protocol.messages.views import ConnectionView, MobileSyncView, NoticesView, ReconnectView
+from protocol.messages.views import ConnectionView, Difference, MobileSyncView, NoticesView, ReconnectView
 
 PROGRESS_FIELDS: tuple[str, ...] = (
     "connStatusCode",
@@ -16,6 +16,10 @@ PROGRESS_FIELDS: tuple[str, ...] = (
     "socketId",
     "serverId",
     "ipAddress",
+    "closeCode",
+    "flags",
+    "unstable",
+    "awayShare",
     "reason",
     "since",
     "reconnectAttempt",
@@ -71,6 +75,7 @@ def connection_view(fields: Fields) -> ConnectionView:
             reason=fields.get("finished") or None,
             since=fields.get("finishedAt") or None,
             finished_by=fields.get("finishedBy") or None,
+            flags=_flags(fields),
             version=int(fields.get("version") or 0),
         )
     return ConnectionView(
@@ -80,8 +85,15 @@ def connection_view(fields: Fields) -> ConnectionView:
         ip_address=fields.get("ipAddress") or None,
         reason=fields.get("reason") or None,
         since=fields.get("since") or None,
+        close_code=int(fields.get("closeCode") or 0) or None if status != "CONNECTED" else None,
+        flags=_flags(fields),
         version=int(fields.get("version") or 0),
     )
+
+
+def _flags(fields: Fields) -> list[Difference] | None:
+    flags = fields.get("flags")
+    return cast(list[Difference], flags.split(",")) if flags else None
 
 
 def mobile_sync_view(fields: Fields) -> MobileSyncView:
@@ -107,6 +119,8 @@ def reconnect_view(fields: Fields) -> ReconnectView:
         max_attempts=int(max_attempts) if max_attempts else None,
         next_attempt_at=fields.get("nextAttemptAt") or None,
         exhausted=fields.get("exhausted") == "1",
+        unstable=fields.get("unstable") == "1" or None,
+        away_share=float(fields.get("awayShare") or 0) or None,
     )
 
 

@@ -35,9 +35,7 @@ def enrolled_event(
 ) -> ExamineeEnrolled:
     """Return the `examinee_enrolled` event, which holds the whole state of the connection."""
     return ExamineeEnrolled(
-        plan_id=state.plan_id,
-        examinee_id=state.examinee_id,
-        name=state.name,
+        **state.about(),
         by=by,
         action_id=action_id,
         connection=state.view(),
@@ -65,17 +63,16 @@ def readmit(state: ConnectionState, version: int, fact: Readmit) -> Outcome[Conn
         loss_version=version,
         attempt=0,
         max_attempts=None,
+        flags=(),
         actions=with_action(state.actions, fact),
         version=version,
     )
     event = ExamineeReadmitted(
-        plan_id=fact.plan_id,
-        examinee_id=fact.examinee_id,
+        **readmitted.about(),
         status="DISCONNECTED" if state.status is not None else "NEVER",
         by=fact.by,
         action_id=fact.action_id,
         timestamp=fact.timestamp,
-        name=state.name,
         version=version,
     )
     return Outcome(readmitted, (event,))
@@ -102,6 +99,10 @@ def remove(state: ConnectionState, version: int, fact: Remove) -> Outcome[Connec
         finished=None,
         finished_at=None,
         finished_by=None,
+        flags=(),
+        outages=(),
+        unstable=False,
+        away_share=None,
         removed=True,
         removed_by=fact.by,
         removed_why=fact.reason,
@@ -122,14 +123,12 @@ def removed_event(
     """Return the `examinee_removed` event: by whom, and why."""
     assert state.removed_by is not None
     return ExamineeRemoved(
-        plan_id=state.plan_id,
-        examinee_id=state.examinee_id,
+        **state.about(),
         status="DISCONNECTED" if state.status is not None else "NEVER",
         by=state.removed_by,
         action_id=action_id,
         reason=state.removed_why,
         timestamp=timestamp,
         restated=restated,
-        name=state.name,
         version=version,
     )

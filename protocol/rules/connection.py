@@ -23,6 +23,8 @@ from protocol.messages.facts import (
     ReconnectExhausted,
     Remove,
     Restate,
+    UnstableRule,
+    UnstableTimeout,
 )
 from protocol.messages.proctor_events import (
     Event,
@@ -31,11 +33,25 @@ from protocol.messages.proctor_events import (
     ExamineeMigrating,
     ExamineeReconnectExhausted,
     ExamineeReconnecting,
+    ExamineeUnstable,
     ReplacedSocket,
 )
 from protocol.rules.admission import enrol, enrolled_event, readmit, remove, removed_event
-from protocol.rules.connection_state import READMITTED, RESUMED, ConnectionState, server_id_of
-from protocol.rules.effects import CloseSocket, Effect, SendSessionLost, SendSessionState, WatchReconnect
+from protocol.rules.connection_state import (
+    READMITTED,
+    RESUMED,
+    ConnectionState,
+    differences,
+    server_id_of,
+)
+from protocol.rules.effects import (
+    CloseSocket,
+    Effect,
+    ScheduleStable,
+    SendSessionLost,
+    SendSessionState,
+    WatchReconnect,
+)
 from protocol.rules.finishing import finish, finished_event, resume
 from protocol.rules.history import Outcome
 from protocol.times import parse_time
@@ -55,6 +71,8 @@ def apply(state: ConnectionState, version: int, fact: ConnectionFact) -> Outcome
             return _apply_attempt(state, version, fact)
         case ReconnectExhausted():
             return _apply_exhausted(state, version, fact)
+        case UnstableTimeout():
+            return _apply_unstable_timeout(state, version, fact)
         case Enrol():
             return enrol(state, version, fact)
         case Readmit():
@@ -88,6 +106,9 @@ def _apply_connected(state: ConnectionState, version: int, fact: ConnectionStatu
     # A finished examinee was not lost while away, so coming back is no recovery.
     recovered = state.status is ConnectionStatusCode.DISCONNECTED and state.finished is None
     migrated = state.status is ConnectionStatusCode.MIGRATING and state.finished is None
+    differs = differences(state, fact)
+    rule = fact.unstable_rule or UnstableRule()
+    now = parse_time(fact.timestamp)
     connected = ConnectionState(
         plan_id=fact.plan_id,
         examinee_id=fact.examinee_id,
@@ -98,6 +119,13 @@ def _apply_connected(state: ConnectionState, version: int, fact: ConnectionStatu
         connection_no=fact.connection_no,
         since=fact.timestamp,
         ip_address=info.ip_address,
+        user_agent=info.user_agent or state.user_agent,
+        connected_version=version,
+        flags=differs or state.flags,
+        outages=(state if was_there else state.with_outage_until(now)).outages,
+        unstable_share=rule.share,
+        unstable_window=rule.window_seconds,
+        exam_starts_at=rule.starts_at,
         loss_version=state.loss_version,
         recoveries=state.recoveries + recovered,
         name=state.name,
@@ -107,19 +135,18 @@ def _apply_connected(state: ConnectionState, version: int, fact: ConnectionStatu
         finished_by=state.finished_by,
         actions=state.actions,
         version=version,
-    )
-    effects: tuple[Effect, ...] = (tell,)
+    ).assessed(now)
+    effects: tuple[Effect, ...] = (tell, *_stable_later(connected))
     replaced = None
     if state.live:
         assert state.socket_id is not None
         assert state.server_id is not None
-        replaced = ReplacedSocket(socket_id=state.socket_id, server_id=state.server_id)
+        replaced = ReplacedSocket(socket_id=state.socket_id, server_id=state.server_id, differs=list(differs) or None)
         effects += (CloseSocket(state.server_id, state.socket_id, CloseCode.REPLACED, version),)
     if connected.finished is not None:
         return Outcome(connected, effects=effects)
     event = ExamineeConnected(
-        plan_id=fact.plan_id,
-        examinee_id=fact.examinee_id,
+        **connected.about(),
         socket_id=fact.socket_id,
         server_id=server_id,
         timestamp=fact.timestamp,
@@ -129,7 +156,7 @@ def _apply_connected(state: ConnectionState, version: int, fact: ConnectionStatu
         migrated=migrated or None,
         outage_seconds=_outage_seconds(state, fact.timestamp) if recovered or migrated else None,
         replaced=replaced,
-        name=state.name,
+        differs=list(differs) or None,
         version=version,
     )
     return Outcome(connected, (event,), effects)
@@ -146,6 +173,7 @@ def _apply_disconnected(state: ConnectionState, version: int, fact: ConnectionSt
         state,
         status=ConnectionStatusCode.MIGRATING if migrating else ConnectionStatusCode.DISCONNECTED,
         reason=reason,
+        close_code=fact.close_code,
         since=fact.timestamp,
         loss_version=version,
         attempt=0,
@@ -153,6 +181,8 @@ def _apply_disconnected(state: ConnectionState, version: int, fact: ConnectionSt
         next_attempt_at=None,
         version=version,
     )
+    if gone.finished is None:
+        gone = gone.assessed(parse_time(fact.timestamp))
     effects: tuple[Effect, ...] = ()
     if state.finished is None:
         effects = (WatchReconnect(fact.plan_id, fact.examinee_id, version),)
@@ -169,26 +199,23 @@ def _absence_event(state: ConnectionState, version: int, *, restated: bool | Non
     assert state.since is not None
     if state.status is ConnectionStatusCode.MIGRATING:
         return ExamineeMigrating(
-            plan_id=state.plan_id,
-            examinee_id=state.examinee_id,
+            **state.about(),
             socket_id=state.socket_id,
             server_id=state.server_id,
             timestamp=state.since,
             restated=restated,
-            name=state.name,
             version=version,
         )
     return ExamineeDisconnected(
-        plan_id=state.plan_id,
-        examinee_id=state.examinee_id,
+        **state.about(),
         socket_id=state.socket_id,
         server_id=state.server_id,
         timestamp=state.since,
         reason=state.reason,
+        close_code=state.close_code,
         attempt=state.attempt or None,
         max_attempts=state.max_attempts,
         restated=restated,
-        name=state.name,
         version=version,
     )
 
@@ -206,16 +233,15 @@ def _apply_attempt(state: ConnectionState, version: int, fact: ReconnectAttempt)
     if state.status is ConnectionStatusCode.MIGRATING:
         if fact.attempt == 1:
             return Outcome(trying)  # still on the way to the other server: no event
-        late = replace(trying, status=ConnectionStatusCode.DISCONNECTED)
+        late = replace(trying, status=ConnectionStatusCode.DISCONNECTED).assessed(parse_time(fact.timestamp))
         return Outcome(late, (_absence_event(late, version),))
+    trying = trying.assessed(parse_time(fact.timestamp))
     event = ExamineeReconnecting(
-        plan_id=fact.plan_id,
-        examinee_id=fact.examinee_id,
+        **trying.about(),
         attempt=fact.attempt,
         max_attempts=fact.max_attempts,
         next_attempt_at=fact.next_attempt_at,
         timestamp=fact.timestamp,
-        name=state.name,
         version=version,
     )
     return Outcome(trying, (event,))
@@ -231,17 +257,34 @@ def _apply_exhausted(state: ConnectionState, version: int, fact: ReconnectExhaus
         reason=LossReason.RECONNECT_LIMIT_EXCEEDED.value,
         next_attempt_at=None,
         version=version,
-    )
+    ).assessed(parse_time(fact.timestamp))
     event = ExamineeReconnectExhausted(
-        plan_id=fact.plan_id,
-        examinee_id=fact.examinee_id,
+        **refused.about(),
         attempt=state.attempt,
         max_attempts=state.max_attempts or state.attempt,
         timestamp=fact.timestamp,
-        name=state.name,
         version=version,
     )
     return Outcome(refused, (event,))
+
+
+def _apply_unstable_timeout(state: ConnectionState, version: int, fact: UnstableTimeout) -> Outcome[ConnectionState]:
+    """Apply that an unstable examinee has stayed connected for long enough."""
+    if not (state.live and state.unstable and state.connected_version == fact.connected_version):
+        return Outcome(state)
+    stable = replace(state.assessed(parse_time(fact.timestamp)), version=version)
+    if stable.unstable:
+        return Outcome(state)  # scheduled before a late fact was known; another one is on its way
+    event = ExamineeUnstable(
+        **(stable.about() | {"unstable": False}),
+        share=stable.share_away(parse_time(fact.timestamp)),
+        window_seconds=stable.unstable_window,
+        connection=stable.view(),
+        reconnect=stable.reconnect_view(),
+        timestamp=fact.timestamp,
+        version=version,
+    )
+    return Outcome(stable, (event,))
 
 
 def _apply_restate(state: ConnectionState, version: int, fact: Restate) -> Outcome[ConnectionState]:
@@ -262,13 +305,11 @@ def _apply_restate(state: ConnectionState, version: int, fact: Restate) -> Outco
         assert state.socket_id is not None
         assert state.since is not None
         event = ExamineeConnected(
-            plan_id=fact.plan_id,
-            examinee_id=fact.examinee_id,
+            **state.about(),
             socket_id=state.socket_id,
             server_id=state.server_id,
             timestamp=state.since,
             restated=True,
-            name=state.name,
             version=version,
         )
     else:
@@ -284,10 +325,17 @@ def _effects_of(state: ConnectionState, version: int) -> Iterator[Effect]:
     assert state.server_id is not None
     if state.live:
         yield SendSessionState(state.plan_id, state.examinee_id, state.server_id, state.socket_id, version)
+        yield from _stable_later(state)
     elif state.removed:
         yield CloseSocket(state.server_id, state.socket_id, CloseCode.REMOVED, version)
     elif not state.exhausted and state.finished is None and state.reason not in _UNCOUNTED and state.attempt == 0:
         yield WatchReconnect(state.plan_id, state.examinee_id, state.loss_version)
+
+
+def _stable_later(state: ConnectionState) -> Iterator[Effect]:
+    """Yield what makes a connected examinee stable again who is unstable now."""
+    if state.live and state.unstable and state.finished is None:
+        yield ScheduleStable(state.plan_id, state.examinee_id, state.stable_at(), state.connected_version)
 
 
 def _is_current_outage(state: ConnectionState, loss_version: int) -> bool:

@@ -46,6 +46,19 @@ class ScheduleTimeout:
 
 
 @dataclass(frozen=True, slots=True)
+class ScheduleStable:
+    """Schedule that an unstable examinee who stays connected is stable again at `at` (RFC 3339).
+
+    `version`: of the fact that has connected them.
+    """
+
+    plan_id: str
+    examinee_id: str
+    at: str
+    version: int
+
+
+@dataclass(frozen=True, slots=True)
 class SendMobileSync:
     """Send the state of the mobile sync to the examinee."""
 
@@ -134,6 +147,7 @@ Effect = (
     | CloseSocket
     | WatchReconnect
     | ScheduleTimeout
+    | ScheduleStable
     | SendMobileSync
     | SendNotice
     | EndSessions

@@ -27,6 +27,10 @@ def finish(state: ConnectionState, version: int, fact: ExamineeFinish) -> Outcom
         finished=fact.reason,
         finished_at=fact.timestamp,
         finished_by=fact.by,
+        flags=() if fact.reason is FinishReason.DECIDED else state.flags,
+        outages=(),
+        unstable=False,
+        away_share=None,
         # Late facts about an outage no longer match `loss_version`: nobody waits for this examinee any more.
         loss_version=version,
         attempt=0,
@@ -57,14 +61,12 @@ def finished_event(
     assert state.finished_by is not None
     assert state.finished_at is not None
     return ExamineeFinished(
-        plan_id=state.plan_id,
-        examinee_id=state.examinee_id,
+        **state.about(),
         by=state.finished_by,
         reason=state.finished,
         action_id=action_id,
         timestamp=state.finished_at,
         restated=restated,
-        name=state.name,
         version=version,
     )
 
@@ -83,17 +85,16 @@ def resume(state: ConnectionState, version: int, fact: ExamineeResume) -> Outcom
         finished=None,
         finished_at=None,
         finished_by=None,
+        flags=(),
         actions=with_action(state.actions, fact),
         version=version,
     )
     event = ExamineeResumed(
-        plan_id=fact.plan_id,
-        examinee_id=fact.examinee_id,
+        **resumed.about(),
         by=fact.by,
         action_id=fact.action_id,
         connection=resumed.view(),
         timestamp=fact.timestamp,
-        name=state.name,
         version=version,
     )
     return Outcome(resumed, (event,), _told(resumed, version))

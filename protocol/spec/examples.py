@@ -30,6 +30,8 @@ from protocol.messages.facts import (
     ReconnectExhausted,
     Remove,
     Restate,
+    UnstableRule,
+    UnstableTimeout,
 )
 from protocol.messages.frames import (
     Accepted,
@@ -79,6 +81,7 @@ from protocol.messages.proctor_events import (
     ExamineeReconnecting,
     ExamineeRemoved,
     ExamineeResumed,
+    ExamineeUnstable,
     MobileSyncCompleted,
     PlanStateEvent,
 )
@@ -106,7 +109,7 @@ _E001 = {"plan_id": "P001", "examinee_id": "E001"}
 _SOCKET = {"socket_id": SOCKET_ID, "server_id": "SOCK001"}
 _DECIDED = {"by": "proctor-1", "action_id": ACTION_ID}
 _PLAN = {"plan_id": "P001", "by": "operator", "timestamp": _at("08:30:00.000")}
-_CLIENT = ClientInfo(ip_address="203.0.113.7", browser_info=BROWSER)
+_CLIENT = ClientInfo(ip_address="203.0.113.7", browser_info=BROWSER, user_agent=BROWSER)
 _CONNECTED = ConnectionView(
     status="CONNECTED", socket_id=SOCKET_ID, server_id="SOCK001", since=_at("09:00:03.120"), version=VERSION
 )
@@ -207,6 +210,16 @@ _EVENTS: tuple[Message, ...] = (
     ExamineeReconnectExhausted(
         **_E001, version=VERSION + 768, attempt=5, max_attempts=5, timestamp=_at("09:12:15.000")
     ),
+    ExamineeUnstable(
+        **_E001,
+        name="김하늘",
+        version=VERSION + 896,
+        share=0.2,
+        window_seconds=600,
+        connection=_CONNECTED,
+        reconnect=ReconnectView(count=3),
+        timestamp=_at("09:18:20.000"),
+    ),
     ExamineeReadmitted(**_E001, **_DECIDED, version=VERSION + 1024, timestamp=_at("09:13:00.000")),
     ExamineeRemoved(
         **_E001, **_DECIDED, version=VERSION + 1280, reason="another person sat down", timestamp=_at("09:20:00.000")
@@ -271,7 +284,9 @@ _FACTS: tuple[Message, ...] = (
         incarnation=INCARNATION,
         client_id="tab-5f0c9a",
         connection_no=1,
+        unstable_rule=UnstableRule(starts_at=_at("09:00:00.000")),
     ),
+    UnstableTimeout(**_E001, connected_version=VERSION, timestamp=_at("09:18:20.000")),
     ReconnectAttempt(
         **_E001,
         loss_version=VERSION + 256,

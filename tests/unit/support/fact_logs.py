@@ -13,16 +13,22 @@ from hypothesis import strategies as st
 
 from protocol.messages.base import Message
 from protocol.messages.facts import (
+    ClientInfo,
     ConnectionFact,
     ConnectionStatus,
     ConnectionStatusCode,
+    ExamineeFinish,
+    ExamineeResume,
+    FinishReason,
     MobileSyncExtend,
     MobileSyncFact,
     MobileSyncWait,
     NoticeFact,
     Readmit,
     Remove,
+    UnstableRule,
 )
+from protocol.messages.plan_facts import PlanFact, PlanPolicy, PlanRestate
 from protocol.messages.server_messages import ServerStatus, ServerStatusCode
 from protocol.records import kinds
 from protocol.records.kinds import RecordKind
@@ -46,6 +52,9 @@ _sockets = st.sampled_from(SOCKETS)
 
 _reasons = st.sampled_from(["SOCKET_CLOSED", "PING_TIMEOUT", "SERVER_LOST", "SERVER_DRAINING", "SERVER_DRAINING"])
 _clients = st.sampled_from([None, "c1"])
+_infos = st.sampled_from([None, *(ClientInfo(ip_address=f"10.0.0.{n}", user_agent=f"Browser/{n}") for n in (1, 2))])
+_unstable_rules = st.sampled_from([None, UnstableRule(window_seconds=100), UnstableRule(starts_at=facts.at(150))])
+_finish_reasons = st.sampled_from(list(FinishReason))
 _numbers = st.integers(0, 2)
 _again = st.sampled_from([None, None, True])
 _tries = st.integers(1, 3)
@@ -54,11 +63,13 @@ _codes = st.sampled_from(list(ServerStatusCode))
 _incarnations = st.sampled_from(["i1", "i2", "i3"])
 _repeats = st.integers(0, 4)
 _picks = st.integers(0, 9)
-_connection_moves = st.sampled_from("CDCDCDAERXN")
+_connection_moves = st.sampled_from("CDCDCDAERXNFGT")
 _mobile_sync_moves = st.sampled_from("WWUFTTM")
 _notice_moves = st.sampled_from("NNC")
 _names = st.sampled_from([None, "Kim", "Lee"])
 _actions = st.sampled_from([None, "a1", "a2"])
+_examinees = st.sampled_from([None, "E001", "E002"])
+_policies = st.sampled_from([None, PlanPolicy(max_attempts=8), PlanPolicy(grace_seconds=30, shut_out=False)])
 _notices = st.sampled_from(["a1", "a2", "a3"])
 
 
@@ -70,7 +81,11 @@ def _named(draw: Draw, past: Log, right: Callable[[Message], bool]) -> int:
 
 def _loss(fact: Message) -> bool:
     is_loss = isinstance(fact, ConnectionStatus) and fact.status is ConnectionStatusCode.DISCONNECTED
-    return is_loss or isinstance(fact, Readmit | Remove)
+    return is_loss or isinstance(fact, Readmit | Remove | ExamineeFinish | ExamineeResume)
+
+
+def _connects(fact: Message) -> bool:
+    return isinstance(fact, ConnectionStatus) and fact.status is ConnectionStatusCode.CONNECTED
 
 
 def connection_fact(draw: Draw, past: Log) -> ConnectionFact:
@@ -79,7 +94,13 @@ def connection_fact(draw: Draw, past: Log) -> ConnectionFact:
     match draw(_connection_moves):
         case "C":
             return facts.connected(
-                draw(_sockets), second, client=draw(_clients), number=draw(_numbers), again=draw(_again)
+                draw(_sockets),
+                second,
+                client=draw(_clients),
+                number=draw(_numbers),
+                again=draw(_again),
+                info=draw(_infos),
+                unstable_rule=draw(_unstable_rules),
             )
         case "D":
             return facts.disconnected(draw(_sockets), second, draw(_reasons))
@@ -87,6 +108,12 @@ def connection_fact(draw: Draw, past: Log) -> ConnectionFact:
             return facts.attempt(_named(draw, past, _loss), draw(_tries), second)
         case "E":
             return facts.exhausted(_named(draw, past, _loss), second)
+        case "F":
+            return facts.finish(second, reason=draw(_finish_reasons), action=draw(_actions))
+        case "G":
+            return facts.resume(second, action=draw(_actions))
+        case "T":
+            return facts.unstable_timeout(_named(draw, past, _connects), second)
         case "X":
             return facts.remove(second, action=draw(_actions))
         case "N":
@@ -120,6 +147,31 @@ def notice_fact(draw: Draw, past: Log) -> NoticeFact:
     return facts.notice_confirmed(action, second)
 
 
+_moments = st.sampled_from([None, *range(0, 300, 50)])
+_plan_moves = st.sampled_from("SSOCXWTR")
+
+
+def plan_fact(draw: Draw, past: Log) -> PlanFact:
+    """What may come next of one plan."""
+    second, action = draw(_seconds), draw(_actions)
+    timed = _named(draw, past, lambda fact: not isinstance(fact, PlanRestate)) if draw(_again) else None
+    match draw(_plan_moves):
+        case "S":
+            start, end = draw(_moments), draw(_moments)
+            ordered = (start, end) if start is None or end is None or start < end else (None, end)
+            return facts.schedule(*ordered, second=second, policy=draw(_policies), action=action)
+        case "O":
+            return facts.open_plan(second, scheduled=timed)
+        case "C":
+            return facts.close_plan(second, scheduled=timed)
+        case "X":
+            return facts.extend_exam(60, draw(_examinees), second=second, action=action)
+        case "W":
+            return facts.window("E001", None, draw(_moments), draw(_seconds))
+        case _:
+            return facts.restate_plan(second)
+
+
 def server_fact(draw: Draw, past: Log) -> ServerStatus:
     """What may come next of one server."""
     return facts.server(draw(_codes), draw(_incarnations), draw(_seconds))
@@ -130,6 +182,7 @@ KINDS: dict[str, tuple[AnyKind, Callable[[Draw, Log], Message]]] = {
     "mobile_sync": (kinds.MOBILE_SYNC, mobile_sync_fact),
     "notices": (kinds.NOTICES, notice_fact),
     "server": (kinds.SERVER, server_fact),
+    "plan": (kinds.PLAN, plan_fact),
 }
 
 

@@ -25,6 +25,8 @@ from protocol.messages.facts import (
     ReconnectExhausted,
     Remove,
     Restate,
+    UnstableRule,
+    UnstableTimeout,
 )
 from protocol.messages.plan_facts import (
     ExamExtend,
@@ -57,6 +59,7 @@ def connected(
     incarnation: str | None = None,
     info: ClientInfo | None = None,
     again: bool | None = None,
+    unstable_rule: UnstableRule | None = None,
 ) -> ConnectionStatus:
     return ConnectionStatus(
         plan_id=PLAN,
@@ -69,10 +72,13 @@ def connected(
         incarnation=incarnation,
         client_info=info,
         again=again,
+        unstable_rule=unstable_rule,
     )
 
 
-def disconnected(socket: str, second: float = 0, reason: str | None = "SOCKET_CLOSED") -> ConnectionStatus:
+def disconnected(
+    socket: str, second: float = 0, reason: str | None = "SOCKET_CLOSED", *, code: int | None = None
+) -> ConnectionStatus:
     return ConnectionStatus(
         plan_id=PLAN,
         examinee_id=EXAMINEE,
@@ -80,6 +86,7 @@ def disconnected(socket: str, second: float = 0, reason: str | None = "SOCKET_CL
         status=ConnectionStatusCode.DISCONNECTED,
         timestamp=at(second),
         reason=reason,
+        close_code=code,
     )
 
 
@@ -103,6 +110,12 @@ def attempt(loss: int, number: int, second: float = 0, of: int = 3) -> Reconnect
 
 def exhausted(loss: int, second: float = 0) -> ReconnectExhausted:
     return ReconnectExhausted(plan_id=PLAN, examinee_id=EXAMINEE, loss_version=loss, timestamp=at(second))
+
+
+def unstable_timeout(connected_version: int, second: float = 0) -> UnstableTimeout:
+    return UnstableTimeout(
+        plan_id=PLAN, examinee_id=EXAMINEE, connected_version=connected_version, timestamp=at(second)
+    )
 
 
 def enrol(name: str | None = None, second: float = 0, by: str | None = None, action: str | None = None) -> Enrol:

@@ -24,6 +24,7 @@ from tests.unit.support.state_manager_world import (
     server_state,
     stages_timed,
     stored_state,
+    unstable_timers,
 )
 
 PROGRESS, SYNC = keys.progress(PLAN, EXAMINEE), keys.mobile_sync(PLAN, EXAMINEE)
@@ -74,7 +75,8 @@ def check_proctor(
     assert row.name == connection.name
     assert row.mobile_sync == mobile_sync.view().status
     assert (row.notices, row.unconfirmed) == (notices.sent, notices.unconfirmed)
-    if connection.live:
+    assert (row.flags, row.unstable) == (list(connection.flags), connection.unstable)
+    if connection.live and connection.finished is None:
         assert row.socket_id == connection.socket_id
 
 
@@ -97,12 +99,14 @@ def check_socket_servers(broker: Broker, notices: NoticesState) -> None:
 
 
 def check_timers(broker: Broker, connection: ConnectionState, mobile_sync: MobileSyncState) -> None:
-    """A loss is watched, and an open mobile sync stage has its deadline."""
+    """A loss is watched, an open mobile sync stage has its deadline, and being unstable has its end."""
     is_lost = connection.status is not None and not connection.live and not connection.exhausted
-    if is_lost and connection.reason not in ("READMITTED", "REMOVED"):
+    if is_lost and connection.finished is None and connection.reason not in ("READMITTED", "REMOVED", "RESUMED"):
         assert loss_waited_for(broker, EXAMINEE) == connection.loss_version
     if mobile_sync.status in (MobileSyncCode.WAITING, MobileSyncCode.FAILED) and mobile_sync.wait_version:
         assert mobile_sync.wait_version in stages_timed(broker, EXAMINEE)
+    if connection.live and connection.unstable:
+        assert connection.connected_version in unstable_timers(broker, EXAMINEE)
 
 
 def check_sockets(broker: Broker, store: MemoryStore) -> None:

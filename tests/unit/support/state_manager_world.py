@@ -155,3 +155,9 @@ def stages_timed(broker: Broker, examinee_id: str) -> set[int]:
     """The stages whose deadline is scheduled; that of a stage that came to nothing fires and changes nothing."""
     prefix = f"status.timer.{PLAN}.{examinee_id}.mobile_sync-"
     return {int(subject.removeprefix(prefix)) for subject in broker.timers if subject.startswith(prefix)}
+
+
+def unstable_timers(broker: Broker, examinee_id: str) -> set[int]:
+    """The connections after which it is scheduled that the examinee is stable again."""
+    prefix = f"status.timer.{PLAN}.{examinee_id}.unstable-"
+    return {int(subject.removeprefix(prefix)) for subject in broker.timers if subject.startswith(prefix)}

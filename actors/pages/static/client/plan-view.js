@@ -17,7 +17,8 @@
  *
  * `since`: when the status began. `recoveredAfter`: seconds of the outage that has just ended. `browserInfo` comes with
  * connection events only, not with a snapshot. `notices`: how many messages were sent; `unconfirmed`: the actionIds of those
- * that the examinee has not confirmed. `finishedBy`: who said that the exam is over for them (`plan`: the plan has ended).
+ * that the examinee has not confirmed. `flags`: in what their newest connection that differs from the one before it differs
+ * (address, browser, device). `unstable`: away too often of late. `finishedBy`: who said that the exam is over for them (`plan`: the plan has ended).
  */
 export class Seen {
   /** @param {string} examineeId */
@@ -36,6 +37,8 @@ export class Seen {
     /** @type {string | null} */ this.nextAttemptAt = null;
     this.exhausted = false;
     this.removed = false;
+    /** @type {string[]} */ this.flags = [];
+    this.unstable = false;
     this.recoveries = 0;
     /** @type {number | null} */ this.recoveredAfter = null;
     /** @type {string | null} */ this.ipAddress = null;
@@ -201,6 +204,8 @@ function applyConnection(view, { type, data }) {
   const before = seen.status;
   seen.name = data.name ?? null;
   seen.removed = type === "examinee_removed";
+  seen.flags = [...(data.flags ?? [])];
+  seen.unstable = data.unstable ?? false;
   seen.status = statusAfter(type, data);
   seen.finishedBy = null;
   if (seen.status === "NEVER") seen.since = null;
@@ -252,6 +257,9 @@ function applyConnection(view, { type, data }) {
       seen.exhausted = false;
       setAttempt(seen, 0, null);
       break;
+    case "examinee_unstable":
+      takeConnection(seen, data.connection, data.reconnect, false);
+      break;
     case "examinee_resumed":
       takeConnection(seen, data.connection, { count: seen.recoveries }, false);
       break;
@@ -287,6 +295,8 @@ function takeConnection(seen, connection, reconnect, removed) {
   seen.exhausted = reconnect.exhausted ?? false;
   seen.recoveries = reconnect.count ?? 0;
   seen.removed = removed ?? false;
+  seen.flags = [...(connection.flags ?? [])];
+  seen.unstable = reconnect.unstable ?? false;
 }
 
 /** @param {Seen} seen @param {Record<string, any>} data */
@@ -401,6 +411,7 @@ export const CHANGES = new Map([
   ["examinee_migrating", applyConnection],
   ["examinee_reconnecting", applyConnection],
   ["examinee_reconnect_exhausted", applyConnection],
+  ["examinee_unstable", applyConnection],
   ["examinee_readmitted", applyConnection],
   ["examinee_removed", applyConnection],
   ["examinee_enrolled", applyConnection],

@@ -31,6 +31,7 @@ from protocol.messages.proctor_events import (
     ExamineeReconnecting,
     ExamineeRemoved,
     ExamineeResumed,
+    ExamineeUnstable,
     MobileSyncCompleted,
     PlanStateEvent,
 )
@@ -59,6 +60,8 @@ OLD = ExamineeView(
     max_attempts=9,
     exhausted=True,
     removed=True,
+    flags=["browser"],
+    unstable=True,
     version=10,
     mobile_sync="WAITING",
     mobile_sync_reason="OLD",
@@ -86,8 +89,25 @@ DEVICE = DeviceInfo(model="iPhone 12", os_version="iOS 15.0")
             {"name": "Kim", "status": "CONNECTED", **SERVER, "reason": None, **LADDER_OVER},
         ),
         (
-            ExamineeDisconnected(**EVENT, name="Kim", reason="PING_TIMEOUT"),
-            {"name": "Kim", "status": "DISCONNECTED", "reason": "PING_TIMEOUT", **LADDER_OVER},
+            ExamineeDisconnected(**EVENT, name="Kim", reason="PING_TIMEOUT", flags=["address"], unstable=True),
+            {
+                "name": "Kim",
+                "status": "DISCONNECTED",
+                "reason": "PING_TIMEOUT",
+                "flags": ["address"],
+                "unstable": True,
+                **LADDER_OVER,
+            },
+        ),
+        (
+            ExamineeUnstable(
+                **EVENT,
+                share=0.2,
+                window_seconds=600,
+                connection=ConnectionView(status="CONNECTED", **SERVER, flags=["device"], version=40),
+                reconnect=ReconnectView(),
+            ),
+            {"name": None, "status": "CONNECTED", **SERVER, "reason": None, "flags": ["device"], **LADDER_OVER},
         ),
         (
             ExamineeDisconnected(**EVENT, reason="RECONNECT_LIMIT_EXCEEDED", attempt=5, max_attempts=6),
@@ -146,6 +166,7 @@ DEVICE = DeviceInfo(model="iPhone 12", os_version="iOS 15.0")
                 "name": "Kim",
                 "status": "FINISHED",
                 "reason": "HANDED_IN",
+                "finished_by": "anna",
                 "socket_id": None,
                 "server_id": None,
                 **LADDER_OVER,
@@ -182,7 +203,8 @@ def test_a_connection_event_sets_what_it_says_and_nothing_else(event: Message, c
     view = PlanView()
     view.examinees["E1"] = replace(OLD)
     assert view.apply(event) is ApplyResult.APPLIED
-    assert view.examinees == {"E1": replace(OLD, **changes, version=40, version_from_event=True)}
+    expected = {"flags": [], "unstable": False, **changes}
+    assert view.examinees == {"E1": replace(OLD, **expected, version=40, version_from_event=True)}
     assert view.events == {event.type: 1}
 
 
@@ -254,7 +276,7 @@ ROW = ExamineeRow(
     examinee_id="E1",
     name="Kim",
     status="CONNECTED",
-    connection=ConnectionView(status="CONNECTED", **SERVER, reason="R"),
+    connection=ConnectionView(status="CONNECTED", **SERVER, reason="R", flags=["address"]),
     mobile_sync=MobileSyncView(status="FAILED", reason="SYNC_TIMEOUT", image_url=IMAGE, deadline=NOW, version=41),
     reconnect=ReconnectView(attempt=1, max_attempts=2),
     notices=NoticesView(unconfirmed=["a1"], sent=7, version=42),
@@ -270,6 +292,8 @@ ROW_CHANGES: dict[str, dict[str, Any]] = {
         "max_attempts": 2,
         "exhausted": False,
         "removed": False,
+        "flags": ["address"],
+        "unstable": False,
         "version": 40,
         "version_from_event": False,
     },

@@ -31,7 +31,7 @@ from protocol.messages.views import (
     ReconnectView,
 )
 from protocol.rules import action_ids, connection, connection_state
-from protocol.rules.connection_state import ConnectionState
+from protocol.rules.connection_state import ConnectionState, Outage
 from protocol.rules.effects import (
     CloseSocket,
     Effect,
@@ -43,7 +43,7 @@ from protocol.rules.mobile_sync import MobileSyncState
 from protocol.rules.notices import NoticesState
 from protocol.rules.socket_server import ServerState
 from tests.unit.support import facts
-from tests.unit.support.facts import EXAMINEE, PLAN, at
+from tests.unit.support.facts import DAWN, EXAMINEE, PLAN, at
 
 A, B = "SOCK001-a", "SOCK002-b"
 ID: dict[str, Any] = {"plan_id": PLAN, "examinee_id": EXAMINEE}
@@ -101,6 +101,8 @@ STATE_OF_B = ConnectionState(
     connection_no=7,
     since=at(10),
     ip_address="10.0.0.2",
+    connected_version=V,
+    flags=("address", "device"),
     recoveries=4,
     name="Kim",
     enrolled=True,
@@ -114,8 +116,11 @@ CONNECTED_B: dict[str, Any] = {
     "timestamp": at(10),
     "client_info": INFO,
     "name": "Kim",
+    "differs": ["address", "device"],
+    "flags": ["address", "device"],
     "version": V,
 }
+TAKEN_OVER = ReplacedSocket(socket_id=A, server_id="SOCK001", differs=["address", "device"])
 SEND_TO_B = SendSessionState(PLAN, EXAMINEE, "SOCK002", B, V)
 AWAY: dict[str, Any] = {**ID, "socket_id": A, "server_id": "SOCK001", "name": "Kim", "version": V}
 
@@ -125,13 +130,13 @@ CONNECTION_CASES: dict[str, ConnectionCase] = {
         LIVE,
         ON_B,
         replace(STATE_OF_B, loss_version=10),
-        (ExamineeConnected(**CONNECTED_B, recovered=False, replaced=ReplacedSocket(socket_id=A, server_id="SOCK001")),),
+        (ExamineeConnected(**CONNECTED_B, recovered=False, replaced=TAKEN_OVER),),
         (SEND_TO_B, CloseSocket("SOCK001", A, CloseCode.REPLACED, V)),
     ),
     "a recovery": (
         LOST,
         ON_B,
-        replace(STATE_OF_B, loss_version=30, recoveries=5),
+        replace(STATE_OF_B, loss_version=30, recoveries=5, outages=(Outage(DAWN + 10, 5.0),)),
         (ExamineeConnected(**CONNECTED_B, recovered=True, recovered_from="PING_TIMEOUT", outage_seconds=5.0),),
         (SEND_TO_B,),
     ),
@@ -511,9 +516,9 @@ def test_outages_are_measured_in_milliseconds() -> None:
 
 
 def test_only_a_live_socket_is_visible() -> None:
-    assert connection_state.visible_part(LIVE) == (CONNECTED, A, False, False, "Kim")
-    assert connection_state.visible_part(SHUT_OUT) == (DISCONNECTED, None, True, False, "Kim")
-    assert connection_state.visible_part(REMOVED) == (DISCONNECTED, None, False, True, "Kim")
+    assert connection_state.visible_part(LIVE) == (CONNECTED, A, False, False, "Kim", (), False)
+    assert connection_state.visible_part(SHUT_OUT) == (DISCONNECTED, None, True, False, "Kim", (), False)
+    assert connection_state.visible_part(REMOVED) == (DISCONNECTED, None, False, True, "Kim", (), False)
 
 
 @pytest.mark.parametrize("record", [ConnectionState, MobileSyncState, NoticesState, ServerState])
@@ -521,7 +526,11 @@ def test_a_new_record_has_nothing(
     record: type[ConnectionState | MobileSyncState | NoticesState | ServerState],
 ) -> None:
     values = {name: value for name, value in asdict(record()).items() if value}
-    assert values == ({"server_type": "SOCKET"} if record is ServerState else {})
+    defaults: dict[type, dict[str, object]] = {
+        ServerState: {"server_type": "SOCKET"},
+        ConnectionState: {"unstable_share": 0.2, "unstable_window": 600},
+    }
+    assert values == defaults.get(record, {})
 
 
 # -- the actions of proctors -------------------------------------------------------------------------------

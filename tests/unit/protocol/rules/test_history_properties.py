@@ -83,6 +83,10 @@ def test_facts_in_order_publish_each_event_once_and_restate_nothing(kind_name: s
     assert told == in_order(kind, log)[1]
 
 
+NOBODY: tuple[object, ...] = ("NEVER", None, False, False, None, (), False)
+"""The connection of an examinee of whom nothing is known."""
+
+
 class Exam:
     """One examinee's log, the managers that work it off and crash, and the proctor who is told."""
 
@@ -143,14 +147,21 @@ def view_of(told: list[Event]) -> tuple[object, ...]:
         view.apply(event)
     seen = view.examinees.get(facts.EXAMINEE)
     if seen is None:
-        return (("NEVER", None, False, False, None), ("NONE", None), (0, ()))
-    connection = (seen.status, seen.socket_id if seen.connected else None, seen.exhausted, seen.removed, seen.name)
+        return (NOBODY, ("NONE", None), (0, ()))
+    connection: tuple[object, ...] = (
+        seen.status,
+        seen.socket_id if seen.connected else None,
+        seen.exhausted,
+        seen.removed,
+        seen.name,
+    )
+    connection += (tuple(seen.flags), seen.unstable)
     return (connection, (seen.mobile_sync, seen.deadline), (seen.notices, tuple(seen.unconfirmed)))
 
 
 def view_in(kind_name: str, state: Any) -> tuple[object, ...]:
     """What the proctor's client should make of it."""
-    connection: tuple[object, ...] = ("NEVER", None, False, False, None)
+    connection: tuple[object, ...] = NOBODY
     picture: tuple[object, ...] = ("NONE", None)
     notices: tuple[object, ...] = (0, ())
     if kind_name == "connection":
