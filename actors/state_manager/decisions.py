@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import logging
 import secrets
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple, TypeGuard
 
@@ -13,6 +13,7 @@ from actors.runtime.store.state_store import StateStore
 from actors.state_manager.places import save_records
 from actors.status_log.status_log import StatusLog
 from protocol.broker import subjects
+from protocol.close_codes import CloseCode
 from protocol.errors import StateDamaged
 from protocol.ids import ExamineeRef
 from protocol.log.version import floor_version
@@ -29,10 +30,10 @@ from protocol.messages.facts import (
 from protocol.messages.plan_facts import BY_PLAN, PlanFact, PlanRestate
 from protocol.messages.proctor_events import Event
 from protocol.records import keys, kinds
-from protocol.records.placement import VersionedMessage, record_of
+from protocol.records.placement import VersionedMessage, record_kind, record_of
 from protocol.records.writes import RecordWrite, StoredRecord
 from protocol.rules.connection_state import ConnectionState, server_id_of
-from protocol.rules.effects import Effect
+from protocol.rules.effects import CloseSocket, Effect
 from protocol.rules.history import fold, insert
 from protocol.rules.mobile_sync import MobileSyncState
 from protocol.rules.notices import NoticesState
@@ -201,26 +202,33 @@ class Decider:
             outcome.write = RecordWrite(update.key, stored.rev, fields)
         return outcome
 
-    async def end_orphans(self, items: Sequence[VersionedMessage], decision: Decision) -> None:
-        """Disconnect examinees whose CONNECTED came after their server was declared gone: nobody else would."""
+    async def follow_connects(self, items: Sequence[VersionedMessage], decision: Decision) -> None:
+        """Decide about the examinees who have connected where or when they cannot stay.
+
+        Nobody else would end them: their server was declared gone before, or their exam was over.
+        """
         connected = {
             item.version: item.message
             for item in items
             if isinstance(item.message, ConnectionStatus) and item.message.status is ConnectionStatusCode.CONNECTED
         }
+        if not connected:
+            return
         holders = sorted({server_id_of(message) for message in connected.values()})
-        known: dict[str, ServerState] = {}
-        stored_servers = await self._store.load([keys.server_status(holder) for holder in holders])
-        for holder, stored in zip(holders, stored_servers, strict=True):
-            if isinstance(stored, StoredRecord):
-                try:
-                    known[holder] = fold(kinds.SERVER.read(stored.history), kinds.SERVER.rule)
-                except ValueError as damage:  # says nothing about those who connect there
-                    log.error("%s: %s", keys.server_status(holder), damage)
+        plan_ids = sorted({message.plan_id for message in connected.values()})
+        record_keys = [*map(keys.server_status, holders), *map(keys.plan, plan_ids)]
+        states = _readable(record_keys, await self._store.load(record_keys))
+        await self._end_orphans(connected, dict(zip(holders, states[: len(holders)], strict=True)), decision)
+        _finish_late_comers(connected, dict(zip(plan_ids, states[len(holders) :], strict=True)), decision)
+
+    async def _end_orphans(
+        self, connected: Mapping[int, ConnectionStatus], known: Mapping[str, ServerState | None], decision: Decision
+    ) -> None:
+        """Disconnect examinees whose CONNECTED came after their server was declared gone."""
         asked: dict[str, ServerState] = {}
         for version, message in connected.items():
             holder = server_id_of(message)
-            server = known.get(holder)
+            server = known[holder]
             if server is None or server.holds_sessions_of(message.incarnation):
                 continue
             # The record may lack a STARTING that another batch is at work with. Nobody is called lost on that: the log
@@ -236,33 +244,44 @@ class Decider:
                 )
                 decision.follow_ups.append((f"orphan:{version}", ended))
 
-    async def finish_late_comers(self, items: Sequence[VersionedMessage], decision: Decision) -> None:
-        """Finish examinees who connected when their plan was over: no end of the plan finds them any more."""
-        connected: dict[str, list[tuple[int, ConnectionStatus]]] = {}
-        for item in items:
-            message = item.message
-            if isinstance(message, ConnectionStatus) and message.status is ConnectionStatusCode.CONNECTED:
-                connected.setdefault(message.plan_id, []).append((item.version, message))
-        plan_ids = sorted(connected)
-        stored_plans = await self._store.load([keys.plan(plan_id) for plan_id in plan_ids]) if plan_ids else []
-        for plan_id, stored in zip(plan_ids, stored_plans, strict=True):
-            if not isinstance(stored, StoredRecord) or stored.history is None:
-                continue
+
+def _readable(record_keys: Sequence[str], stored: Sequence[StoredRecord | StateDamaged]) -> list[Any]:
+    """Return the states of these records; `None` for one that does not exist or cannot be read."""
+    states: list[Any] = []
+    for key, record in zip(record_keys, stored, strict=True):
+        kind = record_kind(keys.parse_key(key))
+        assert kind is not None
+        state = None
+        if isinstance(record, StoredRecord) and record.history is not None:
             try:
-                plan = fold(kinds.PLAN.read(stored.history), kinds.PLAN.rule)
-            except ValueError as damage:
-                log.error("%s: %s", keys.plan(plan_id), damage)
-                continue
-            for version, message in connected[plan_id]:
-                if plan.phase_of(message.examinee_id, parse_time(message.timestamp)) is Phase.OVER:
-                    finish = ExamineeFinish(
-                        plan_id=plan_id,
-                        examinee_id=message.examinee_id,
-                        by=BY_PLAN,
-                        reason=FinishReason.PLAN_ENDED,
-                        timestamp=message.timestamp,
-                    )
-                    decision.follow_ups.append((f"late:{version}", finish))
+                state = fold(kind.read(record.history), kind.rule)
+            except ValueError as damage:  # says nothing about those who connect
+                log.error("%s: %s", key, damage)
+        states.append(state)
+    return states
+
+
+def _finish_late_comers(
+    connected: Mapping[int, ConnectionStatus], plans: Mapping[str, PlanState | None], decision: Decision
+) -> None:
+    """Finish examinees who connected when their exam was over; close the socket of who was finished before."""
+    for version, message in connected.items():
+        plan = plans[message.plan_id]
+        if plan is None or plan.phase_of(message.examinee_id, parse_time(message.timestamp)) is not Phase.OVER:
+            continue
+        connection = decision.connections.get(message.examinee)
+        if connection is not None and connection.finished is not None:
+            over = CloseSocket(server_id_of(message), message.socket_id, CloseCode.EXAM_OVER, version)
+            decision.effects.append(over)
+        else:
+            finish = ExamineeFinish(
+                plan_id=message.plan_id,
+                examinee_id=message.examinee_id,
+                by=BY_PLAN,
+                reason=FinishReason.PLAN_ENDED,
+                timestamp=message.timestamp,
+            )
+            decision.follow_ups.append((f"late:{version}", finish))
 
 
 @dataclass(slots=True)

@@ -194,8 +194,7 @@ class OrderOfWork:
                 stored = await self._decider.read(updates)
                 outcomes = self._decider.decide(updates, stored, decision)
                 updates = await self._decider.write(updates, outcomes, decision)
-            await self._decider.end_orphans(facts, decision)
-            await self._decider.finish_late_comers(facts, decision)
+            await self._decider.follow_connects(facts, decision)
         return decision
 
     async def _rewrite(self, decision: Decision) -> None:

@@ -15,16 +15,18 @@ from actors.runtime.broker.connection import Outgoing
 from actors.runtime.store.state_store import StateStore
 from actors.state_manager.decisions import Decision
 from protocol.broker import subjects
+from protocol.close_codes import CloseCode
 from protocol.messages.base import Message
 from protocol.messages.facts import ConnectionStatusCode, ExamineeFinish, ExamineeResume, FinishReason
 from protocol.messages.plan_facts import BY_PLAN, BY_SCHEDULE, PlanClose, PlanFact, PlanOpen
+from protocol.messages.session_messages import SessionClose
 from protocol.records import keys
 from protocol.rules.effects import FinishExaminees, ResumeExaminees, SchedulePlan, SendPlanNotice, SendPlanState
 from protocol.rules.plan_state import Phase, PlanState
 from protocol.times import format_time, parse_time
 
 EXAMINEES_A_READ = 1000
-_STILL_THERE = (ConnectionStatusCode.CONNECTED, ConnectionStatusCode.MIGRATING)
+_STILL_THERE = (ConnectionStatusCode.CONNECTED, ConnectionStatusCode.MIGRATING, ConnectionStatusCode.FINISHED)
 
 
 class Progress(NamedTuple):
@@ -33,6 +35,8 @@ class Progress(NamedTuple):
     examinee_id: str
     status: str | None
     finished: str | None
+    live_socket_id: str | None
+    server_id: str | None
 
 
 class PlanEffects:
@@ -62,7 +66,13 @@ class PlanEffects:
         return outgoing
 
     async def _finish(self, effect: FinishExaminees, plan: PlanState) -> list[Outgoing]:
+        """Finish who is there and whose time is up; of whom was finished before, close the socket that is open."""
         now = parse_time(effect.timestamp)
+        over = [
+            progress
+            for progress in await self._read(effect.plan_id, lambda progress: progress.status in _STILL_THERE)
+            if plan.phase_of(progress.examinee_id, now) is Phase.OVER
+        ]
         facts: list[Message] = [
             ExamineeFinish(
                 plan_id=effect.plan_id,
@@ -71,13 +81,19 @@ class PlanEffects:
                 reason=FinishReason.PLAN_ENDED,
                 timestamp=effect.timestamp,
             )
-            for progress in await self._read(
-                effect.plan_id,
-                lambda progress: progress.status in _STILL_THERE,
-            )
-            if plan.phase_of(progress.examinee_id, now) is Phase.OVER
+            for progress in over
+            if not progress.finished
         ]
-        return self._facts("finish", effect.plan_id, effect.version, facts)
+        closes: dict[str, list[Message]] = {}
+        for progress in over:
+            if progress.finished and progress.live_socket_id and progress.server_id:
+                close = SessionClose(socket_id=progress.live_socket_id, code=CloseCode.EXAM_OVER)
+                closes.setdefault(progress.server_id, []).append(close)
+        outgoing = self._facts("finish", effect.plan_id, effect.version, facts)
+        for server_id, messages in closes.items():
+            message_id = functools.partial(_message_id, "over", effect.version)
+            outgoing += Outgoing.batches(subjects.socket_server(server_id), messages, message_id)
+        return outgoing
 
     async def _resume(self, effect: ResumeExaminees, plan: PlanState) -> list[Outgoing]:
         now = parse_time(effect.timestamp)
@@ -102,12 +118,11 @@ class PlanEffects:
         for start in range(0, len(examinees), EXAMINEES_A_READ):
             names = examinees[start : start + EXAMINEES_A_READ]
             rows = await self._store.fields(
-                [keys.progress(plan_id, name) for name in names], ("connStatusCode", "finished")
+                [keys.progress(plan_id, name) for name in names],
+                ("connStatusCode", "finished", "liveSocketId", "serverId"),
             )
             records += [
-                progress
-                for name, (status, finished) in zip(names, rows, strict=True)
-                if wanted(progress := Progress(name, status, finished))
+                progress for name, row in zip(names, rows, strict=True) if wanted(progress := Progress(name, *row))
             ]
         return records
 

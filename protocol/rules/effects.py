@@ -125,7 +125,10 @@ class SchedulePlan:
 
 @dataclass(frozen=True, slots=True)
 class FinishExaminees:
-    """Finish the examinees of a plan who are still there, except those whose own time is not up at `timestamp`."""
+    """Finish the examinees of a plan who are still there, except those whose own time is not up at `timestamp`.
+
+    Who was finished before and is still connected has their socket closed.
+    """
 
     plan_id: str
     timestamp: str

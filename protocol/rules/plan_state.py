@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -66,7 +67,10 @@ class PlanState:
 
     def own(self, examinee_id: str) -> OwnTimes:
         """Return the own times of an examinee; without a difference when they have none."""
-        return next((own for own in self.own_times if own.examinee_id == examinee_id), OwnTimes(examinee_id))
+        place = bisect_left(self.own_times, examinee_id, key=lambda own: own.examinee_id)
+        if place < len(self.own_times) and self.own_times[place].examinee_id == examinee_id:
+            return self.own_times[place]
+        return OwnTimes(examinee_id)
 
     def start_of(self, examinee_id: str) -> str | None:
         """Return when the exam begins for an examinee; `None`: whenever they come."""

@@ -91,11 +91,14 @@ async def test_whoever_hands_in_and_leaves_is_finished_and_not_lost(bus: Bus, sy
 async def test_the_end_comes_by_the_broker_and_finishes_those_who_are_there(bus: Bus, system: System) -> None:
     proctor = await system.proctor("SOCK001")
     clients = [await system.examinee(f"E00{number}", f"SOCK00{1 + number % 2}") for number in range(3)]
+    handed_in = await system.examinee("E008", "SOCK002")
+    await handed_in.say("finish")
+    await proctor.expect("examinee_finished", examineeId="E008")
     gone = await system.examinee("E009", "SOCK001")
     gone.abort()
     await proctor.expect("examinee_disconnected", examineeId="E009")
     await decide(bus, PlanSchedule, ends_at=soon(1))
-    for client in clients:
+    for client in (*clients, handed_in):
         await client.expect("plan_state", status="CLOSED")
         assert await client.closed() == CloseCode.EXAM_OVER
     for number in range(3):
