@@ -24,6 +24,7 @@ from websockets.exceptions import ConnectionClosed
 from websockets.protocol import State
 
 from actors.client.connection import ConnectionLost, ConnectRefused, TimedConnection, decode, end_of, open_session
+from protocol.client.exam_clock import ExamMoment, ServerClock, exam_at
 from protocol.client.reconnect import (
     SILENT_INTERVALS,
     ConnectionFailure,
@@ -48,6 +49,7 @@ from protocol.messages.frames import (
     Welcome,
     encode_text,
 )
+from protocol.messages.proctor_events import PlanStateEvent
 
 __all__ = [
     "Change",
@@ -108,9 +110,11 @@ class Client:
 
     `url` is the ws:// address of a socket server, with or without `/v1/connect`; see `ClientOptions` for the others.
     `view_status` is the last one that the server sent over the open connection: whether its events are current.
+    `plan_state` is the newest that came: whether the exam runs, and its times.
     """
 
     __slots__ = (
+        "_clock",
         "_closed",
         "_closing",
         "_failure",
@@ -131,6 +135,7 @@ class Client:
         "malformed",
         "on_change",
         "on_end",
+        "plan_state",
         "reconnect",
         "view_status",
         "welcome",
@@ -145,6 +150,8 @@ class Client:
         self.on_end = options.get("on_end")
         self.welcome: Welcome | None = None
         self.view_status: ViewStatus | None = None
+        self.plan_state: PlanStateEvent | None = None
+        self._clock = ServerClock()
         self.malformed = 0
         self._token = token
         browser_info = options.get("browser_info")
@@ -186,6 +193,16 @@ class Client:
         """The address of the last server that sent a welcome; before that, of the first one to try."""
         return self._reconnect_state.url
 
+    @property
+    def server_time(self) -> float | None:
+        """The seconds since the epoch by the server's clock; `None` before the first welcome."""
+        return self._clock.now()
+
+    @property
+    def exam(self) -> ExamMoment:
+        """Where the exam stands now, by the server's clock: its phase, and the seconds until the next one."""
+        return exam_at(self.plan_state, self._clock.now())
+
     async def connect(self, url: str | None = None) -> Welcome:
         """Connect to `url` (default: the last server), in one attempt. Raises `ConnectRefused`.
 
@@ -225,10 +242,16 @@ class Client:
         self._reconnect_state = after_welcome(url, welcome.endpoints, welcome.reconnect)
         loop = asyncio.get_running_loop()
         self._welcomed_at = loop.time()
+        self._clock.restart(welcome.server_time)
         if self.heartbeats:
             self._timer = loop.call_later(welcome.heartbeat_seconds, self._send_heartbeat)
         self._report(welcome)
+        with contextlib.suppress(ConnectionLost):  # `receive` sees it, too
+            await self._welcomed()
         return welcome
+
+    async def _welcomed(self) -> None:
+        """Send again what was not answered on the previous connection."""
 
     # -- receiving -----------------------------------------------------------------------------------
 
@@ -254,6 +277,8 @@ class Client:
                     self._reconnect_state = after_migrate(self._reconnect_state, message.endpoints)
                 elif type(message) is ViewStatus:
                     self.view_status = message
+                elif type(message) is PlanStateEvent:
+                    self._set_plan_state(message)
                 self._update(message)
                 if type(message) is not Heartbeat:
                     return message
@@ -270,6 +295,11 @@ class Client:
                 messages, malformed = decode(payload)
                 self._pending = messages[::-1]
                 self.malformed += malformed
+
+    def _set_plan_state(self, message: PlanStateEvent) -> None:
+        self._clock.correct(message.server_time)
+        if self.plan_state is None or message.version >= self.plan_state.version:
+            self.plan_state = message
 
     def _update(self, message: Message) -> None:
         """Update what a subclass keeps, before the message is returned."""

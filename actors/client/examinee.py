@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
+import secrets
 from typing import Unpack
 
-from actors.client.client import Client, ClientOptions
+from actors.client.client import Client, ClientOptions, ConnectionLost
+from protocol.errors import ErrorCode
 from protocol.messages.base import Message
-from protocol.messages.facts import Notice
-from protocol.messages.frames import ConfirmNotice, EnterMobileSync
+from protocol.messages.facts import ConnectionStatusCode, Notice
+from protocol.messages.frames import Accepted, ConfirmNotice, EnterMobileSync, Error, FinishFrame
 from protocol.messages.session_messages import SessionState
 from protocol.messages.views import MobileSyncView, NoticeView
+
+FINISH_AGAIN_SECONDS = 5.0
+"""A request to hand in that was refused, because there were too many, is repeated after so many seconds."""
 
 
 class ExamineeClient(Client):
@@ -20,10 +27,11 @@ class ExamineeClient(Client):
     await client.enter_mobile_sync()
 
     `session_state` and `mobile_sync` are the latest that the server sent (by version). `notices` are the messages of
-    proctors that this client has not confirmed, by actionId, in the order of their arrival.
+    proctors that this client has not confirmed, by actionId, in the order of their arrival. `finishing` is the
+    requestId of the request to hand in that the server has not accepted yet.
     """
 
-    __slots__ = ("_confirmed", "mobile_sync", "notices", "session_state")
+    __slots__ = ("_confirmed", "_repeating", "_retry", "finishing", "mobile_sync", "notices", "session_state")
 
     def __init__(self, url: str, token: str, **options: Unpack[ClientOptions]) -> None:
         super().__init__(url, token, **options)
@@ -31,6 +39,46 @@ class ExamineeClient(Client):
         self.mobile_sync = MobileSyncView()
         self.notices: dict[str, NoticeView] = {}
         self._confirmed: set[str] = set()
+        self.finishing: str | None = None
+        self._retry: asyncio.TimerHandle | None = None
+        self._repeating: asyncio.Task[None] | None = None
+
+    @property
+    def finished(self) -> bool:
+        """Whether the exam is over for the examinee, as the server has told last."""
+        state = self.session_state
+        return state is not None and state.connection.status == ConnectionStatusCode.FINISHED
+
+    async def finish(self, *, request_id: str | None = None) -> str:
+        """Hand in: the exam is over for this examinee. Returns the requestId; `accepted` with it follows.
+
+        Until then it is sent again on each new connection, with the same requestId, so it has one effect. To repeat it
+        in another process, pass the `request_id` on.
+        """
+        self.finishing = request_id or self.finishing or secrets.token_hex(12)
+        asked = self.finishing
+        await self._send_finish()
+        return asked
+
+    async def _send_finish(self) -> None:
+        if self.finishing is not None:
+            with contextlib.suppress(ConnectionLost):  # sent again after the next welcome
+                await self.send(FinishFrame(request_id=self.finishing))
+
+    async def _welcomed(self) -> None:
+        await self._send_finish()
+
+    def _update_finish(self, message: Accepted | Error) -> None:
+        if self.finishing is None or message.request_id != self.finishing:
+            return
+        if isinstance(message, Error) and message.code is ErrorCode.TOO_MANY_REQUESTS:
+            self._retry = asyncio.get_running_loop().call_later(FINISH_AGAIN_SECONDS, self._repeat_finish)
+        else:
+            self.finishing = None
+
+    def _repeat_finish(self) -> None:
+        if self.connected:  # else it is sent after the next welcome
+            self._repeating = asyncio.create_task(self._send_finish())
 
     async def confirm_notice(self, action_id: str) -> None:
         """Confirm that a message was read: `accepted` follows once that is in the log. A repetition does no harm.
@@ -47,8 +95,13 @@ class ExamineeClient(Client):
 
     def _update(self, message: Message) -> None:
         match message:
+            case Accepted() | Error():
+                self._update_finish(message)
+                return
             case SessionState():
                 self.session_state = message
+                if self.finished:
+                    self.finishing = None  # it was heard
                 for notice in message.notices:
                     # Its confirmation was lost with a connection: the message is shown again.
                     self._confirmed.discard(notice.action_id)

@@ -8,7 +8,17 @@ from typing import Unpack
 from actors.client.client import Client, ClientOptions
 from protocol.client.plan_view import ApplyResult, PlanView
 from protocol.messages.base import Message
-from protocol.messages.frames import ExtendMobileSyncFrame, NotifyFrame, ReadmitFrame, RemoveFrame
+from protocol.messages.frames import (
+    ExtendExamFrame,
+    ExtendMobileSyncFrame,
+    FinishFrame,
+    NotifyFrame,
+    ReadmitFrame,
+    RemoveFrame,
+    ResumeFrame,
+)
+
+Action = ReadmitFrame | RemoveFrame | ExtendMobileSyncFrame | NotifyFrame | FinishFrame | ResumeFrame | ExtendExamFrame
 
 
 class ProctorClient(Client):
@@ -49,7 +59,20 @@ class ProctorClient(Client):
         request_id = request_id or secrets.token_hex(12)
         return await self._ask(NotifyFrame(examinee_id=examinee_id, request_id=request_id, text=text))
 
-    async def _ask(self, frame: ReadmitFrame | RemoveFrame | ExtendMobileSyncFrame | NotifyFrame) -> str:
+    async def finish(self, examinee_id: str, *, request_id: str | None = None) -> str:
+        """End the exam for an examinee. Event: `examinee_finished`."""
+        return await self._ask(FinishFrame(examinee_id=examinee_id, request_id=request_id or secrets.token_hex(12)))
+
+    async def resume(self, examinee_id: str, *, request_id: str | None = None) -> str:
+        """Let a finished examinee go on. Event: `examinee_resumed`."""
+        return await self._ask(ResumeFrame(examinee_id=examinee_id, request_id=request_id or secrets.token_hex(12)))
+
+    async def extend_exam(self, seconds: int, examinee_id: str | None = None, *, request_id: str | None = None) -> str:
+        """Give `seconds` more to one examinee, or to everybody when nobody is named. Event: `plan_state`."""
+        request_id = request_id or secrets.token_hex(12)
+        return await self._ask(ExtendExamFrame(examinee_id=examinee_id, request_id=request_id, seconds=seconds))
+
+    async def _ask(self, frame: Action) -> str:
         await self.send(frame)
         assert frame.request_id is not None
         return frame.request_id

@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator
 import pytest
 from websockets.asyncio.server import ServerConnection
 
+from actors.client import examinee
 from actors.client.client import Change, ClientClosed, ConnectionLost, ConnectRefused, GaveUp
 from actors.client.examinee import ExamineeClient
 from actors.client.proctor import ProctorClient
@@ -20,8 +21,10 @@ from protocol.messages.base import Message
 from protocol.messages.codec import encode, join_batch
 from protocol.messages.frames import (
     CLIENT_FRAMES,
+    Accepted,
     EnterMobileSync,
     Error,
+    FinishFrame,
     Heartbeat,
     Hello,
     ReconnectPolicy,
@@ -397,3 +400,34 @@ async def test_an_idle_connection_has_no_task(server: ScriptedServer) -> None:
 
 async def _is(fact: bool) -> bool:
     return fact
+
+
+async def test_handing_in_is_said_again_with_the_same_request_id_until_it_is_accepted(
+    server: ScriptedServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def break_off_when_asked(connection: ServerConnection, hello: Hello) -> None:
+        await connection.send(encode_text(server.welcome()))
+        server.heard.append(CLIENT_FRAMES.decode_one(await connection.recv()))
+        connection.transport.abort()
+
+    async def refuse_once(connection: ServerConnection, hello: Hello) -> None:
+        await connection.send(encode_text(server.welcome()))
+        for refusal in (ErrorCode.TOO_MANY_REQUESTS, None):
+            frame = CLIENT_FRAMES.decode_one(await connection.recv())
+            assert isinstance(frame, FinishFrame)
+            server.heard.append(frame)
+            answer: Message = Accepted(request_type="finish", request_id=frame.request_id)
+            if refusal is not None:
+                answer = Error(code=refusal, message="later", request_type="finish", request_id=frame.request_id)
+            await connection.send(encode_text(answer))
+        await connection.wait_closed()
+
+    server.scripts = [break_off_when_asked, refuse_once]
+    monkeypatch.setattr(examinee, "FINISH_AGAIN_SECONDS", 0.05)
+    client = ExamineeClient(server.url, "t")
+    request_id = await client.finish()  # there is no connection yet
+    await client.connect()
+    assert (await next_of(client, Accepted)).request_id == request_id
+    assert [getattr(frame, "request_id", None) for frame in server.heard] == [request_id] * 3
+    assert client.finishing is None
+    await client.close()

@@ -3,27 +3,34 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+import time
+from collections.abc import AsyncIterator, Callable
 
 import pytest
 
 from actors.client.client import ConnectRefused, GaveUp
 from actors.client.examinee import ExamineeClient
 from actors.client.proctor import ProctorClient
-from actors.runtime.broker.connection import Bus
+from actors.runtime.broker.connection import Bus, Outgoing
 from actors.runtime.config.settings import Settings
-from protocol.messages.facts import MobileSyncCode, MobileSyncStatus
+from protocol.broker import subjects
+from protocol.client.exam_clock import ExamPhase
+from protocol.close_codes import CloseCode
+from protocol.messages.facts import FinishReason, MobileSyncCode, MobileSyncStatus
 from protocol.messages.frames import (
     Accepted,
     Welcome,
 )
+from protocol.messages.plan_facts import PlanClose, PlanFact, PlanOpen, PlanSchedule
 from protocol.messages.proctor_events import (
     ExamineeConnected,
     ExamineeDisconnected,
+    ExamineeFinished,
     ExamineeReadmitted,
     ExamineeReconnectExhausted,
 )
 from protocol.messages.session_messages import SessionState
+from protocol.times import format_time
 from tests.integration.support.clients.typed_clients import SECONDS, next_of
 from tests.integration.support.settings import changed
 from tests.integration.support.system import System, eventually
@@ -166,3 +173,42 @@ async def test_a_bad_token_is_refused_with_its_code(system: System) -> None:
     with pytest.raises(ConnectRefused) as refused:
         await client.connect()
     assert refused.value.code == 4502
+
+
+async def test_a_whole_exam_from_the_waiting_room_to_the_end(bus: Bus, system: System) -> None:
+    proctor, examinee = await proctor_of(system), examinee_of(system, "SOCK002")
+    await decide(bus, PlanSchedule, starts_at=soon(3600), ends_at=soon(7200))
+    await examinee.connect()
+    await until(examinee, lambda: examinee.exam.phase is ExamPhase.BEFORE)
+    assert examinee.exam.seconds == pytest.approx(3600, abs=20)
+    await decide(bus, PlanOpen)
+    await until(examinee, lambda: examinee.exam.phase is ExamPhase.RUNNING)
+    request_id = await examinee.finish()
+    assert (await next_of(examinee, Accepted)).request_id == request_id
+    await until(examinee, lambda: examinee.finished)
+    examinee.abort()
+    assert (await next_of(examinee, SessionState)).connection.status == "FINISHED"
+    assert (await next_of(proctor, ExamineeFinished)).reason is FinishReason.HANDED_IN
+    await proctor.resume("E001")
+    await until(examinee, lambda: not examinee.finished)
+    await decide(bus, PlanClose)
+    with pytest.raises(GaveUp) as raised:
+        await until(examinee, lambda: False)
+    assert raised.value.step.code == CloseCode.EXAM_OVER
+    assert examinee.exam.phase is ExamPhase.OVER
+    await proctor.close()
+
+
+async def until(client: ExamineeClient, holds: Callable[[], bool]) -> None:
+    async with asyncio.timeout(SECONDS):
+        while not holds():
+            await client.receive()
+
+
+async def decide(bus: Bus, fact: type[PlanFact], **fields: str) -> None:
+    message = fact(plan_id="P001", by="operator", timestamp=format_time(bus.clock.now()), **fields)
+    await bus.publish_until_stored([Outgoing.of(subjects.status_plan("P001", subjects.OPERATOR), message)])
+
+
+def soon(seconds: float) -> str:
+    return format_time(time.time() + seconds)
