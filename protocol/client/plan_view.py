@@ -80,6 +80,7 @@ class ExamineeView:
 
     examinee_id: str
     name: str | None = None
+    labels: dict[str, str] = field(default_factory=dict)
     status: str = "NEVER"
     socket_id: str | None = None
     server_id: str | None = None
@@ -198,7 +199,8 @@ class PlanView:
             examinee.version_from_event |= message.version == examinee.version
             return result
         examinee.version, examinee.version_from_event = message.version, True
-        examinee.name, examinee.removed = message.name, isinstance(message, ExamineeRemoved)
+        examinee.name, examinee.labels = message.name, message.labels or {}
+        examinee.removed = isinstance(message, ExamineeRemoved)
         examinee.flags, examinee.unstable = list(message.flags or ()), message.unstable is True
         # An examinee who reconnects or has used up the attempts is disconnected, even if the loss was never seen.
         status = message.status if isinstance(message, _STATUS_EVENTS) else ConnectionStatusCode.DISCONNECTED
@@ -294,7 +296,8 @@ def _result_of_old(version: int, newest: int, from_event: bool) -> ApplyResult:
 
 def _apply_row(examinee: ExamineeView, row: ExamineeRow) -> None:
     if row.version > examinee.version:
-        examinee.version, examinee.version_from_event, examinee.name = row.version, False, row.name
+        examinee.version, examinee.version_from_event = row.version, False
+        examinee.name, examinee.labels = row.name, row.labels or {}
         _apply_connection_view(examinee, row.connection, row.reconnect, row.removed)
     if row.mobile_sync.version > examinee.mobile_sync_version:
         examinee.mobile_sync, examinee.mobile_sync_version = row.mobile_sync.status, row.mobile_sync.version

@@ -104,7 +104,8 @@ class Timeline:
                 assert isinstance(fact, ConnectionFact)
                 before = person.connection
                 if before.status is None and self._truncated and (seed := _state_before_log(fact)) is not None:
-                    before, person.complete = replace(seed, name=before.name, enrolled=before.enrolled), False
+                    person.complete = False
+                    before = replace(seed, name=before.name, labels=before.labels, enrolled=before.enrolled)
                 outcome = connection.apply(before, version, fact)
                 person.connection = outcome.state
                 return describe_connection(before, outcome, fact)

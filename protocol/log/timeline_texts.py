@@ -215,9 +215,13 @@ def _describe_enrol(before: ConnectionState, after: ConnectionState, fact: Enrol
     details = {"by": fact.by, "action_id": fact.action_id, "name": after.name}
     by = f" by {fact.by}" if fact.by else ""
     name = f" as {after.name}" if after.name else ""
+    if after.labels:
+        name += f" ({', '.join(f'{label} {value}' for label, value in after.labels.items())})"
     if after == before:
         return EntryText(EntryKind.NO_EFFECT, f"enrolled{by} again{name}: no effect", details)
-    again = "named otherwise by the roster" if before.enrolled else "enrolled"
+    again = "enrolled" if not before.enrolled else "changed by the roster"
+    if before.enrolled and after.name != before.name:
+        again = "named otherwise by the roster"
     return EntryText(EntryKind.ENROLLED, f"{again}{by}{name}", details)
 
 

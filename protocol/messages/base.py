@@ -6,9 +6,10 @@ Readers ignore unknown fields, so that actors of different versions can work tog
 
 from __future__ import annotations
 
+import unicodedata
 from typing import Annotated, Any, ClassVar
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 from pydantic.alias_generators import to_camel
 
 from protocol.messages.trace_context import Traceparent
@@ -20,6 +21,25 @@ NAME_PATTERN = r"^[^\x00-\x1f\x7f]{1,100}$"
 """A name is shown on one line: 1 to 100 characters, no control characters."""
 
 Name = Annotated[str, Field(pattern=NAME_PATTERN)]
+
+MAX_LABELS = 8
+MAX_LABEL_NAME = 32
+
+
+def check_label_name(name: str) -> str:
+    """Return the name of a label: a letter of any script, then letters, digits, `-` and `_`. Raises `ValueError`."""
+    letters = name[:1].isalpha() and all(
+        character in "-_" or unicodedata.category(character)[0] in "LMN" for character in name
+    )
+    if not letters or len(name) > MAX_LABEL_NAME:
+        raise ValueError(f"must begin with a letter and have at most {MAX_LABEL_NAME} letters, digits, - and _")
+    return name
+
+
+LabelName = Annotated[str, AfterValidator(check_label_name), Field(min_length=1, max_length=MAX_LABEL_NAME)]
+
+Labels = Annotated[dict[LabelName, Name], Field(max_length=MAX_LABELS)]
+"""What the roster says of an examinee besides the name, by the name of the label: `{"room": "A", "seat": "12"}`."""
 
 NoticeText = Annotated[str, Field(min_length=1, max_length=1000)]
 """A message between people."""

@@ -11,7 +11,7 @@ from typing import Annotated, ClassVar, Literal, get_args
 from pydantic import AfterValidator, Field, WithJsonSchema
 
 from protocol.ids import ExamineeRef, Id, ServerId, SocketId
-from protocol.messages.base import ActionId, Message, Name, NoticeText, Reason, Text, Traced, Version, Wire
+from protocol.messages.base import ActionId, Labels, Message, Name, NoticeText, Reason, Text, Traced, Version, Wire
 from protocol.messages.codec import Codec
 from protocol.messages.plan_facts import PLAN_FACTS
 from protocol.messages.server_messages import ServerStatus
@@ -157,10 +157,14 @@ class UnstableTimeout(ExamineeFact):
 
 
 class Enrol(ExamineeFact):
-    """The plan's roster names an examinee, who may connect later or never; `by`: who enrolled them."""
+    """The plan's roster names an examinee, who may connect later or never; `by`: who enrolled them.
+
+    An absent `name` stays as it was; so do absent `labels`. Given `labels` replace all earlier ones.
+    """
 
     type: ClassVar[str] = "enrol"
     name: Name | None = None
+    labels: Labels | None = None
     by: Text | None = None
     action_id: ActionId | None = None
 

@@ -8,7 +8,7 @@ from pydantic import AfterValidator, Field
 
 from protocol.errors import ErrorCode, ProtocolError
 from protocol.ids import Id
-from protocol.messages.base import ActionId, Message, Text, Traced, Version, Wire
+from protocol.messages.base import ActionId, Labels, Message, Text, Traced, Version, Wire
 from protocol.messages.codec import Codec, Malformed, encode, parse_json
 from protocol.messages.plan_facts import MAX_LISTED
 from protocol.messages.proctor_events import EVENTS
@@ -200,11 +200,12 @@ class Migrate(Message):
 class ExamineeRow(Wire):
     """One examinee in a plan_snapshot; `version` is the connection's, `mobileSync` and `notices` have their own.
 
-    `name`: by the roster, which may name those who never came. `notices`: absent when none was ever sent.
+    `name`, `labels`: by the roster, which may name those who never came. `notices`: absent when none was ever sent.
     """
 
     examinee_id: str
     name: str | None = None
+    labels: Labels | None = None
     status: Literal["CONNECTED", "DISCONNECTED", "MIGRATING", "FINISHED", "NEVER"]
     last_active_time: str | None = None
     connection: ConnectionView

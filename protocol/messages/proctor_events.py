@@ -7,7 +7,7 @@ from typing import Annotated, ClassVar, Literal, get_args
 from pydantic import Field
 
 from protocol.ids import Id, SocketId
-from protocol.messages.base import ActionId, Message, Name, Traced, Version, Wire
+from protocol.messages.base import ActionId, Labels, Message, Name, Traced, Version, Wire
 from protocol.messages.facts import (
     ClientInfo,
     ConnectionStatusCode,
@@ -32,7 +32,7 @@ class ReplacedSocket(Wire):
 
 
 class ConnectionEvent(Traced):
-    """An event about an examinee's connection; `name` is that of the roster.
+    """An event about an examinee's connection; `name` and `labels` are those of the roster.
 
     `flags` and `unstable` are those of `ConnectionView` and `ReconnectView` after it; absent: none, and no.
     """
@@ -40,6 +40,7 @@ class ConnectionEvent(Traced):
     plan_id: Id
     examinee_id: Id
     name: Name | None = None
+    labels: Labels | None = None
     flags: list[Difference] | None = None
     unstable: bool | None = None
     version: Version
@@ -169,7 +170,7 @@ class ExamineeRemoved(ConnectionEvent):
 
 
 class ExamineeEnrolled(ConnectionEvent):
-    """`examinee_enrolled`: the roster names the examinee, or gives it another name than before.
+    """`examinee_enrolled`: the roster names the examinee, or gives it another name or labels.
 
     `connection`, `reconnect` and `removed`: its present state, as an examinee may connect before the roster is read.
     """

@@ -203,6 +203,7 @@ def _connection_fields(state: ConnectionState) -> dict[str, str]:
         exhausted=int(state.exhausted),
         lossVersion=state.loss_version,
         name=state.name,
+        labels=json.dumps(dict(state.labels), ensure_ascii=False) if state.labels else None,
         enrolled=int(state.enrolled),
         removed=int(state.removed),
         removedBy=state.removed_by,

@@ -28,6 +28,7 @@ PROGRESS_FIELDS: tuple[str, ...] = (
     "exhausted",
     "recoveries",
     "name",
+    "labels",
     "removed",
     "finished",
     "finishedAt",
@@ -52,6 +53,7 @@ def examinee_row(
     return ExamineeRow(
         examinee_id=examinee_id,
         name=connection["name"] or None,
+        labels=labels_of(connection["labels"]) or None,
         status=view.status,
         last_active_time=connection["lastActiveTime"] or None,
         connection=view,
@@ -61,6 +63,14 @@ def examinee_row(
         notices=notices_view(dict(zip(NOTICES_FIELDS, notices, strict=True))),
         version=view.version,
     )
+
+
+def labels_of(stored: str | None) -> dict[str, str]:
+    """Return the labels in the field `labels` of a connection record. Raises `ValueError`."""
+    labels = pydantic_core.from_json(stored) if stored else {}
+    if not isinstance(labels, dict):
+        raise ValueError("labels: not a JSON object")
+    return labels
 
 
 def connection_view(fields: Fields) -> ConnectionView:

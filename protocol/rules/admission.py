@@ -14,12 +14,19 @@ from protocol.rules.history import Outcome
 
 
 def enrol(state: ConnectionState, version: int, fact: Enrol) -> Outcome[ConnectionState]:
-    """Apply an enrolment. An event follows only when the examinee is new or has another name."""
+    """Apply an enrolment. An event follows only when the examinee is new or has another name or labels."""
     name = fact.name or state.name
-    if state.enrolled and name == state.name:
+    labels = state.labels if fact.labels is None else fact.labels
+    if state.enrolled and (name, labels) == (state.name, state.labels):
         return Outcome(state)
     enrolled = replace(
-        state, plan_id=fact.plan_id, examinee_id=fact.examinee_id, name=name, enrolled=True, version=version
+        state,
+        plan_id=fact.plan_id,
+        examinee_id=fact.examinee_id,
+        name=name,
+        labels=labels,
+        enrolled=True,
+        version=version,
     )
     return Outcome(enrolled, (enrolled_event(enrolled, version, fact.timestamp, by=fact.by, action_id=fact.action_id),))
 

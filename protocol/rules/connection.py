@@ -129,6 +129,7 @@ def _apply_connected(state: ConnectionState, version: int, fact: ConnectionStatu
         loss_version=state.loss_version,
         recoveries=state.recoveries + recovered,
         name=state.name,
+        labels=state.labels,
         enrolled=state.enrolled,
         finished=state.finished,
         finished_at=state.finished_at,

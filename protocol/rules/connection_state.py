@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from protocol.close_codes import CloseCode
@@ -39,8 +40,8 @@ class ConnectionState:
     `version` is the version that last changed it; `loss_version` names the current or latest outage
     (its loss or migration, or what a proctor has decided since). `socket_id` is the current socket, or the last one
     while disconnected or migrating; a state with a `status` has a socket, its server and `since`. `enrolled`: the
-    roster lists the examinee, as `name`. `removed_by` and `removed_why`: the proctor of the last removal, and the
-    reason given. `finished`: why the exam is over for the examinee, since `finished_at`, as `finished_by` said;
+    roster lists the examinee, as `name` with `labels`. `removed_by` and `removed_why`: the proctor of the last removal,
+    and the reason given. `finished`: why the exam is over for the examinee, since `finished_at`, as `finished_by` said;
     `status` goes on to say where their socket is. `actions`: the applied actions of proctors.
 
     `close_code`: that of the last end of a socket. `connected_version`: of the fact that has connected the socket.
@@ -76,6 +77,7 @@ class ConnectionState:
     exhausted: bool = False
     recoveries: int = 0
     name: str | None = None
+    labels: Mapping[str, str] = field(default_factory=dict)
     enrolled: bool = False
     removed: bool = False
     removed_by: str | None = None
@@ -123,6 +125,7 @@ class ConnectionState:
             "plan_id": self.plan_id,
             "examinee_id": self.examinee_id,
             "name": self.name,
+            "labels": dict(self.labels) or None,
             "flags": list(self.flags) or None,
             "unstable": self.unstable or None,
         }
@@ -193,7 +196,7 @@ def visible_part(state: ConnectionState) -> tuple[object, ...]:
     """Return the part of a connection that events tell: when it changes, clients must be told."""
     live_socket = state.socket_id if state.live and state.finished is None else None
     visible_status = (state.shown_status, live_socket, state.exhausted, state.removed, state.name)
-    return (*visible_status, state.flags, state.unstable)
+    return (*visible_status, state.labels, state.flags, state.unstable)
 
 
 def differences(state: ConnectionState, fact: ConnectionStatus) -> tuple[Difference, ...]:

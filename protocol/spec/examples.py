@@ -296,7 +296,7 @@ _FACTS: tuple[Message, ...] = (
         timestamp=_at("09:10:01.000"),
     ),
     ReconnectExhausted(**_E001, loss_version=VERSION + 256, timestamp=_at("09:12:15.000")),
-    Enrol(**_E001, name="김하늘", by="operator", timestamp=_at("08:30:00.000")),
+    Enrol(**_E001, name="김하늘", labels={"room": "A", "seat": "12"}, by="operator", timestamp=_at("08:30:00.000")),
     Readmit(**_E001, **_DECIDED, timestamp=_at("09:13:00.000")),
     Remove(**_E001, **_DECIDED, reason="another person sat down", timestamp=_at("09:20:00.000")),
     ExamineeFinish(**_E001, by="E001", reason=FinishReason.HANDED_IN, timestamp=_at("10:40:00.000")),

@@ -67,6 +67,7 @@ _connection_moves = st.sampled_from("CDCDCDAERXNFGT")
 _mobile_sync_moves = st.sampled_from("WWUFTTM")
 _notice_moves = st.sampled_from("NNC")
 _names = st.sampled_from([None, "Kim", "Lee"])
+_labels = st.sampled_from([None, {}, {"room": "A"}, {"room": "B", "seat": "7"}])
 _actions = st.sampled_from([None, "a1", "a2"])
 _examinees = st.sampled_from([None, "E001", "E002"])
 _policies = st.sampled_from([None, PlanPolicy(max_attempts=8), PlanPolicy(grace_seconds=30, shut_out=False)])
@@ -117,7 +118,7 @@ def connection_fact(draw: Draw, past: Log) -> ConnectionFact:
         case "X":
             return facts.remove(second, action=draw(_actions))
         case "N":
-            return facts.enrol(draw(_names), second)
+            return facts.enrol(draw(_names), second, labels=draw(_labels))
         case _:
             return facts.readmit(second, action=draw(_actions))
 

@@ -118,8 +118,17 @@ def unstable_timeout(connected_version: int, second: float = 0) -> UnstableTimeo
     )
 
 
-def enrol(name: str | None = None, second: float = 0, by: str | None = None, action: str | None = None) -> Enrol:
-    return Enrol(plan_id=PLAN, examinee_id=EXAMINEE, name=name, by=by, action_id=action, timestamp=at(second))
+def enrol(
+    name: str | None = None,
+    second: float = 0,
+    by: str | None = None,
+    action: str | None = None,
+    labels: dict[str, str] | None = None,
+) -> Enrol:
+    timestamp = at(second)
+    return Enrol(
+        plan_id=PLAN, examinee_id=EXAMINEE, name=name, labels=labels, by=by, action_id=action, timestamp=timestamp
+    )
 
 
 def readmit(second: float = 0, by: str = "S001", action: str | None = None) -> Readmit:

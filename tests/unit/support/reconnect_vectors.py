@@ -178,6 +178,7 @@ _POOL: dict[str, Callable[[random.Random], Any]] = {
     "ip_address": lambda rng: f"10.0.0.{rng.randint(1, 9)}",
     "browser_info": lambda rng: "Chrome",
     "user_agent": lambda rng: "Mozilla/5.0",
+    "labels": lambda rng: rng.choice(("A", "나")),
     "model": lambda rng: "Galaxy",
     "os_version": lambda rng: "15",
     "outage_seconds": lambda rng: round(rng.uniform(0, 90), 3),

@@ -72,7 +72,7 @@ def check_proctor(
         return
     assert row.status == connection.view().status
     assert (row.exhausted, row.removed) == (connection.exhausted, connection.removed)
-    assert row.name == connection.name
+    assert (row.name, row.labels) == (connection.name, connection.labels)
     assert row.mobile_sync == mobile_sync.view().status
     assert (row.notices, row.unconfirmed) == (notices.sent, notices.unconfirmed)
     assert (row.flags, row.unstable) == (list(connection.flags), connection.unstable)

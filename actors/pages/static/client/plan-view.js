@@ -25,6 +25,7 @@ export class Seen {
   constructor(examineeId) {
     this.examineeId = examineeId;
     /** @type {string | null} */ this.name = null;
+    /** @type {Record<string, string>} */ this.labels = {};
     /** @type {"CONNECTED" | "DISCONNECTED" | "MIGRATING" | "FINISHED" | "NEVER"} */ this.status = "NEVER";
     /** @type {string | null} */ this.since = null;
     /** @type {string | null} */ this.lastActiveTime = null;
@@ -203,6 +204,7 @@ function applyConnection(view, { type, data }) {
   seen.versionFromEvent = true;
   const before = seen.status;
   seen.name = data.name ?? null;
+  seen.labels = data.labels ?? {};
   seen.removed = type === "examinee_removed";
   seen.flags = [...(data.flags ?? [])];
   seen.unstable = data.unstable ?? false;
@@ -374,6 +376,7 @@ function takeRow(seen, row) {
     seen.version = row.version;
     seen.versionFromEvent = false;
     seen.name = row.name ?? null;
+    seen.labels = row.labels ?? {};
     seen.recoveredAfter = null;
     takeConnection(seen, connection, reconnect, row.removed);
     changed = true;

@@ -29,13 +29,69 @@ def test_a_file_of_ids_alone_is_a_roster() -> None:
 
 
 @pytest.mark.parametrize("newline", ["\n", "\r\n"])
-def test_a_byte_order_mark_blank_lines_spaces_and_other_columns_are_ignored(newline: str) -> None:
+def test_a_byte_order_mark_blank_lines_and_spaces_are_ignored(newline: str) -> None:
     lines = ["examineeId,name,seat", "E001, Kim ,A1", "", " , ", "E002,,A2", "E003", ""]
     assert people(b"\xef\xbb\xbf" + newline.join(lines).encode()) == [("E001", "Kim"), ("E002", None), ("E003", None)]
 
 
-def test_a_second_column_that_is_no_name_is_ignored() -> None:
-    assert people("examineeId,seat\nE001,A1\n") == [("E001", None)]
+def test_every_other_column_is_a_label_and_an_empty_cell_is_none() -> None:
+    first, second, third = read_roster("examineeId,room,name,좌석,\nE001,A,Kim,12,\nE002,,Lee,\nE003,B\n".encode())
+    assert (first.name, first.labels) == ("Kim", {"room": "A", "좌석": "12"})
+    assert (second.name, second.labels) == ("Lee", {})
+    assert (third.name, third.labels) == (None, {"room": "B"})
+    (alone,) = read_roster(b"examineeId,name\nE001,Kim\n")
+    assert alone.labels is None
+
+
+def test_columns_of_times_are_times_and_no_labels() -> None:
+    header = "examineeId,startsAt,endsAt,extraMinutes\n"
+    rows = "E001,2026-12-01T09:00:00+09:00,2026-12-01T02:00:00Z,7.5\nE002,,,0\nE003,,,\n"
+    first, second, third = read_roster((header + rows).encode())
+    assert (first.starts_at, first.ends_at) == ("2026-12-01T00:00:00.000Z", "2026-12-01T02:00:00.000Z")
+    assert (first.extra_seconds, first.labels, first.has_times) == (450, None, True)
+    assert (second.extra_seconds, second.has_times, third.has_times) == (0, True, False)
+
+
+@pytest.mark.parametrize(
+    ("row", "said"),
+    [
+        ("E001,tomorrow,,,", "line 2, column startsAt: 'tomorrow' is not a time such as 2026-12-01T09:00:00+09:00"),
+        ("E001,2026-12-01T09:00:00,,,", "column startsAt: '2026-12-01T09:00:00' is not a time"),
+        ("E001,9999-12-01T09:00:00Z,,,", "is not a time"),
+        ("E001,2026-12-01T09:00:00Z,2026-12-01T09:00:00Z,,", "column endsAt: '2026-12-01T09:00:00Z' endsAt must be"),
+        ("E001,,,-5,", "line 2, column extraMinutes: '-5' must be a number of minutes from 0 to 10080"),
+        ("E001,,,10081,", "must be a number of minutes"),
+        ("E001,,,15 min,", "must be a number of minutes"),
+        ("E001,,,,A,lost", "line 2, column 6: 'lost' has no column in the header"),
+        ("E001,,,," + "x" * 101, "column room: "),
+        ("E001,,,,\u200b", "must have at least one visible character"),
+    ],
+)
+def test_a_cell_that_would_be_lost_or_misread_is_refused_with_its_line(row: str, said: str) -> None:
+    (only,) = problems(f"examineeId,startsAt,endsAt,extraMinutes,room\n{row}\n")
+    assert said in only
+
+
+@pytest.mark.parametrize(
+    ("header", "said"),
+    [
+        ("examineeId,Name", "line 1: the column 'Name' is written name"),
+        ("examineeId,STARTSAT", "line 1: the column 'STARTSAT' is written startsAt"),
+        ("examineeId,room,room", "line 1: two columns are named 'room'"),
+        ("examineeId,seat number", "'seat number' would be a label, whose name must begin with a letter"),
+        ("examineeId,1st", "whose name must begin with a letter"),
+        ("examineeId," + "x" * 33, "at most 32 letters"),
+        ("examineeId,a,b,c,d,e,f,g,h,i", "9 columns are labels (a, b, c, d, e, f, g, h, i); at most 8"),
+    ],
+)
+def test_a_header_that_no_label_can_have_is_refused(header: str, said: str) -> None:
+    (only,) = problems(f"{header}\nE001\n")
+    assert said in only
+
+
+def test_a_cell_under_a_column_without_a_name_is_refused() -> None:
+    (only,) = problems("examineeId,,name\nE001,A1,Kim\n")
+    assert only == "line 2, column without a name: 'A1' would be lost: give the column a name in the header"
 
 
 def test_a_quoted_name_may_hold_a_comma() -> None:

@@ -67,6 +67,16 @@ def test_another_name_is_taken_over() -> None:
     assert (log.event().name, log.state.name) == ("Lee", "Lee")  # type: ignore[union-attr]
 
 
+def test_labels_are_replaced_as_a_whole_and_stay_when_the_roster_has_none() -> None:
+    log = Log(enrol("Kim", labels={"room": "A", "seat": "12"}))
+    assert log.event().labels == {"room": "A", "seat": "12"}  # type: ignore[union-attr]
+    assert log.changes_nothing(enrol("Kim", 1, labels={"seat": "12", "room": "A"}))
+    assert log.changes_nothing(enrol(None, 2))
+    log = Log(enrol("Kim", labels={"room": "A", "seat": "12"}), connected(A), enrol("Kim", labels={"room": "B"}))
+    assert log.event().labels == {"room": "B"}  # type: ignore[union-attr]
+    assert Log(enrol("Kim", labels={"room": "A"}), enrol("Kim", 1, labels={})).state.labels == {}
+
+
 def test_an_enrolment_after_the_connection_publishes_the_present_state() -> None:
     log = Log(connected(A), disconnected(A, 10), attempt(2, 1, 11), enrol("Kim", 20))
     event = log.event()
@@ -77,7 +87,7 @@ def test_an_enrolment_after_the_connection_publishes_the_present_state() -> None
 
 
 def test_every_event_of_a_connection_names_who_it_is() -> None:
-    log = Log(enrol("Kim"))
+    log = Log(enrol("Kim", labels={"room": "A"}))
     story: list[tuple[ConnectionFact, type[object]]] = [
         (connected(A), ExamineeConnected),
         (disconnected(A, 10), ExamineeDisconnected),
@@ -91,7 +101,7 @@ def test_every_event_of_a_connection_names_who_it_is() -> None:
     for fact, kind in story:
         event = log.add(fact).event()
         assert isinstance(event, kind)
-        assert event.name == "Kim"  # type: ignore[union-attr]
+        assert (event.name, event.labels) == ("Kim", {"room": "A"})  # type: ignore[union-attr]
 
 
 # -- removal ----------------------------------------------------------------------------------------------

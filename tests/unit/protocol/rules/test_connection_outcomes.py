@@ -516,9 +516,9 @@ def test_outages_are_measured_in_milliseconds() -> None:
 
 
 def test_only_a_live_socket_is_visible() -> None:
-    assert connection_state.visible_part(LIVE) == (CONNECTED, A, False, False, "Kim", (), False)
-    assert connection_state.visible_part(SHUT_OUT) == (DISCONNECTED, None, True, False, "Kim", (), False)
-    assert connection_state.visible_part(REMOVED) == (DISCONNECTED, None, False, True, "Kim", (), False)
+    assert connection_state.visible_part(LIVE) == (CONNECTED, A, False, False, "Kim", {}, (), False)
+    assert connection_state.visible_part(SHUT_OUT) == (DISCONNECTED, None, True, False, "Kim", {}, (), False)
+    assert connection_state.visible_part(REMOVED) == (DISCONNECTED, None, False, True, "Kim", {}, (), False)
 
 
 @pytest.mark.parametrize("record", [ConnectionState, MobileSyncState, NoticesState, ServerState])

@@ -83,7 +83,7 @@ def test_facts_in_order_publish_each_event_once_and_restate_nothing(kind_name: s
     assert told == in_order(kind, log)[1]
 
 
-NOBODY: tuple[object, ...] = ("NEVER", None, False, False, None, (), False)
+NOBODY: tuple[object, ...] = ("NEVER", None, False, False, None, {}, (), False)
 """The connection of an examinee of whom nothing is known."""
 
 
@@ -154,6 +154,7 @@ def view_of(told: list[Event]) -> tuple[object, ...]:
         seen.exhausted,
         seen.removed,
         seen.name,
+        seen.labels,
     )
     connection += (tuple(seen.flags), seen.unstable)
     return (connection, (seen.mobile_sync, seen.deadline), (seen.notices, tuple(seen.unconfirmed)))
