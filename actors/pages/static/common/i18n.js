@@ -149,6 +149,13 @@ export function time(when) {
   return format("time", make).format(new Date(when));
 }
 
+/** Format a time of day without seconds, in 24 hours. @param {string | number | Date} when RFC 3339, or ms */
+export function shortTime(when) {
+  const make = (/** @type {string} */ lang) =>
+    new Intl.DateTimeFormat(lang, { hour: "2-digit", minute: "2-digit", hourCycle: "h23" });
+  return format("shortTime", make).format(new Date(when));
+}
+
 /** Format date and time of day. @param {string | number | Date} when RFC 3339, or ms */
 export function dateTime(when) {
   const make = (/** @type {string} */ lang) =>

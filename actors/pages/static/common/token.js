@@ -29,6 +29,30 @@ export function fromAddress(page, name = "token") {
   }
 }
 
+/**
+ * Take all tokens from the fragment (`#token=…&token=…`), one for each plan, and store them for this tab; or return the
+ * stored ones.
+ * @param {string} page
+ * @returns {string[]}
+ */
+export function allFromAddress(page) {
+  const given = new URLSearchParams(location.hash.slice(1)).getAll("token").join(" ");
+  if (given) {
+    remember(page, given);
+    history.replaceState(history.state, "", location.pathname + location.search);
+  }
+  try {
+    return onePerPlan((given || (sessionStorage.getItem(keyOf(page, "token")) ?? "")).split(/\s+/).filter(Boolean));
+  } catch {
+    return onePerPlan(given.split(/\s+/).filter(Boolean)); // storage is blocked: the page asks again after a reload
+  }
+}
+
+/** Return the last token for each plan, in the order of the plans. @param {string[]} tokens */
+export function onePerPlan(tokens) {
+  return [...new Map(tokens.map((token) => [claimsOf(token)?.plan ?? token, token])).values()];
+}
+
 /** Store a value for this tab. @param {string} page @param {string} value @param {string} [name] */
 export function remember(page, value, name = "token") {
   try {

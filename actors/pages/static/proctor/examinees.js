@@ -5,7 +5,8 @@
  * @typedef {import("../examwire.js").Seen} Seen
  *
  * @typedef {"exhausted" | "lost" | "syncFailed" | "migrating" | "waiting" | "readmitted" | "never" | "connected" | "done"
- *   | "removed"} State
+ *   | "early" | "notStarted" | "finished" | "over" | "removed"} State
+ * @typedef {import("./session/exam-times.js").Phase} Phase
  *
  * `tone`: the colours (common/base.css). `path`: the shape of the icon in a box of 16 × 16, different for each
  * state. `alarm`: needs attention. `away`: not connected, so the duration matters.
@@ -32,9 +33,20 @@ export const STATES = Object.freeze({
   connected: look("good", "M8 2a6 6 0 1 1 0 12A6 6 0 0 1 8 2z", {}),
   // a tick
   done: look("good", "M13.6 2 16 4.3 6.3 14 0 7.9l2.3-2.3 4 3.8z", {}),
+  // a half-filled ring
+  early: look("info", "M8 1a7 7 0 1 0 0 14A7 7 0 0 0 8 1zM8 3.2a4.8 4.8 0 0 0 0 9.6z", {}),
+  // a clock
+  notStarted: look("quiet", "M8 1a7 7 0 1 0 0 14A7 7 0 0 0 8 1zM8 3a5 5 0 1 1 0 10A5 5 0 0 1 8 3zM7.2 4.5v4.3l3 1.7.7-1.3-2.3-1.3V4.5z", {}),
+  // a flag
+  finished: look("good", "M2 0h2v1h10l-3 4 3 4H4v7H2z", {}),
+  // a square
+  over: look("quiet", "M2.5 2.5h11v11h-11zM5 5v6h6V5z", {}),
   // a cross
   removed: look("ended", "M3 1 8 6l5-5 2 2-5 5 5 5-2 2-5-5-5 5-2-2 5-5-5-5z", {}),
 });
+
+/** Reasons of those who may connect, and whom nobody misses. @type {ReadonlySet<string | null>} */
+const MAY_COME = new Set(["READMITTED", "RESUMED"]);
 
 /** @type {readonly State[]} */
 export const ORDER = Object.freeze(/** @type {State[]} */ (Object.keys(STATES)));
@@ -45,14 +57,19 @@ function look(tone, path, { alarm = false, away = false }) {
 }
 
 /**
- * Return the state of an examinee. The connection comes first; the phone counts only while the examinee is connected.
+ * Return the state of an examinee. Before the exam begins for them, and when it is over, nothing about them needs attention.
+ * Else the connection comes first; the phone counts only while the examinee is connected.
  * @param {Seen} seen
+ * @param {Phase} [phase]
  * @returns {State}
  */
-export function stateOf(seen) {
+export function stateOf(seen, phase = "RUNNING") {
   if (seen.removed) return "removed";
+  if (seen.status === "FINISHED") return "finished";
+  if (phase === "OVER") return "over";
+  if (phase === "BEFORE") return seen.status === "CONNECTED" || seen.status === "MIGRATING" ? "early" : "notStarted";
   if (seen.exhausted) return "exhausted";
-  if (seen.status === "DISCONNECTED") return seen.reason === "READMITTED" ? "readmitted" : "lost";
+  if (seen.status === "DISCONNECTED") return MAY_COME.has(seen.reason) ? "readmitted" : "lost";
   if (seen.status === "MIGRATING") return "migrating";
   if (seen.status === "NEVER") return "never";
   if (seen.mobileSync === "WAITING") return "waiting";
@@ -96,12 +113,13 @@ export class People {
   /**
    * Add or update an examinee.
    * @param {Seen} seen
+   * @param {Phase} [phase] where they are in the exam
    * @returns {{person: Person, before: Pick<Person, "state" | "since" | "name"> | null}} `before`: the previous
    *   values, `null` for a new examinee
    */
-  put(seen) {
+  put(seen, phase = "RUNNING") {
     const id = seen.examineeId;
-    const state = stateOf(seen);
+    const state = stateOf(seen, phase);
     const since = sinceOf(seen, state);
     const known = this.all.get(id);
     this.counts[state] += 1;

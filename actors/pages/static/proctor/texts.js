@@ -6,7 +6,7 @@
  * @typedef {import("./incidents/detection.js").Incident} Incident
  */
 
-import { clock, hasText, number, t } from "../common/i18n.js";
+import { clock, hasText, number, shortTime, t } from "../common/i18n.js";
 import { WINDOW_SECONDS } from "./incidents/detection.js";
 import { milliseconds, STATES } from "./examinees.js";
 
@@ -34,8 +34,30 @@ export function describe(person, now) {
   if (state === "exhausted") {
     return { word, clock: lasted, more: seen.attempt > 0 ? t("more.allUsed", { n: seen.attempt }) : "" };
   }
-  if (state === "readmitted") return { word, clock: lasted, more: t("more.notBack") };
+  if (state === "readmitted") {
+    return { word: seen.reason === "RESUMED" ? t("state.resumed") : word, clock: lasted, more: t("more.notBack") };
+  }
+  if (state === "finished") return { word, clock: "", more: finishedText(seen) };
+  if (state === "early") return { word, ...phoneBefore(seen, now) };
   return { word, clock: STATES[state].away ? lasted : "", more: "" };
+}
+
+/** Say who said that the exam is over for an examinee, and when. @param {import("./examinees.js").Seen} seen */
+function finishedText({ reason, finishedBy, since }) {
+  const at = milliseconds(since);
+  if (reason === "PLAN_ENDED") return t("more.PLAN_ENDED");
+  const when = at === null ? "" : shortTime(at);
+  return t(reason === "HANDED_IN" ? "more.HANDED_IN" : "more.DECIDED", { by: finishedBy ?? "", when });
+}
+
+/**
+ * Say how far the phone step is before the exam begins.
+ * @param {import("./examinees.js").Seen} seen @param {number} now
+ * @returns {Omit<TileTexts, "word">}
+ */
+function phoneBefore({ mobileSync, deadline }, now) {
+  if (mobileSync === "WAITING") return timeLeft(deadline, now);
+  return { clock: "", more: mobileSync === "NONE" ? "" : t(`phone.${mobileSync}`) };
 }
 
 /** Say which attempt it is, and when the next one begins. @param {Person} person @param {number} now */
@@ -77,6 +99,15 @@ export function reasonText(reason) {
 export function incidentName({ cause, name, began, last }) {
   if (cause === "moment" && last - began > WINDOW_SECONDS * 1000) return t("incident.series");
   return t(`incident.${cause}`, { name });
+}
+
+/** Count those who are connected, who are away, and who have finished, for the line of a plan. @param {import("./examinees.js").People} people */
+export function summaryText({ all, counts }) {
+  const here = counts.connected + counts.done + counts.waiting + counts.syncFailed + counts.early + counts.migrating;
+  const done = counts.finished + counts.over;
+  const parts = [t("plan.here", { n: here, all: all.size })];
+  if (done > 0) parts.push(t("plan.done", { n: done }));
+  return parts.join(" · ");
 }
 
 /** Return a word and a number, for a filter's button. @param {string} word @param {number} count */

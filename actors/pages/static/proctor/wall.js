@@ -6,32 +6,27 @@
  * change after a pause shows at once.
  */
 
-import { ProctorClient } from "../examwire.js";
 import { languages, t, useTexts } from "../common/i18n.js";
 import { texts as en } from "./locales/en.js";
 import { texts as ko } from "./locales/ko.js";
-import { forget, fromAddress, remember, claimsOf } from "../common/token.js";
-import { ActionSender, newActionId } from "./panel/action-sender.js";
-import { Actions } from "./panel/actions.js";
-import { Chime, PendingAlerts, SAY_EVERY_SECONDS, Summary } from "./incidents/alerts.js";
+import { allFromAddress, claimsOf, forget, remember } from "../common/token.js";
+import { Chime, SAY_EVERY_SECONDS } from "./incidents/alerts.js";
 import { Controls } from "./toolbar/controls.js";
 import { SignIn, otherRole } from "./session/sign-in.js";
 import { element, setText } from "../common/elements.js";
 import { keepIconsPainted } from "./tiles/icons.js";
 import { IncidentList } from "./incidents/list.js";
-import { Incidents, networkOf } from "./incidents/detection.js";
 import { listenForKeys } from "./toolbar/keyboard.js";
-import { ConnectionBanner, whyText } from "./session/connection-banner.js";
-import { Throttle } from "./throttle.js";
+import { ConnectionBanner } from "./session/connection-banner.js";
+import { whyText } from "./session/plan-connection.js";
+import { PlanTabs } from "./session/plan-tabs.js";
+import { WatchedPlan } from "./session/watched-plan.js";
+import { Throttle } from "./tiles/throttle.js";
 import { Panel } from "./panel/panel.js";
-import { isNarrowed, milliseconds, People, reorders, stateOf, STATES } from "./examinees.js";
+import { isNarrowed, reorders } from "./examinees.js";
 import { ReadmitMany } from "./readmit/readmit.js";
 import { incidentName, nameOf } from "./texts.js";
 import { Tiles } from "./tiles/tiles.js";
-import { WebApi } from "./session/web-api.js";
-
-/** @typedef {import("./incidents/detection.js").Incident} Incident */
-/** @typedef {import("./examinees.js").State} State */
 
 const COUNT_EVERY_MS = 250;
 const ORDER_EVERY_MS = 1000;
@@ -39,46 +34,35 @@ const ORDER_EVERY_MS = 1000;
 const HOLD_MS = 1500;
 /** … but at most for so long (ms). */
 const HOLD_AT_MOST_MS = 10_000;
-/** The client fires `change` at most so long (ms) after a frame, also on a hidden page. */
-const LOADED_AFTER_MS = 300;
-
 useTexts({ en, ko });
 
 /** The parts of the page, and what follows for each of them from a message, a click or a key. */
 class Wall {
-  /** @param {string} token */
-  constructor(token) {
-    this._claims = claimsOf(token);
-    this._web = new WebApi(token, this._claims?.plan ?? "");
-    this.people = new People();
-    this.incidents = new Incidents();
-    this.actions = new Actions();
-    this._summary = new Summary();
-    this._pendingAlerts = new PendingAlerts();
+  /** @param {string[]} tokens one for each plan */
+  constructor(tokens) {
+    this.plans = tokens.map((token) => new WatchedPlan(token));
+    /** The plan that is shown. */ this.plan = this.plans[0];
     this._chime = new Chime();
-    this._loaded = false;
     this._resultsWanted = false;
     this._shownTitle = "";
     this._nextAnnouncementAt = 0;
-    this.client = new ProctorClient({ endpointsUrl: "/v1/endpoints", token });
-    this.sender = new ActionSender({
-      client: this.client,
-      actions: this.actions,
-      by: this._claims?.subject ?? "",
-      now: () => this.now(),
-      changed: () => this.panel.drawActions(),
-    });
     this.controls = new Controls();
-    this.tiles = new Tiles(element("tiles"), () => this.now());
-    this.readmitMany = this._makeReadmitMany();
-    this.list = new IncidentList(this.incidents, (ids) => this.readmitMany.candidates(ids));
+    this.tiles = new Tiles(element("tiles"), () => this.plan.now());
+    this.readmitMany = new ReadmitMany({
+      plan: () => this.plan,
+      name: (id) => nameOf(this.plan.people.all.get(id) ?? { id, name: null }),
+      leave: () => this.tiles.focus() || element("search").focus(),
+    });
+    this.list = new IncidentList(this.plan.incidents, (ids) => this.readmitMany.candidates(ids));
     /** The shown examinees, in order. @type {import("./examinees.js").Person[]} */ this._shown = [];
     this._counts = new Throttle(() => this._drawCounts(), COUNT_EVERY_MS);
     const hold = () => this.tiles.touched + HOLD_MS - performance.now();
     this._order = new Throttle(() => this._putInOrder(), ORDER_EVERY_MS, hold, HOLD_AT_MOST_MS);
-    this.banner = new ConnectionBanner(this.client, (sentence) => this._say(sentence), () => this._askToken());
-    this.panel = new Panel({ actions: this.actions, web: this._web, online: () => this.client.connected });
-    this.signIn = new SignIn((given) => this._useToken(given));
+    this.banner = new ConnectionBanner(() => this.plan.connection, () => this._askToken(this.plan));
+    this.panel = new Panel(this._panelParts());
+    this.tabs = new PlanTabs(this.plans);
+    this.signIn = new SignIn((given) => this._useTokens(given));
+    for (const plan of this.plans) this._follow(plan);
     this._wire();
     listenForKeys(this);
     this._translated();
@@ -86,32 +70,47 @@ class Wall {
 
   start() {
     keepIconsPainted();
-    this.client.connect();
+    for (const plan of this.plans) plan.start();
     this.banner.show();
     setInterval(() => this._tick(), 1000);
-    void this._web.findSkew();
   }
 
-  /** Return ms since the epoch by the servers' clock, to which all times of the plan refer. */
-  now() {
-    return this._web.now();
+  /** What the panel needs of the shown plan. */
+  _panelParts() {
+    const { actions, web, client } = this.plan;
+    return { actions, web, online: () => client.connected };
   }
 
-  // -- messages -------------------------------------------------------------------------------------
+  /** Listen to a plan; of one that is not shown, only its tab is drawn. @param {WatchedPlan} plan */
+  _follow(plan) {
+    const { client } = plan;
+    /** @param {EventTarget} source @param {string} type @param {(detail: any) => void} work */
+    const whenShown = (source, type, work) => source.addEventListener(type, (event) => {
+      if (plan === this.plan) work(/** @type {CustomEvent} */ (event).detail);
+    });
+    plan.addEventListener("change", (event) => this._change(plan, /** @type {CustomEvent} */ (event).detail));
+    plan.addEventListener("plan", () => this._counts.ask());
+    plan.addEventListener("readmission", () => (plan === this.plan ? this.readmitMany.show() : this.readmitMany.announce(plan)));
+    whenShown(plan, "actions", () => this.panel.drawActions());
+    whenShown(plan, "loaded", () => {
+      this.panel.readAgain();
+      this._reorder();
+    });
+    whenShown(plan, "message", (message) => {
+      if (message.verdict === "APPLIED" || message.verdict === "OTHER") this.panel.receive(message);
+    });
+    for (const type of ["status", "viewStatus", "fresh"]) whenShown(client, type, () => this.banner.show());
+    whenShown(client, "viewStatus", () => this.readmitMany.show());
+    whenShown(client, "status", () => this.panel.drawActions());
+    whenShown(client, "token", () => this.panel.readAgain());
+    client.addEventListener("tokenNeeded", () => this._askToken(plan));
+  }
 
-  /** Listen to the client and to the parts of the page. */
+  /** Listen to the parts of the page. */
   _wire() {
-    const { client, controls, tiles, list, panel } = this;
-    client.addEventListener("change", (event) => this._change(/** @type {CustomEvent} */ (event).detail));
-    client.addEventListener("message", (event) => this._message(/** @type {CustomEvent} */ (event).detail));
-    client.addEventListener("welcome", (event) => this._welcome(/** @type {CustomEvent} */ (event).detail));
-    client.addEventListener("fresh", () => this._upToDate());
-    client.addEventListener("viewStatus", () => this.readmitMany.goOn());
-    client.addEventListener("status", () => panel.drawActions());
-    client.addEventListener("tokenNeeded", () => this._askToken());
-    client.addEventListener("token", () => panel.readAgain());
-    this._web.expired = () => client.tokenRefused();
-    element("timeline-token").addEventListener("click", () => this._askToken());
+    const { controls, tiles, list, panel } = this;
+    element("timeline-token").addEventListener("click", () => this._askToken(this.plan));
+    element("add-plan").addEventListener("click", () => this.signIn.open(t("door.add")));
     controls.addEventListener("change", () => this._reorder());
     controls.addEventListener("sound", () => this._title());
     controls.addEventListener("gesture", () => void this._chime.allow());
@@ -120,92 +119,37 @@ class Wall {
     list.addEventListener("only", () => this._reorder());
     list.addEventListener("readmit", (event) => this.readmitMany.ask(/** @type {CustomEvent} */ (event).detail));
     panel.addEventListener("close", () => this._closed());
-    panel.addEventListener("act", (event) => void this.sender.send(/** @type {CustomEvent} */ (event).detail));
+    panel.addEventListener("act", (event) => void this.plan.sender.send(/** @type {CustomEvent} */ (event).detail));
+    this.tabs.addEventListener("choose", (event) => this._choose(/** @type {CustomEvent} */ (event).detail));
     element("only-end").addEventListener("click", () => list.choose(null));
     languages.addEventListener("change", () => this._translated());
   }
 
-  /** @param {Record<string, any>} welcome */
-  _welcome(welcome) {
-    this._web.plan = welcome.planId;
-    this._title();
+  /** Show another plan. @param {WatchedPlan} plan */
+  _choose(plan) {
+    if (plan === this.plan) return;
+    this.panel.close();
+    this.plan = plan;
+    this.panel.use(this._panelParts());
+    this.list.use(plan.incidents);
+    this.banner.show();
+    this.readmitMany.show();
+    this._reorder();
+    this.tiles.tick();
+    this._say(t("said.shown", { plan: plan.name }));
   }
 
-  /** Hand a message to the parts that need it. @param {{type: string, data: Record<string, any>, verdict?: string}} message */
-  _message(message) {
-    if (this.actions.receive(message)) this.panel.drawActions();
-    if (message.verdict === "APPLIED") this._countLoss(message);
-    if (message.verdict === "APPLIED" || message.verdict === "OTHER") this.panel.receive(message);
-  }
-
-  /**
-   * Count each loss and each return for the incidents, also if both came within one frame and were never shown.
-   * @param {{type: string, data: Record<string, any>}} message
-   */
-  _countLoss({ type, data }) {
-    const at = milliseconds(data.timestamp);
-    if (at === null) return;
-    if (type === "examinee_disconnected") this.incidents.lost(data.examineeId, at, data.reason ?? null);
-    else if (type === "examinee_connected") this.incidents.update(data.examineeId, "back", at);
-  }
-
-  /** Continue after a snapshot: the client is up to date. */
-  _upToDate() {
-    this.readmitMany.goOn();
-    if (!this.client.fresh) return;
-    this.panel.readAgain();
-    // The next `change` applies the snapshot; what the first one contains is not announced.
-    setTimeout(() => {
-      this._loaded = true;
-      this._reorder();
-      this._say(t("said.loaded", { n: this.people.all.size, alarms: this.people.alarms }));
-    }, LOADED_AFTER_MS);
-  }
-
-  /** Apply changes, at most once a frame. @param {{changed: Set<string>, gone: Set<string>}} ids */
-  _change({ changed, gone }) {
-    const now = this.now();
-    for (const id of gone) {
-      this.people.drop(id);
-      this.incidents.drop(id, now);
-      this._pendingAlerts.changed(id, false, now);
-    }
-    const open = new Set(this.incidents.open);
-    const view = this._view();
-    let reordered = gone.size > 0;
-    for (const id of changed) reordered = this._updatePerson(id, now, view) || reordered;
-    this._detectIncidents(open);
-    this.readmitMany.goOn();
-    this.tiles.refresh(changed);
-    if (this.panel.person !== null && changed.has(this.panel.person.id)) this.panel.refresh();
+  /** @param {WatchedPlan} plan @param {{changed: Set<string>, gone: Set<string>, updates: import("./session/watched-plan.js").Update[]}} what */
+  _change(plan, { changed, gone, updates }) {
     this._counts.ask();
+    if (plan !== this.plan) return;
+    const view = this._view();
+    const reordered = gone.size > 0 || updates.some(({ person, before }) => reorders(person, before, view));
+    this.tiles.refresh(changed);
+    const { person } = this.panel;
+    if (person !== null && gone.has(person.id)) this.panel.close();
+    else if (person !== null && changed.has(person.id)) this.panel.refresh();
     if (reordered) this._order.ask();
-  }
-
-  /**
-   * @param {string} id @param {number} now @param {import("./examinees.js").View} view what the wall is shown
-   * @returns {boolean} whether that may change the order
-   */
-  _updatePerson(id, now, view) {
-    const seen = this.client.view.examinees.get(id);
-    if (!seen) return false;
-    const { person, before } = this.people.put(seen);
-    const { state } = person;
-    if (before !== null && before.state !== state && this._loaded) {
-      this._summary.changed(id, before.state, state);
-      this._pendingAlerts.changed(id, STATES[state].alarm, now);
-    }
-    if (seen.status !== "NEVER") this.incidents.place(id, seen.serverId, networkOf(seen.ipAddress));
-    if (state === "lost" && person.since !== null) this.incidents.lost(id, person.since, seen.reason);
-    else if (state === "exhausted" || state === "removed") this.incidents.update(id, "out", now);
-    else if (seen.status === "CONNECTED") this.incidents.update(id, "back", person.since ?? now);
-    return reorders(person, before, view);
-  }
-
-  /** Announce new incidents, and those that are over. @param {Set<Incident>} open those that were open before */
-  _detectIncidents(open) {
-    for (const incident of this.incidents.detect()) if (this._loaded) this._summary.began(incident);
-    for (const incident of open) if (incident.ended !== null) this._summary.over(incident);
   }
 
   // -- drawing ---------------------------------------------------------------------------------------
@@ -217,18 +161,20 @@ class Wall {
 
   /** Draw counts and summaries. */
   _drawCounts() {
-    this.list.show(this.now());
-    this.controls.count(this.people.counts, this.people.all.size);
+    const { people } = this.plan;
+    this.list.show(this.plan.now());
+    this.controls.count(people.counts, people.all.size);
     this.readmitMany.offer(isNarrowed(this._view()) ? this._shown.map((person) => person.id) : []);
+    this.tabs.show(this.plan);
     this._title();
   }
 
-  /** Show the plan, and the number of alarms in the tab's title. */
+  /** Show the plan, and the number of alarms of all plans in the tab's title. */
   _title() {
-    const { plan } = this._web;
-    const title = plan ? t("title", { plan }) : t("title.unknown");
+    const { plan } = this;
+    const title = plan.id ? t("title", { plan: plan.name }) : t("title.unknown");
     setText(element("plan"), title);
-    const { alarms } = this.people;
+    const alarms = this.plans.reduce((sum, each) => sum + each.alarms, 0);
     const tabTitle = alarms > 0 && this.controls.sound ? t("title.alarms", { n: alarms, title }) : title;
     if (this._shownTitle !== tabTitle) document.title = this._shownTitle = tabTitle;
   }
@@ -243,16 +189,17 @@ class Wall {
   /** Show the examinees that search and filters leave, in their order. */
   _putInOrder() {
     const view = this._view();
-    const shown = (this._shown = this.people.shown(view));
+    const { people, loaded } = this.plan;
+    const shown = (this._shown = people.shown(view));
     this.tiles.order(shown);
     const empty = element("nobody");
     empty.hidden = shown.length > 0;
-    const reason = this.people.all.size > 0 ? "nobody.found" : this._loaded ? "nobody.plan" : "nobody.waiting";
+    const reason = people.all.size > 0 ? "nobody.found" : loaded ? "nobody.plan" : "nobody.waiting";
     setText(empty, t(reason));
     const incident = this.list.only;
     element("only").hidden = incident === null;
     if (incident !== null) setText(element("only-text"), t("incident.only", { what: incidentName(incident) }));
-    if (this._resultsWanted && this._loaded && isNarrowed(view)) this._announceResultsSoon(shown.length);
+    if (this._resultsWanted && loaded && isNarrowed(view)) this._announceResultsSoon(shown.length);
     this._resultsWanted = false;
   }
 
@@ -266,20 +213,28 @@ class Wall {
 
   /** Draw what changes with the time; called each second. */
   _tick() {
-    const now = this.now();
+    for (const plan of this.plans) {
+      plan.tick();
+      plan.connection.announce();
+      if (plan.pendingAlerts.due(plan.now()) && this.controls.sound) this._chime.play(plan.now());
+    }
     this.tiles.tick();
     this.panel.tick();
     this.banner.show();
     this._counts.ask();
-    if (this._pendingAlerts.due(now) && this.controls.sound) this._chime.play(now);
     if (Date.now() < this._nextAnnouncementAt) return;
-    const summary = this._summary.take();
-    if (summary) this._speak(summary);
+    const summaries = this.plans.map((plan) => [plan, plan.summary.take()]).filter(([, summary]) => summary !== "");
+    if (summaries.length > 0) this._speak(summaries.map(([plan, summary]) => this._named(plan, summary)).join(" "));
+  }
+
+  /** Put the name of a plan in front of a summary if there are several. @param {WatchedPlan} plan @param {string} summary */
+  _named(plan, summary) {
+    return this.plans.length > 1 ? t("said.of", { plan: plan.name, what: summary }) : summary;
   }
 
   /** Announce a sentence with the next summary. @param {string} sentence */
   _say(sentence) {
-    this._summary.say(sentence);
+    this.plan.say(sentence);
   }
 
   /** Announce a summary now. @param {string} summary */
@@ -292,7 +247,7 @@ class Wall {
   _translated() {
     this.controls.translate();
     this.panel.translate();
-    this.list.translate(this.now());
+    this.list.translate(this.plan.now());
     this.readmitMany.show();
     this.banner.show();
     this.tiles.tick();
@@ -303,7 +258,7 @@ class Wall {
 
   /** Open the panel of an examinee. @param {string} id */
   _open(id) {
-    const person = this.people.all.get(id);
+    const person = this.plan.people.all.get(id);
     if (person) this.panel.show(person);
     this._opened = id;
   }
@@ -316,59 +271,47 @@ class Wall {
     this._opened = null;
   }
 
-  /** Readmit many examinees, one action each. */
-  _makeReadmitMany() {
-    const { client } = this;
-    return new ReadmitMany({
-      ask: (examineeId, requestId) => this.sender.send({ kind: "readmit", examineeId, requestId }),
-      state: (id) => {
-        const seen = client.view.examinees.get(id);
-        return seen ? stateOf(seen) : null;
-      },
-      ready: () => client.fresh && client.viewStatus.current,
-      newId: newActionId,
-      name: (id) => nameOf(this.people.all.get(id) ?? { id, name: null }),
-      say: (sentence) => this._say(sentence),
-      leave: () => this.tiles.focus() || element("search").focus(),
-    });
-  }
-
   // -- tokens ----------------------------------------------------------------------------------------
 
-  /** Open the sign-in form, and say why a token is needed. */
-  _askToken() {
-    const { status, connected, tokenNeeded } = this.client;
+  /** Open the sign-in form, and say why a token is needed. @param {WatchedPlan} plan */
+  _askToken(plan) {
+    const { status, connected, tokenNeeded } = plan.client;
     const refused = status.state === "gaveUp" ? t("door.refused", { why: whyText(status) }) : t("door.none");
     const why = connected && tokenNeeded ? t("door.expired") : refused;
-    if (!connected) forget("proctor");
-    this.signIn.open(why);
+    if (!connected && this.plans.length === 1) forget("proctor");
+    this.signIn.open(this._named(plan, why));
   }
 
-  /** Go on with a new token. @param {string} token */
-  _useToken(token) {
-    remember("proctor", token);
-    // Another plan: reload, so that two plans are not mixed.
-    if (claimsOf(token)?.plan !== this._web.plan || claimsOf(token)?.subject !== this._claims?.subject) {
+  /** Go on with new tokens. @param {string[]} given */
+  _useTokens(given) {
+    const planOf = (/** @type {string} */ token) => this.plans.find(({ id, claims }) => (
+      claimsOf(token)?.plan === id && claimsOf(token)?.subject === claims?.subject));
+    const refused = (/** @type {WatchedPlan} */ { client }) => client.status.state === "gaveUp" && client.status.remedy === "TOKEN";
+    const ids = new Set(given.map((token) => claimsOf(token)?.plan));
+    const kept = this.plans.filter((plan) => !ids.has(plan.id) && !refused(plan)).map(({ token }) => token);
+    remember("proctor", [...kept, ...given].join(" "));
+    // Another plan: reload, so that nothing of two plans is mixed.
+    if (!given.every(planOf)) {
       location.reload();
       return;
     }
-    this._web.token = token;
-    this.client.setToken(token);
+    for (const token of given) planOf(token)?.setToken(token);
   }
 }
 
 // Another link was opened in this tab.
 addEventListener("hashchange", () => location.hash.startsWith("#token=") && location.reload());
 
-const token = fromAddress("proctor");
-if (token === null || otherRole(token)) {
-  const why = () => (token === null ? t("door.none") : otherRole(token));
+const tokens = allFromAddress("proctor");
+const wrong = tokens.map(otherRole).find(Boolean);
+if (tokens.length === 0 || wrong) {
+  const why = () => (tokens.length === 0 ? t("door.none") : (tokens.map(otherRole).find(Boolean) ?? ""));
   forget("proctor");
   new Controls();
   document.title = t("door");
   setText(element("plan"), t("door"));
   const signIn = new SignIn((given) => {
-    remember("proctor", given);
+    remember("proctor", given.join(" "));
     location.reload();
   });
   signIn.open(why());
@@ -376,5 +319,5 @@ if (token === null || otherRole(token)) {
   // Without a token there is no wall behind the form, so it cannot be closed.
   element("door").addEventListener("cancel", (event) => event.preventDefault());
 } else {
-  new Wall(token).start();
+  new Wall(tokens).start();
 }

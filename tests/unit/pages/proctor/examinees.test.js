@@ -35,9 +35,48 @@ test("each state of the connection and the phone is one state of the wall", () =
     [{ status: "DISCONNECTED", reason: "READMITTED" }, "readmitted"],
     [{ status: "DISCONNECTED", exhausted: true, removed: true }, "removed"],
     [{ status: "NEVER", removed: true }, "removed"],
+    [{ status: "DISCONNECTED", reason: "RESUMED" }, "readmitted"],
+    [{ status: "FINISHED" }, "finished"],
+    [{ status: "FINISHED", mobileSync: "FAILED" }, "finished"],
   ];
   for (const [more, state] of cases) assert.equal(stateOf(seen("E1", more)), state, JSON.stringify(more));
-  assert.deepEqual(new Set(cases.map(([, state]) => state)), new Set(ORDER));
+  /** @type {[Partial<Seen>, string, string][]} */
+  const [before, after] = [
+    [[{}, "early"], [{ status: "MIGRATING" }, "early"], [{ status: "NEVER" }, "notStarted"], [{ status: "DISCONNECTED" }, "notStarted"]],
+    [[{}, "over"], [{ status: "DISCONNECTED", exhausted: true }, "over"], [{ status: "FINISHED" }, "finished"]],
+  ];
+  for (const [more, state] of before) assert.equal(stateOf(seen("E1", more), "BEFORE"), state, JSON.stringify(more));
+  for (const [more, state] of after) assert.equal(stateOf(seen("E1", more), "OVER"), state, JSON.stringify(more));
+  assert.deepEqual(new Set([...cases, ...before, ...after].map(([, state]) => state)), new Set(ORDER));
+});
+
+/** Every combination of what may be known about an examinee. @returns {Partial<Seen>[]} */
+function everything() {
+  const choices = {
+    status: ["CONNECTED", "DISCONNECTED", "MIGRATING", "FINISHED", "NEVER"],
+    reason: [null, "SOCKET_CLOSED", "READMITTED", "RESUMED", "PLAN_ENDED"],
+    exhausted: [false, true],
+    removed: [false, true],
+    mobileSync: ["NONE", "WAITING", "COMPLETED", "FAILED", "TIMED_OUT"],
+  };
+  return Object.entries(choices).reduce((all, [name, values]) => (
+    all.flatMap((one) => values.map((value) => ({ ...one, [name]: value })))), [{}]);
+}
+
+test("whatever is known about an examinee, they are in exactly one count, and before and after the exam nobody is an alarm", () => {
+  const rows = everything();
+  for (const phase of ["BEFORE", "RUNNING", "OVER", "RUNNING", "BEFORE"]) {
+    const all = new People();
+    for (const other of ["RUNNING", phase]) rows.forEach((more, at) => all.put(seen(`E${at}`, more), other));
+    assert.equal(Object.values(all.counts).reduce((sum, count) => sum + count), rows.length, phase);
+    for (const state of ORDER) {
+      assert.equal(all.counts[state], all.shown({ states: new Set([state]) }).length, `${state} ${phase}`);
+      if (phase !== "RUNNING" && all.counts[state] > 0) assert.ok(!STATES[state].alarm && STATES[state].tone !== "bad", state);
+    }
+    assert.equal(all.alarms > 0, phase === "RUNNING");
+    rows.forEach((_, at) => all.drop(`E${at}`));
+    assert.deepEqual(new Set(Object.values(all.counts)), new Set([0]));
+  }
 });
 
 test("no two states have the same shape: colour is never all there is", () => {

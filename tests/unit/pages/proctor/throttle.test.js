@@ -3,7 +3,7 @@
 import assert from "node:assert/strict";
 import { mock, test } from "node:test";
 
-import { Throttle } from "../../../../actors/pages/static/proctor/throttle.js";
+import { Throttle } from "../../../../actors/pages/static/proctor/tiles/throttle.js";
 
 /** @param {import("node:test").TestContext} context */
 function clock(context) {

@@ -15,6 +15,9 @@ export const SOUND_AFTER_SECONDS = 2;
 /** The sound comes at most this often (seconds). */
 export const SOUND_EVERY_SECONDS = 5;
 
+/** States of examinees who were lost before and are not connected again. @type {ReadonlySet<State>} */
+const NOT_BACK = new Set(["removed", "readmitted", "finished", "over", "notStarted"]);
+
 /** @typedef {"exhausted" | "lost" | "syncFailed" | "back"} Change */
 
 /** Collects what has happened since the last summary. Pure but for the language. */
@@ -42,7 +45,7 @@ export class Summary {
       this._changes.set(id, state);
     } else if (before === "lost" || before === "exhausted") {
       if (this._changes.get(id) === "lost") this._changes.delete(id);
-      else if (state !== "removed" && state !== "readmitted") this._changes.set(id, "back");
+      else if (!NOT_BACK.has(state)) this._changes.set(id, "back");
     }
   }
 

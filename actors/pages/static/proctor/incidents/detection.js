@@ -9,7 +9,8 @@
  * Pure: no DOM, no clock; times are ms since the epoch.
  *
  * @typedef {{id: string, at: number, server: string | null, network: string | null, reason: string | null}} Loss
- * @typedef {"lost" | "back" | "out"} MemberState `out`: cannot reconnect (shut out, removed, not in the plan)
+ * @typedef {"lost" | "back" | "out" | "ended"} MemberState `out`: cannot reconnect (shut out, removed, not in the plan);
+ *   `ended`: the exam is over for them
  * @typedef {"server" | "network" | "moment"} Cause
  */
 
@@ -65,6 +66,7 @@ export class Incident {
     this.serverEnded = cause === "server";
     this.back = 0;
     this.out = 0;
+    this.over = 0;
   }
 
   get size() {
@@ -73,7 +75,7 @@ export class Incident {
 
   /** How many are lost and can reconnect. */
   get notBack() {
-    return this.size - this.back - this.out;
+    return this.size - this.back - this.out - this.over;
   }
 
   /** Whether a loss belongs to this incident, by its time and cause. @param {Loss} loss */
@@ -100,12 +102,16 @@ export class Incident {
 
   /** Set the state of a member. @param {string} id @param {MemberState} state */
   update(id, state) {
-    const before = this.members.get(id);
-    if (before === "back") this.back -= 1;
-    else if (before === "out") this.out -= 1;
-    if (state === "back") this.back += 1;
-    else if (state === "out") this.out += 1;
+    this._count(this.members.get(id), -1);
+    this._count(state, 1);
     this.members.set(id, state);
+  }
+
+  /** Add to the number of members in a state. @param {MemberState | undefined} state @param {number} by */
+  _count(state, by) {
+    if (state === "back") this.back += by;
+    else if (state === "out") this.out += by;
+    else if (state === "ended") this.over += by;
   }
 }
 
@@ -194,9 +200,9 @@ export class Incidents {
   }
 
   /**
-   * Note that an examinee is connected again, or cannot reconnect.
+   * Note that an examinee is connected again, cannot reconnect, or is not missed any more.
    * @param {string} id
-   * @param {"back" | "out"} state
+   * @param {"back" | "out" | "ended"} state
    * @param {number} at when, for the end of the incident
    */
   update(id, state, at) {

@@ -12,7 +12,8 @@ import { incidentName } from "../texts.js";
 /** The line of an incident that is over stays for so many seconds. */
 const STAYS_SECONDS = 120;
 /** The text of each state of a member, in the order of the list. */
-const STATE_KEYS = Object.freeze({ lost: "incident.notBack", out: "incident.away", back: "incident.back" });
+const STATE_KEYS = Object.freeze({
+  lost: "incident.notBack", out: "incident.away", back: "incident.back", ended: "incident.ended" });
 
 /**
  * Fires `only` (detail: the incident whose examinees alone are to be shown; `null`: all), `open` (detail: the id of an
@@ -28,6 +29,14 @@ export class IncidentList extends EventTarget {
     /** @type {Map<Incident, HTMLElement>} */ this._lines = new Map();
     /** @type {Set<Incident>} */ this._dismissed = new Set();
     /** @type {Incident | null} */ this.only = null;
+  }
+
+  /** Show the incidents of another plan from now on. @param {Incidents} incidents */
+  use(incidents) {
+    this._incidents = incidents;
+    for (const line of this._lines.values()) line.remove();
+    this._lines.clear();
+    this.choose(null);
   }
 
   /**
@@ -113,6 +122,7 @@ export class IncidentList extends EventTarget {
     const parts = [t("incident.line", {
       lost: incident.size, back: incident.back, notBack: incident.notBack, time: time(incident.began) })];
     if (incident.out > 0) parts.push(t("incident.out", { n: incident.out }));
+    if (incident.over > 0) parts.push(t("incident.gone", { n: incident.over }));
     if (incident.ended !== null) parts.push(t("incident.over", { duration: duration((incident.ended - incident.began) / 1000) }));
     setText(line.querySelector(".incident-text"), parts.join(" · "));
     const progress = /** @type {HTMLProgressElement} */ (line.querySelector("progress"));

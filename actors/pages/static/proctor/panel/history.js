@@ -19,7 +19,7 @@ const NO_OUTAGES = Object.freeze({ outages: 0, stillDisconnected: false, compens
 export class History {
   /** @param {WebApi} web */
   constructor(web) {
-    this._web = web;
+    this.web = web;
     /** @type {Person | null} */ this._person = null;
     this._timeline = new Timeline();
     /** @type {Record<string, any> | null} */ this._outages = null;
@@ -65,7 +65,7 @@ export class History {
     if (person === null) return;
     let body;
     try {
-      body = await (await this._web.get(`/examinees/${person.id}/timeline?limit=${ENTRIES}`)).json();
+      body = await (await this.web.get(`/examinees/${person.id}/timeline?limit=${ENTRIES}`)).json();
     } catch (error) {
       // 404: the log has nothing about an examinee who never connected.
       body = error instanceof Refused && error.status === 404 ? {} : /** @type {Error} */ (error);
@@ -105,7 +105,7 @@ export class History {
       sentences.push(t("outages.sum", words));
     }
     if (outages.stillDisconnected && this._person?.since) {
-      sentences.push(t("outages.now", { now: clock((this._web.now() - this._person.since) / 1000) }));
+      sentences.push(t("outages.now", { now: clock((this.web.now() - this._person.since) / 1000) }));
     }
     if (outages.compensateSeconds > 0) sentences.push(t("outages.compensate", { compensate: duration(outages.compensateSeconds) }));
     if (outages.complete === false) sentences.push(t("outages.cut"));

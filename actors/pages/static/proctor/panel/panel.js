@@ -37,6 +37,13 @@ export class Panel extends EventTarget {
     this._wire();
   }
 
+  /** Show examinees of another plan from now on. @param {{actions: Actions, web: WebApi, online: () => boolean}} given */
+  use({ actions, web, online }) {
+    this.close();
+    [this._actions, this._web, this._online] = [actions, web, online];
+    this._history.web = this._picture.web = web;
+  }
+
   get open() {
     return this.person !== null;
   }
@@ -89,8 +96,8 @@ export class Panel extends EventTarget {
     chip.querySelector("path")?.setAttribute("d", STATES[person.state].path);
     setText(chip.querySelector("span"), t(`state.${person.state}`));
     this._drawFacts(person);
-    const { seen } = person;
-    const readmit = seen.exhausted || seen.removed;
+    const { seen, state } = person;
+    const readmit = state === "exhausted" || state === "removed";
     offer("readmit", readmit, "act.readmit.not");
     offer("extend", ["WAITING", "FAILED", "TIMED_OUT"].includes(seen.mobileSync), "act.extend.not");
     offer("remove", !seen.removed, "act.remove.means");

@@ -13,7 +13,7 @@ import { nameOf } from "../texts.js";
 export class Picture {
   /** @param {WebApi} web */
   constructor(web) {
-    this._web = web;
+    this.web = web;
     this._image = /** @type {HTMLImageElement} */ (element("picture"));
     /** The examinee and the address of the wanted picture. */ this._wanted = "";
   }
@@ -41,7 +41,7 @@ export class Picture {
     const image = this._image;
     setText(element("picture-text"), t("picture.loading"));
     try {
-      const response = await this._web.get(`/captures/${person.id}/sync_cap.jpg`);
+      const response = await this.web.get(`/captures/${person.id}/sync_cap.jpg`);
       const url = URL.createObjectURL(await response.blob());
       if (this._wanted !== wanted) {
         URL.revokeObjectURL(url);

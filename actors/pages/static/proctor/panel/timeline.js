@@ -18,6 +18,8 @@ const WHAT = Object.freeze({
   examinee_readmitted: "READMITTED",
   examinee_removed: "REMOVED",
   examinee_enrolled: "ENROLLED",
+  examinee_finished: "FINISHED",
+  examinee_resumed: "RESUMED",
   notice: "NOTICE",
   notice_confirmed: "NOTICE_CONFIRMED",
   mobile_sync_completed: "SYNC_COMPLETED",

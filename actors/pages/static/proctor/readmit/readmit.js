@@ -2,11 +2,11 @@
  * Shows the readmission of many examinees: the confirmation, the progress, and the results.
  *
  * @typedef {import("./batch.js").Item} Item
+ * @typedef {import("./batch.js").Readmission} Readmission
  */
 
 import { t } from "../../common/i18n.js";
 import { element, setText } from "../../common/elements.js";
-import { Readmission } from "./batch.js";
 
 /** The most names that are listed; the others are counted. */
 const MOST_NAMES = 5;
@@ -51,28 +51,26 @@ function withReasons(refused) {
 /** The dialog that asks, and the line with the progress and the results. */
 export class ReadmitMany {
   /**
-   * @param {Omit<import("./batch.js").Given, "changed"> & {
-   *   name: (id: string) => string, say: (sentence: string) => void, leave: () => void}} given `name`: of an examinee.
-   *   `leave`: move the focus, for the focused element is gone
+   * @param {{plan: () => import("../session/watched-plan.js").WatchedPlan, name: (id: string) => string,
+   *   leave: () => void}} given `plan`: the shown one. `name`: of an examinee. `leave`: move the focus, for the focused
+   *   element is gone
    */
   constructor(given) {
     this._given = given;
-    this._readmission = new Readmission({ ...given, changed: () => this.show() });
     /** The ids that a search or filter shows. @type {string[]} */ this._listed = [];
     /** The ids in the open dialog. @type {string[]} */ this._asked = [];
-    /** Whether a run is not over yet: its end is announced. */
-    this._running = false;
+    /** Runs that are not over yet: their end is announced. @type {Set<Readmission>} */ this._running = new Set();
     this._wire();
+  }
+
+  /** That of the shown plan. @returns {Readmission} */
+  get _readmission() {
+    return this._given.plan().readmission;
   }
 
   /** Return those who can be readmitted. @param {Iterable<string>} ids */
   candidates(ids) {
     return this._readmission.candidates(ids);
-  }
-
-  /** Continue: the plan has changed, or the page is up to date again. */
-  goOn() {
-    if (this._readmission.size > 0) this._readmission.goOn();
   }
 
   /** Offer to readmit those listed on the wall by a search or filter. @param {string[]} ids */
@@ -117,7 +115,7 @@ export class ReadmitMany {
 
   /** Begin, and move the focus to the progress line: the pressed button disappears. @param {() => void} work */
   _begin(work) {
-    this._running = true;
+    this._running.add(this._readmission);
     work();
     this.offer(this._listed);
     if (!element("several-line").hidden) element("several-line").focus();
@@ -129,11 +127,8 @@ export class ReadmitMany {
     const readmission = this._readmission;
     const line = element("several-line");
     line.hidden = readmission.size === 0;
-    if (line.hidden) {
-      this._running = false;
-      return;
-    }
-    const text = summaryOf(readmission, this._given.ready());
+    if (line.hidden) return;
+    const text = summaryOf(readmission, this._given.plan().upToDate);
     const again = readmission.itemsIn("refused").length + readmission.itemsIn("open").length;
     line.dataset.tone = again > 0 && readmission.answered ? "warn" : readmission.over ? "good" : "info";
     setText(element("several-text"), text);
@@ -146,9 +141,13 @@ export class ReadmitMany {
     setText(button, t("several.again", { n: again }));
     const dismiss = element("several-dismiss");
     dismiss.hidden = !readmission.answered;
-    if (readmission.over && this._running) {
-      this._running = false;
-      this._given.say(`${text}.`);
-    }
+    this.announce(this._given.plan());
+  }
+
+  /** Announce the end of a run, also of a plan that is not shown. @param {import("../session/watched-plan.js").WatchedPlan} plan */
+  announce(plan) {
+    const { readmission } = plan;
+    if (!readmission.over || !this._running.delete(readmission)) return;
+    if (readmission.size > 0) plan.say(`${summaryOf(readmission, plan.upToDate)}.`);
   }
 }

@@ -3,20 +3,21 @@
  */
 
 import { t } from "../../common/i18n.js";
-import { claimsOf } from "../../common/token.js";
+import { claimsOf, onePerPlan } from "../../common/token.js";
 import { element, setText } from "../../common/elements.js";
 
 /** The dialog with the form. */
 export class SignIn {
-  /** @param {(token: string) => void} enter is called with a token of the right form and role */
+  /** @param {(tokens: string[]) => void} enter is called with tokens of the right form and role, one for each plan */
   constructor(enter) {
     this._dialog = /** @type {HTMLDialogElement} */ (element("door"));
     const input = /** @type {HTMLTextAreaElement} */ (element("door-token"));
     input.addEventListener("input", () => input.setCustomValidity(""));
     element("door-form").addEventListener("submit", (event) => {
       event.preventDefault();
-      const token = input.value.trim();
-      const wrong = /^[\w-]+\.[\w-]+\.[\w-]+$/.test(token) ? otherRole(token) : t("door.notToken");
+      const tokens = onePerPlan(input.value.split(/[\s,]+/).filter(Boolean));
+      const formed = tokens.length > 0 && tokens.every((token) => /^[\w-]+\.[\w-]+\.[\w-]+$/.test(token));
+      const wrong = formed ? tokens.map(otherRole).find(Boolean) : t("door.notToken");
       if (wrong) {
         input.setCustomValidity(wrong);
         input.reportValidity();
@@ -24,7 +25,7 @@ export class SignIn {
       }
       input.value = "";
       this._dialog.close();
-      enter(token);
+      enter(tokens);
     });
   }
 

@@ -1,7 +1,4 @@
-/** Requests of the wall to the web server: data of its plan, with the proctor's token, and the server's time. */
-
-/** A smaller difference (ms) of the clocks is ignored: the `Date` header has whole seconds. */
-const RIGHT_ENOUGH_MS = 2000;
+/** Requests of the wall to the web server: data of its plan, with the proctor's token. */
 
 /** The web server refused a request. The message is its own (problem+json, RFC 9457), or the status. */
 export class Refused extends Error {
@@ -43,16 +40,9 @@ export class WebApi {
     return Date.now() + this._skew;
   }
 
-  /** Compare this computer's clock with the server's, so that countdowns are right. */
-  async findSkew() {
-    const requestedAt = Date.now();
-    try {
-      const response = await fetch("/healthz", { cache: "no-store" });
-      const serverTime = Date.parse(response.headers.get("Date") ?? "");
-      const skew = serverTime + 500 - (requestedAt + Date.now()) / 2; // `Date` has whole seconds
-      if (Math.abs(skew) > RIGHT_ENOUGH_MS) this._skew = skew;
-    } catch {
-      return; // no answer: use this computer's clock
-    }
+  /** Set the servers' clock, so that countdowns are right on a computer whose clock is wrong. @param {string | undefined} serverTime RFC 3339 */
+  setTime(serverTime) {
+    const time = serverTime ? Date.parse(serverTime) : Number.NaN;
+    if (!Number.isNaN(time)) this._skew = time - Date.now();
   }
 }
