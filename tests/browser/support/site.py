@@ -10,10 +10,14 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 from urllib.parse import urlsplit
 
+from actors.runtime.broker.connection import Outgoing
 from actors.runtime.config.settings import Settings, load_settings
 from actors.socket_server.server import SocketServer
 from actors.web_server.server import WebServer
+from protocol.broker import subjects
 from protocol.messages.frames import Role
+from protocol.messages.plan_facts import PlanFact
+from protocol.times import format_time
 from tests.integration.support.system import System, eventually
 
 if TYPE_CHECKING:
@@ -71,6 +75,16 @@ class Site:
     @property
     def url(self) -> str:
         return self.web.url
+
+    async def decide(self, fact: type[PlanFact], plan_id: str = "P001", **fields: Any) -> None:
+        """Put a fact about a plan into the log, as an operator does."""
+        bus = self.web.bus
+        message = fact(plan_id=plan_id, by="operator", timestamp=format_time(bus.clock.now()), **fields)
+        await bus.publish_until_stored([Outgoing.of(subjects.status_plan(plan_id, subjects.OPERATOR), message)])
+
+    def soon(self, seconds: float) -> str:
+        """The time in so many seconds, by the broker."""
+        return format_time(self.web.bus.clock.now() + seconds)
 
     def link(self, page: str, role: Role, subject: str, plan_id: str = "P001") -> str:
         """The address of a page with a token, as an exam platform gives it: `link("proctor", "proctor", "kim")`."""

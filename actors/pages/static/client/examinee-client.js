@@ -58,6 +58,17 @@ export class ExamineeClient extends Client {
     return typeof this.state?.name === "string" ? this.state.name : null;
   }
 
+  /**
+   * Why the exam is over for the examinee, also when the plan was closed; `null`: it is not over.
+   * @returns {Finish["reason"] | null}
+   */
+  get endReason() {
+    const { status } = this;
+    if (this.finished !== null) return this.finished.reason;
+    const closed = this.plan?.status === "CLOSED" || (status.state === "gaveUp" && status.name === "EXAM_OVER");
+    return closed ? "PLAN_ENDED" : null;
+  }
+
   /** Whether a request to hand in is not accepted yet. */
   get finishing() {
     return this._handIn.requestId !== null;

@@ -88,5 +88,5 @@ function endOf(status, shutOut) {
  * @param {View} view
  */
 export function isPatient(before, view) {
-  return ["connected", "unrecorded", "behind", "renew"].includes(before) && ["lost", "moving", "connecting"].includes(view.key);
+  return ["connected", "waiting", "unrecorded", "behind", "renew"].includes(before) && ["lost", "moving", "connecting"].includes(view.key);
 }

@@ -1,11 +1,14 @@
 /**
- * The examinee's page: the state of the connection in plain words, messages of proctors, the mobile step.
+ * The examinee's page: the exam's clock, the state of the connection in plain words, messages of proctors, the mobile step.
  *
- * `examinee/connection-texts.js` says what is shown in which state; `examwire.js` keeps the connection.
+ * `examinee/connection-texts.js` and `examinee/exam-texts.js` say what is shown in which state; `examwire.js` keeps the
+ * connection.
  */
 
 import { ExamineeClient } from "../examwire.js";
 import { viewOf, isPatient, GRACE_MS } from "./connection-texts.js";
+import { Exam } from "./exam.js";
+import { viewInExam } from "./exam-texts.js";
 import { Messages } from "./messages.js";
 import { MobileStep } from "./mobile-step.js";
 import { languagePicker, languages, t, useTexts } from "../common/i18n.js";
@@ -90,6 +93,7 @@ function useToken(newToken) {
 function begin() {
   client = new ExamineeClient({ endpointsUrl: new URL("/v1/endpoints", location.href).href, token });
   messages = new Messages(client);
+  new Exam(client);
   new MobileStep(client, () => ({ plan, examinee, token }));
   client.addEventListener("status", () => changed());
   client.addEventListener("state", () => settle(true));
@@ -97,6 +101,7 @@ function begin() {
   client.addEventListener("tokenNeeded", () => show());
   client.addEventListener("token", () => renewed());
   client.addEventListener("unread", () => showTitle());
+  for (const type of ["plan", "phase", "finished", "resumed"]) client.addEventListener(type, () => show());
   client.connect();
   show(true);
 }
@@ -124,7 +129,8 @@ function settle(confirmed) {
 /** Show the state. @param {boolean} [atOnce] also a loss that may be over in a moment */
 function show(atOnce = false) {
   const status = client?.status ?? { state: /** @type {const} */ ("idle") };
-  const view = viewOf(status, settled, shutOut, recorded, client?.viewStatus.current, client?.tokenNeeded);
+  const connection = viewOf(status, settled, shutOut, recorded, client?.viewStatus.current, client?.tokenNeeded);
+  const view = viewInExam(connection, client?.exam.phase ?? "UNKNOWN", client?.endReason ?? null);
   const wait = !atOnce && isPatient(shownKey, view);
   if (!wait) {
     clearTimeout(patience);
@@ -147,7 +153,8 @@ function render(view) {
   shownKey = view.key;
   byId("connection").dataset.tone = view.tone;
   byId("connection-icon").dataset.shown = view.icon;
-  byId("who").textContent = examinee && t("who", { plan, examinee });
+  const name = client?.name ?? null;
+  byId("who").textContent = examinee && t(name === null ? "who" : "who.named", { plan, examinee, name: name ?? "" });
   const status = client?.status;
   const code = status?.state === "gaveUp" ? `${status.name}${status.detail ? `: ${status.detail}` : ""}` : "";
   byId("connection-title").textContent = t(`${view.key}.title`);
@@ -192,7 +199,7 @@ function showNext(view) {
 /** Show the state in the tab's title, too: the page may be in the background. */
 function showTitle() {
   const unread = messages?.unread ?? 0;
-  const state = ["connected", "unrecorded", "behind", "moving"].includes(shownKey) ? "" : `${t(`${shownKey}.title`)} – `;
+  const state = ["connected", "waiting", "unrecorded", "behind", "moving"].includes(shownKey) ? "" : `${t(`${shownKey}.title`)} – `;
   document.title = `${unread > 0 ? `(${unread}) ` : ""}${state}${t("title")}`;
 }
 

@@ -60,7 +60,7 @@ export class MobileStep {
     client.addEventListener("token", () => this._renewed());
     client.addEventListener("tokenNeeded", () => this.show());
     byId("mobile-token").addEventListener("click", () => byId("token").focus());
-    for (const type of ["status", "state"]) client.addEventListener(type, () => this._goOn());
+    for (const type of ["status", "state", "plan"]) client.addEventListener(type, () => this._goOn());
     // The state at the opening of the page is not announced; each later change is.
     client.addEventListener("state", () => (this._shownStatus ||= this._stage.status));
     languages.addEventListener("change", () => this.show());
@@ -303,9 +303,9 @@ export class MobileStep {
     const { status, reason } = stage;
     const known = this._client.state !== null;
     const { status: connection } = this._client;
-    // A removed examinee takes no picture, but still sees one that has arrived.
-    const removed = connection.state === "gaveUp" && connection.name === "REMOVED" && status !== "COMPLETED";
-    byId("mobile").hidden = removed || (status === "NONE" && (!known || connection.state === "gaveUp"));
+    // A removed examinee takes no picture, nor one whose exam is over; both still see one that has arrived.
+    const ended = this._client.endReason !== null || (connection.state === "gaveUp" && connection.name === "REMOVED");
+    byId("mobile").hidden = (ended && status !== "COMPLETED") || (status === "NONE" && (!known || connection.state === "gaveUp"));
     const chip = byId("mobile-chip");
     chip.textContent = status === "NONE" ? "" : t(`mobile.${status}`);
     chip.dataset.tone = TONES[status] ?? "quiet";
