@@ -27,7 +27,7 @@ class Beginning:
 
 
 class PlanLog:
-    """Reads the facts about a plan's examinees, in order. Raises `BrokerUnavailable`.
+    """Reads the facts about a plan and its examinees, in order. Raises `BrokerUnavailable`.
 
     Example::
 
@@ -50,7 +50,10 @@ class PlanLog:
         return Beginning(format_time(first.time) if first is not None else None, truncated)
 
     async def new_entries(self, examinee_id: str | None = None) -> AsyncIterator[LogEntry]:
-        """Yield the entries stored since the last call (the first time: all), of one examinee or of all."""
+        """Yield the entries stored since the last call (the first time: all), of one examinee or of all.
+
+        With an examinee also all facts about the plan, which their timeline needs.
+        """
         count = 0
         async for stored in read_plan(self._bus, self._plan_id, self._next):
             self._next = stored.sequence + 1
@@ -60,7 +63,7 @@ class PlanLog:
             if examinee_id is not None and not may_mention(stored.payload, examinee_id):
                 continue
             for entry in read_entries(stored.subject, stored.sequence, stored.time, stored.payload):
-                if examinee_id is None or entry.fact.examinee_id == examinee_id:
+                if examinee_id is None or entry.needed_for(examinee_id):
                     yield entry
 
     async def outages(self) -> tuple[Beginning, Outages]:

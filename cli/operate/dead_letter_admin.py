@@ -34,10 +34,11 @@ from protocol.errors import (
     StateUnavailable,
     WrongLastSequence,
 )
-from protocol.log.entries import may_mention, read_entries
+from protocol.log.entries import may_hold_plan_facts, may_mention, read_entries
 from protocol.log.version import version_of
 from protocol.messages.base import Message
 from protocol.messages.facts import ExamineeFact
+from protocol.messages.plan_facts import PlanFact
 from protocol.records.placement import record_of
 from protocol.times import format_time, parse_time
 
@@ -229,17 +230,18 @@ class DeadLetterAdmin:
                 "rebuild` applies the log's facts to Redis in order, --force replays anyway"
             )
 
-    async def _later_facts(self, source: Source, messages: list[Message]) -> list[ExamineeFact]:
-        """Read the facts about these examinees after the letter's message, without those that are dead letters."""
+    async def _later_facts(self, source: Source, messages: list[Message]) -> list[ExamineeFact | PlanFact]:
+        """Read the later facts about these examinees and their plan, without those that are dead letters."""
         examinee_ids = {message.examinee_id for message in messages if isinstance(message, ExamineeFact)}
         dead_messages = {
             (stored_letter.letter.source.number, stored_letter.letter.source.index)
             async for stored_letter in self.letters(source=source.stream)
         }
-        later: list[ExamineeFact] = []
-        plan_id = next(message.plan_id for message in messages if isinstance(message, ExamineeFact))
+        later: list[ExamineeFact | PlanFact] = []
+        plan_id = next(message.plan_id for message in messages if isinstance(message, ExamineeFact | PlanFact))
         async for message in read_plan(self._bus, plan_id, max(1, source.number + 1)):
-            if not any(may_mention(message.payload, examinee_id) for examinee_id in examinee_ids):
+            names_one = any(may_mention(message.payload, examinee_id) for examinee_id in examinee_ids)
+            if not names_one and not may_hold_plan_facts(message.payload):
                 continue
             for entry in read_entries(message.subject, message.sequence, message.time, message.payload):
                 index = entry.version - version_of(message.sequence)

@@ -33,7 +33,9 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
 
 FOLLOW_SECONDS = 0.5
-_QUOTES = (EntryKind.NOTICE, EntryKind.NOTICE_CONFIRMED, EntryKind.REMOVED)
+_QUOTES = (
+    *(EntryKind.NOTICE, EntryKind.NOTICE_CONFIRMED, EntryKind.REMOVED, EntryKind.PLAN_NOTICE, EntryKind.PLAN_CLOSED),
+)
 COLUMNS = ["log time", "examinee", "what", "status", "socket", "address", "version"]
 
 
@@ -83,7 +85,7 @@ def timeline(
             beginning = await plan_log.beginning()
             timeline_state = Timeline(truncated=beginning.truncated)
             entries = await read_entries(plan_log, timeline_state, examinee_id)
-            if not entries and not follow:
+            if not follow and (not entries if examinee_id is None else examinee_id not in timeline_state.examinees):
                 raise NotFound(never_seen(plan_id, examinee_id, beginning))
             _say_what_is_missing(timeline_state, examinee_id, beginning)
             if moment is not None:
@@ -101,7 +103,8 @@ async def read_entries(plan_log: PlanLog, timeline_state: Timeline, examinee_id:
     """Return the entries that are new since the last call."""
     entries: list[TimelineEntry] = []
     async for log_entry in plan_log.new_entries(examinee_id):
-        if (entry := timeline_state.add(log_entry)) is not None:
+        entry = timeline_state.add(log_entry)
+        if entry is not None and (examinee_id is None or log_entry.concerns(examinee_id)):
             entries.append(entry)
     return entries
 
@@ -202,7 +205,8 @@ def _show_moment(
 ) -> None:
     by_examinee: dict[str, list[TimelineEntry]] = {}
     for entry in entries:
-        by_examinee.setdefault(entry.examinee_id, []).append(entry)
+        if entry.examinee_id is not None:
+            by_examinee.setdefault(entry.examinee_id, []).append(entry)
     statuses = {
         examinee: status_at(examinee, examinee_entries, moment)
         for examinee, examinee_entries in sorted(by_examinee.items())

@@ -23,11 +23,14 @@ from protocol.messages.facts import (
     ConnectionStatus,
     ConnectionStatusCode,
     ExamineeFact,
+    ExamineeFinish,
+    ExamineeResume,
     MobileSyncCode,
     MobileSyncStatus,
     Readmit,
     Remove,
 )
+from protocol.messages.plan_facts import ExamWindow, PlanClose, PlanFact, PlanOpen, PlanSchedule
 from protocol.messages.session_messages import SOCKET_CODEC
 
 REPLAY_OF = "Examwire-Replay-Of"
@@ -40,6 +43,8 @@ REPLAYABLE = (STATUS.name, SOCKET.name)
 """The streams whose messages can be replayed. Leases, attempts and advisories are only true at their time."""
 
 _ADMISSION = (Readmit, Remove)
+_FINISHING = (ExamineeFinish, ExamineeResume)
+_PLAN_TIMES = (PlanSchedule, PlanOpen, PlanClose)
 _VARIABLE = re.compile(r"(plan:|SERVER_ID:)\S+?(?=:? |$)")
 
 
@@ -163,19 +168,29 @@ def decode_payload(stream: str, subject: str, payload: bytes) -> list[Message]:
 def can_be_outdated(message: Message) -> bool:
     """Return whether a newer fact can forbid the replay of a message (`outdated_reason`)."""
     connected = isinstance(message, ConnectionStatus) and message.status is ConnectionStatusCode.CONNECTED
-    return connected or _is_picture(message) or isinstance(message, _ADMISSION)
+    decided = isinstance(message, (*_ADMISSION, *_FINISHING, *_PLAN_TIMES, ExamWindow))
+    return connected or decided or _is_picture(message)
 
 
-def outdated_reason(messages: Iterable[Message], later: Iterable[ExamineeFact]) -> str | None:
+def outdated_reason(messages: Iterable[Message], later: Iterable[ExamineeFact | PlanFact]) -> str | None:
     """Return why these facts must not be replayed after the `later` facts; `None`: they may be.
 
     A replayed fact is appended at the end of the log. The rules ignore most outdated facts, but not these: CONNECTED
     would replace and close the examinee's present connection, an older picture would replace a newer one, and a
-    removal or readmission would replace a later decision of a proctor.
+    decision about an examinee or the plan would replace a later one.
     """
     later_facts = list(later)
     for message in messages:
-        if isinstance(message, ConnectionStatus) and message.status is ConnectionStatusCode.CONNECTED:
+        if isinstance(message, _PLAN_TIMES):
+            if any(isinstance(fact, _PLAN_TIMES) for fact in later_facts):
+                return f"plan {message.plan_id} has been scheduled, opened or closed since"
+        elif isinstance(message, ExamWindow):
+            if any(isinstance(fact, ExamWindow) and fact.examinee_id == message.examinee_id for fact in later_facts):
+                return f"{message.examinee_id} has been given other times since"
+        elif isinstance(message, _FINISHING):
+            if any(_same_examinee(fact, message) and isinstance(fact, _FINISHING) for fact in later_facts):
+                return f"{message.examinee_id} has been finished or resumed since"
+        elif isinstance(message, ConnectionStatus) and message.status is ConnectionStatusCode.CONNECTED:
             if any(_same_examinee(fact, message) and isinstance(fact, ConnectionStatus) for fact in later_facts):
                 return f"{message.examinee_id} has connected or disconnected since"
         elif isinstance(message, _ADMISSION):
@@ -221,8 +236,8 @@ def _is_picture(message: Message) -> bool:
     return isinstance(message, MobileSyncStatus) and message.status is MobileSyncCode.COMPLETED
 
 
-def _same_examinee(fact: ExamineeFact, message: ExamineeFact) -> bool:
-    return fact.examinee == message.examinee
+def _same_examinee(fact: ExamineeFact | PlanFact, message: ExamineeFact) -> bool:
+    return isinstance(fact, ExamineeFact) and fact.examinee == message.examinee
 
 
 def _is_number(text: str) -> bool:

@@ -15,7 +15,7 @@ from protocol.log.version import version_of
 from protocol.messages.base import Message
 from protocol.messages.codec import Malformed, extract_element
 from protocol.messages.facts import STATUS_CODEC, ExamineeFact, MobileSyncExtend, MobileSyncWait
-from protocol.messages.plan_facts import PlanFact
+from protocol.messages.plan_facts import ExamExtend, ExamWindow, PlanFact, PlanNotice, PlanPurged
 from protocol.messages.server_messages import ServerStatus
 from protocol.times import format_time, parse_time
 
@@ -25,11 +25,32 @@ SCHEDULER = "Nats-Scheduler"
 
 @dataclass(frozen=True, slots=True)
 class LogEntry:
-    """A fact about an examinee with its place in the log; `logged`: when the log took it, seconds since the epoch."""
+    """A fact about a plan or an examinee with its place in the log.
+
+    `logged`: when the log took it, in seconds since the epoch.
+    """
 
     version: int
     logged: float
-    fact: ExamineeFact
+    fact: ExamineeFact | PlanFact
+
+    @property
+    def examinee_id(self) -> str | None:
+        """The examinee that the fact names; `None`: it is about the whole plan, or several."""
+        match self.fact:
+            case ExamineeFact() | ExamExtend() | ExamWindow() | PlanPurged():
+                return self.fact.examinee_id
+        return None
+
+    def needed_for(self, examinee_id: str) -> bool:
+        """Return whether the timeline of this examinee needs the fact: also others' times say when the plan ends."""
+        return isinstance(self.fact, PlanFact) or self.examinee_id == examinee_id
+
+    def concerns(self, examinee_id: str) -> bool:
+        """Return whether the fact is about this examinee, alone or with others."""
+        if isinstance(self.fact, PlanNotice) and self.fact.examinees is not None:
+            return examinee_id in self.fact.examinees
+        return self.examinee_id in (None, examinee_id)
 
 
 def decode_status(
@@ -60,18 +81,23 @@ def decode_status(
 
 
 def read_entries(subject: str, sequence: int, logged: float, payload: bytes) -> Iterator[LogEntry]:
-    """Yield the facts about examinees in the message `sequence` of STATUS, in order."""
+    """Yield the facts about a plan and its examinees in the message `sequence` of STATUS, in order."""
     for index, message in enumerate(decode_status(subject, payload, logged)):
-        if isinstance(message, ExamineeFact):
+        if isinstance(message, ExamineeFact | PlanFact):
             yield LogEntry(version_of(sequence, index), logged, message)
 
 
 def may_mention(payload: bytes, examinee_id: str) -> bool:
-    """Return whether a payload can be about this examinee, without decoding it.
+    """Return whether a payload can be about this examinee or their plan, without decoding it.
 
     An id is ASCII, so it is in the bytes unless an escape hides it.
     """
-    return examinee_id.encode() in payload or b"\\" in payload
+    return examinee_id.encode() in payload or may_hold_plan_facts(payload)
+
+
+def may_hold_plan_facts(payload: bytes) -> bool:
+    """Return whether a payload can hold facts about the plan: their types say so, unless an escape hides them."""
+    return b"\\" in payload or b'"plan_' in payload or b'"exam_' in payload
 
 
 def _misplaced(message: Message, about: str, named: str) -> tuple[str, str] | None:

@@ -1,4 +1,4 @@
-"""Timelines of the examinees of a plan, read from the log of record.
+"""Timelines of a plan and its examinees, read from the log of record.
 
 The facts are folded in the order of the log by the very rules that the state manager applies, so this says what was
 decided, and also which facts had no effect and why. `logged` is when the log took a fact, `time` is what the fact
@@ -10,8 +10,10 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 
 from protocol.log.entries import LogEntry
+from protocol.log.entry_text import EntryText
+from protocol.log.plan_texts import describe_plan, describe_plan_notice, describe_purge
 from protocol.log.timeline_entry import EntryKind, TimelineEntry
-from protocol.log.timeline_texts import EntryText, describe_connection, describe_mobile_sync, describe_notices
+from protocol.log.timeline_texts import describe_connection, describe_mobile_sync, describe_notices
 from protocol.messages.facts import (
     ConnectionFact,
     ConnectionStatus,
@@ -24,10 +26,20 @@ from protocol.messages.facts import (
     ReconnectExhausted,
     aspect_of,
 )
-from protocol.rules import connection, mobile_sync, notices
+from protocol.messages.plan_facts import (
+    PlanClose,
+    PlanFact,
+    PlanNotice,
+    PlanOpen,
+    PlanPurged,
+    PlanRecordFact,
+    PlanRestate,
+)
+from protocol.rules import connection, mobile_sync, notices, plan
 from protocol.rules.connection_state import ConnectionState, server_id_of
 from protocol.rules.mobile_sync import MobileSyncState
 from protocol.rules.notices import NoticesState
+from protocol.rules.plan_state import PlanState
 from protocol.times import format_time
 
 
@@ -51,7 +63,8 @@ class Timeline:
     """Folds the entries of a plan's log, in its order; an entry that comes again changes nothing.
 
     `truncated`: the beginning of the log has expired. An examinee may then have been connected before the first fact
-    about them, so a loss or an attempt that comes first is applied instead of fenced.
+    about them, so a loss or an attempt that comes first is applied instead of fenced. `plan`: the state of the plan, of
+    which a timeline of one examinee needs all facts, too.
 
     Example::
 
@@ -63,10 +76,14 @@ class Timeline:
     def __init__(self, *, truncated: bool = False) -> None:
         self._truncated = truncated
         self.examinees: dict[str, ReplayedExaminee] = {}
+        self.plan = PlanState()
+        self._last_about_plan = 0
 
     def add(self, entry: LogEntry) -> TimelineEntry | None:
         """Add a fact of the log; return its timeline entry, or `None` when it was added before."""
         fact = entry.fact
+        if isinstance(fact, PlanFact):
+            return self._add_plan_fact(entry, fact)
         person = self.examinees.get(fact.examinee_id)
         if person is None:
             person = self.examinees[fact.examinee_id] = ReplayedExaminee(entry.logged)
@@ -87,6 +104,45 @@ class Timeline:
             mobile_sync=person.mobile_sync.status or "NONE",
             **wording.details,
         )
+
+    def _add_plan_fact(self, entry: LogEntry, fact: PlanFact) -> TimelineEntry | None:
+        if entry.version <= self._last_about_plan:
+            return None
+        self._last_about_plan = entry.version
+        wording = self._fold_plan(entry.version, fact)
+        person = self.examinees.get(entry.examinee_id) if entry.examinee_id is not None else None
+        status = self.plan.status.value
+        if entry.examinee_id is not None:
+            status = (person.connection.shown_status if person is not None else None) or "NEVER"
+        return TimelineEntry(
+            version=entry.version,
+            logged=format_time(entry.logged),
+            time=fact.timestamp,
+            plan_id=fact.plan_id,
+            examinee_id=entry.examinee_id,
+            what=wording.what,
+            effect=wording.what not in (EntryKind.RESTATED, EntryKind.NO_EFFECT),
+            text=wording.text,
+            status=status,
+            mobile_sync=(person.mobile_sync.status if person is not None else None) or "NONE",
+            **wording.details,
+        )
+
+    def _fold_plan(self, version: int, fact: PlanFact) -> EntryText:
+        if isinstance(fact, PlanNotice):
+            return describe_plan_notice(fact)
+        if isinstance(fact, PlanPurged):
+            if fact.examinee_id is None:
+                self.plan = PlanState()
+            return describe_purge(fact)
+        if isinstance(fact, PlanRestate) and fact.aspect == "plan_notices":
+            return EntryText(EntryKind.RESTATED, "messages to the plan told anew")
+        assert isinstance(fact, PlanRecordFact)
+        if self._truncated and not self.plan.version and isinstance(fact, PlanOpen | PlanClose):
+            fact = fact.model_copy(update={"schedule_version": None})  # what set the time has expired
+        before = self.plan
+        self.plan = plan.apply(before, version, fact).state
+        return describe_plan(before, self.plan, fact)
 
     def _fold(self, person: ReplayedExaminee, version: int, fact: ExamineeFact) -> EntryText:
         match aspect_of(fact):

@@ -11,7 +11,11 @@ from protocol.times import format_time
 
 
 class EntryKind(StrEnum):
-    """Kind of a timeline entry."""
+    """Kind of a timeline entry.
+
+    LEFT, RETURNED: a finished examinee has disconnected or connected, which is no loss. TIME_UP: the end has come for
+    all but those with more time.
+    """
 
     ENROLLED = "ENROLLED"
     JOINED = "JOINED"
@@ -27,6 +31,8 @@ class EntryKind(StrEnum):
     REMOVED = "REMOVED"
     FINISHED = "FINISHED"
     RESUMED = "RESUMED"
+    LEFT = "LEFT"
+    RETURNED = "RETURNED"
     READMITTED = "READMITTED"
     SYNC_WAITING = "SYNC_WAITING"
     SYNC_EXTENDED = "SYNC_EXTENDED"
@@ -35,6 +41,14 @@ class EntryKind(StrEnum):
     SYNC_TIMED_OUT = "SYNC_TIMED_OUT"
     NOTICE = "NOTICE"
     NOTICE_CONFIRMED = "NOTICE_CONFIRMED"
+    PLAN_SCHEDULED = "PLAN_SCHEDULED"
+    PLAN_OPENED = "PLAN_OPENED"
+    PLAN_CLOSED = "PLAN_CLOSED"
+    TIME_UP = "TIME_UP"
+    EXTENDED = "EXTENDED"
+    OWN_TIMES = "OWN_TIMES"
+    PLAN_NOTICE = "PLAN_NOTICE"
+    PURGED = "PURGED"
     RESTATED = "RESTATED"
     NO_EFFECT = "NO_EFFECT"
 
@@ -43,16 +57,18 @@ class TimelineEntry(Wire):
     """One fact and what was decided about it.
 
     `text` says it to people. `effect`: it changed what is recorded, or refused somebody. `status` and `mobileSync` are
-    those after it. `seconds`: how long the outage (or the migration) lasted that this ends. `by`: who has decided it,
-    with the action `actionId`; of a confirmation, whose message was confirmed. `closeCode`: that of the close frame by
-    which a connection ended. `userAgent`: the header that was seen when it opened.
+    those after it; without `examineeId` the fact is about the whole plan, and `status` is the plan's. `seconds`: how
+    long the outage (or the migration) lasted that this ends, or how much more time there is. `by`: who has decided it,
+    with the action `actionId`; of a confirmation, whose message was confirmed. `startsAt` and `endsAt`: the times after
+    it, of the plan or of the examinee. `closeCode`: that of the close frame by which a connection ended. `userAgent`:
+    the header that was seen when it opened.
     """
 
     version: int
     logged: str
     time: str
     plan_id: str
-    examinee_id: str
+    examinee_id: str | None = None
     what: EntryKind
     effect: bool
     text: str
@@ -75,6 +91,17 @@ class TimelineEntry(Wire):
     device_id: str | None = None
     image_url: str | None = None
     deadline: str | None = None
+    starts_at: str | None = None
+    ends_at: str | None = None
+
+
+_ABOUT_NO_CONNECTION = frozenset(
+    {
+        *(EntryKind.NOTICE, EntryKind.NOTICE_CONFIRMED, EntryKind.PLAN_NOTICE, EntryKind.PLAN_SCHEDULED),
+        *(EntryKind.PLAN_OPENED, EntryKind.PLAN_CLOSED, EntryKind.TIME_UP, EntryKind.EXTENDED, EntryKind.OWN_TIMES),
+        EntryKind.PURGED,
+    }
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,7 +137,7 @@ def status_at_time(entries: Iterable[TimelineEntry], time: float) -> StatusAtTim
         if entry.what.name.startswith("SYNC_"):
             mobile_sync_entry = entry
             continue
-        if entry.what in (EntryKind.NOTICE, EntryKind.NOTICE_CONFIRMED):
+        if entry.what in _ABOUT_NO_CONNECTION:
             continue
         if status_entry is None or status_entry.status != entry.status or entry.what is EntryKind.REPLACED:
             status_entry = entry

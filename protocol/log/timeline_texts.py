@@ -1,10 +1,11 @@
-"""The texts of timeline entries: for each fact, what was decided about it."""
+"""The texts of timeline entries about an examinee: for each fact, what was decided about it."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import Any
 
+from protocol.log.entry_text import EntryText
 from protocol.log.timeline_entry import EntryKind
 from protocol.messages.facts import (
     ActionFact,
@@ -36,16 +37,6 @@ from protocol.rules.connection_state import ConnectionState, server_id_of
 from protocol.rules.history import Outcome
 from protocol.rules.mobile_sync import MobileSyncState
 from protocol.rules.notices import NoticesState
-
-
-@dataclass(frozen=True, slots=True)
-class EntryText:
-    """The kind and text of a timeline entry; `details`: its fields that only some kinds have."""
-
-    what: EntryKind
-    text: str
-    details: dict[str, Any] = field(default_factory=dict)
-
 
 # -- the connection ---------------------------------------------------------------------------------------
 
@@ -123,6 +114,8 @@ def _describe_connected(
         "user_agent": info.user_agent if info else None,
     }
     if not outcome.events:
+        if outcome.state.finished is not None and outcome.state != before:
+            return EntryText(EntryKind.RETURNED, f"connected on {server_id}, still finished", where)
         if before.exhausted or before.removed:
             why = f"removed by {before.removed_by}" if before.removed else "shut out until readmitted"
             return EntryText(EntryKind.REFUSED, f"came back on {server_id}, and was refused: {why}", where)
@@ -162,6 +155,8 @@ def _describe_disconnected(before: ConnectionState, after: ConnectionState, fact
         return EntryText(EntryKind.NO_EFFECT, text, details)
     details["reason"] = after.reason
     details["close_code"] = fact.close_code
+    if after.finished is not None:
+        return EntryText(EntryKind.LEFT, f"left {server_id} after finishing ({after.reason})", details)
     if after.status is ConnectionStatusCode.MIGRATING:
         return EntryText(EntryKind.MIGRATING, f"sent away by {server_id}, which is being drained", details)
     code = f", close code {fact.close_code}" if fact.close_code is not None else ""

@@ -101,10 +101,12 @@ class PlanApi:
             for entry in await self._log_cache.entries(plan_id, examinee_id):
                 outages.add(entry)
                 timeline_entry = timeline.add(entry)
-                if timeline_entry is not None and (timeline_entry.effect or everything):
+                if timeline_entry is None or not entry.concerns(examinee_id):
+                    continue
+                if timeline_entry.effect or everything:
                     newest.append(timeline_entry)
                     count += 1
-        if outages.begin is None:
+        if outages.begin is None or examinee_id not in timeline.examinees:
             raise _never_seen(f"examinee {examinee_id} of plan {plan_id}", beginning)
         (row,) = outages.rows(outages.begin, max(self._bus.clock.now(), outages.begin)) or (None,)
         answer = {

@@ -15,7 +15,7 @@ from collections.abc import Callable
 from actors.runtime.broker.connection import Bus
 from actors.runtime.broker.stream_state import StoredMessage
 from actors.status_log.plan_log import read_plan
-from protocol.log.entries import LogEntry, read_entries
+from protocol.log.entries import LogEntry, may_hold_plan_facts, read_entries
 
 PLANS_KEPT = 4
 IDLE_SECONDS = 600.0
@@ -27,7 +27,7 @@ _NAMED = re.compile(rb'"examineeId"\s*:\s*"([A-Za-z0-9_-]{1,64})"')
 
 
 class _Plan:
-    """One plan's messages by examinee; `unclear`: messages with an escape, which may hide the id of any examinee."""
+    """One plan's messages by examinee; `shared`: those about the plan, or with an escape, which may hide any id."""
 
     def __init__(self) -> None:
         self.lock = asyncio.Lock()
@@ -35,19 +35,19 @@ class _Plan:
         self.size = 0
         self.used = 0.0
         self.by_examinee: defaultdict[str, list[StoredMessage]] = defaultdict(list)
-        self.unclear: list[StoredMessage] = []
+        self.shared: list[StoredMessage] = []
 
     def take(self, stored: StoredMessage) -> None:
         self.next = stored.sequence + 1
         self.size += len(stored.payload) + OVERHEAD_BYTES
-        if b"\\" in stored.payload:
-            self.unclear.append(stored)
+        if may_hold_plan_facts(stored.payload):
+            self.shared.append(stored)
             return
         for examinee_id in {name.decode() for name in _NAMED.findall(stored.payload)}:
             self.by_examinee[examinee_id].append(stored)
 
     def about(self, examinee_id: str) -> list[StoredMessage]:
-        return sorted([*self.by_examinee.get(examinee_id, ()), *self.unclear], key=lambda stored: stored.sequence)
+        return sorted([*self.by_examinee.get(examinee_id, ()), *self.shared], key=lambda stored: stored.sequence)
 
 
 class PlanLogCache:
@@ -66,7 +66,10 @@ class PlanLogCache:
         self._plans: OrderedDict[str, _Plan] = OrderedDict()
 
     async def entries(self, plan_id: str, examinee_id: str) -> list[LogEntry]:
-        """Return all log entries of an examinee up to now, in order. Raises `BrokerUnavailable`, `NotPermitted`."""
+        """Return all log entries of an examinee and of the plan up to now, in order.
+
+        Raises `BrokerUnavailable`, `NotPermitted`.
+        """
         plan = self._plans.setdefault(plan_id, _Plan())
         self._plans.move_to_end(plan_id)
         async with plan.lock:  # concurrent requests share the reading
@@ -78,7 +81,7 @@ class PlanLogCache:
             entry
             for stored in plan.about(examinee_id)
             for entry in read_entries(stored.subject, stored.sequence, stored.time, stored.payload)
-            if entry.fact.examinee_id == examinee_id
+            if entry.needed_for(examinee_id)
         ]
 
     def tidy(self) -> None:

@@ -336,7 +336,7 @@ async def test_a_second_panel_reads_only_new_messages(site: Site, monkeypatch: p
     last = await told("P001", "E001", "E002")
     await told("P002", "E001")
     entries = await memory.entries("P001", "E002")
-    assert [(entry.version, entry.fact.examinee_id) for entry in entries] == [(version_of(last, 1), "E002")]
+    assert [(entry.version, entry.examinee_id) for entry in entries] == [(version_of(last, 1), "E002")]
     assert await memory.entries("P001", "E003") == []
     newer = await told("P001", "E002")
     assert [entry.version for entry in await memory.entries("P001", "E002")] == [

@@ -104,6 +104,21 @@ test("what was told and what the log says of the same fact stand in the timeline
   assert.equal(entryText({ version: 1, time: "", what: "SOMETHING_NEW", text: "the server's words" }), "the server's words");
 });
 
+test("the beginning and the end of an exam stand in the timeline in words, live and from the log", () => {
+  const timeline = new Timeline();
+  timeline.receive({ type: "examinee_finished", data: { version: 3, timestamp: "2026-11-22T10:00:00.000Z", by: "E1", reason: "HANDED_IN" } });
+  timeline.receive({ type: "examinee_resumed", data: { version: 4, timestamp: "2026-11-22T10:01:00.000Z", by: "kim" } });
+  timeline.read([
+    { version: 2, time: "", what: "EXTENDED", seconds: 300, examineeId: "E1", endsAt: "2026-11-22T10:05:00.000Z", by: "kim" },
+    { version: 5, time: "", what: "EXTENDED", seconds: 300, endsAt: "2026-11-22T10:05:00.000Z", by: "kim" },
+    { version: 6, time: "", what: "PLAN_CLOSED", by: "schedule" },
+  ]);
+  const [closed, all, resumed, finished, own] = timeline.entries.map(entryText);
+  assert.deepEqual([closed, resumed, finished], ["The exam is over", "Goes on with the exam", "Handed in"]);
+  assert.match(own, /^5 min more time, until /);
+  assert.match(all, /^5 min more time for everybody, until /);
+});
+
 test("a confirmation is told with the words of its message, or without any", () => {
   const timeline = new Timeline();
   timeline.receive({ type: "notice", data: { version: 256, timestamp: "2026-11-22T09:15:02.000Z", actionId: "a1", text: "Sit down.", by: "kim" } });

@@ -12,6 +12,7 @@ from protocol.broker.dead_letters import (
     REPLAY_OF,
     REPLAYS,
     Letter,
+    can_be_outdated,
     decode_payload,
     group_reason,
     outdated_reason,
@@ -140,10 +141,25 @@ def test_a_fact_that_would_undo_a_newer_one_is_outdated() -> None:
     assert outdated_reason([facts.uploaded("a")], [facts.uploaded("b")]) is not None
     assert outdated_reason([facts.uploaded("a")], [facts.upload_failed(), newer]) is None
     assert outdated_reason([facts.upload_failed()], [facts.uploaded("b")]) is None
+    assert outdated_reason([facts.finish()], [facts.resume(1)]) is not None
+    assert outdated_reason([facts.finish()], [other, facts.open_plan(1)]) is None
     assert outdated_reason([facts.remove(1)], [facts.readmit(2)]) is not None
     assert outdated_reason([facts.readmit(1)], [facts.remove(2)]) is not None
     assert outdated_reason([facts.remove(1)], [newer, facts.notice()]) is None
     assert outdated_reason([facts.notice(), facts.enrol("Kim"), facts.extend()], [facts.remove(2)]) is None
+
+
+def test_a_fact_about_a_plan_that_would_undo_a_newer_one_is_outdated() -> None:
+    opened = facts.open_plan(1)
+    for fact in (facts.schedule(end=100), facts.close_plan(), facts.close_plan(scheduled=10)):
+        assert can_be_outdated(fact)
+        assert outdated_reason([fact], [opened]) is not None
+        assert (
+            outdated_reason([fact], [facts.extend_exam(60), facts.plan_notice(), facts.connected("SOCK001-a")]) is None
+        )
+    assert outdated_reason([facts.window("E001", extra=60)], [facts.window("E001")]) is not None
+    assert outdated_reason([facts.window("E001", extra=60)], [facts.window("E002"), opened]) is None
+    assert not can_be_outdated(facts.extend_exam(60))  # each is added once, by its actionId
 
 
 def test_reasons_that_differ_only_in_the_record_are_grouped() -> None:

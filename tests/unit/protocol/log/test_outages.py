@@ -191,6 +191,13 @@ def test_every_column_of_a_row_is_what_happened_in_the_window() -> None:
         "mobile_sync_reason": "IMAGE_STORE_FAILED",
         "first_seen": facts.at(-5),
         "complete": True,
+        "client_closed_outages": 0,
+        "client_closed_seconds": 0.0,
+        "end_status": "CONNECTED",
+        "finished_by": None,
+        "finished_at": None,
+        "window_start": None,
+        "window_end": None,
     }
     before = report(*story, begin=-10, end=-5)
     assert (before.mobile_sync, before.first_seen, before.outages) == ("WAITING", facts.at(-5), 0)
@@ -232,10 +239,12 @@ def test_a_loss_at_the_moment_of_the_connection_has_no_length() -> None:
     assert (row.outages, row.outage_seconds) == (0, 0)
 
 
-def test_an_enrolled_examinee_that_never_connected_has_no_row_and_repeated_entries_change_nothing() -> None:
+def test_an_enrolled_examinee_never_came_and_repeated_entries_change_nothing() -> None:
     outages = Outages()
     outages.add(LogEntry(10, DAWN, facts.enrol("Kim")))
-    assert outages.rows(DAWN, DAWN + 1) == []
+    (row,) = outages.rows(DAWN, DAWN + 1)
+    assert (row.end_status, row.first_seen, row.outages, outages.begin) == ("NEVER_CAME", None, 0, DAWN)
+    assert sum_rows([row]).never_came == 1
     for _ in range(2):
         outages.add(LogEntry(20, DAWN, facts.connected("SOCK001-a", 5)))
         outages.add(LogEntry(30, DAWN, facts.disconnected("SOCK001-a", 7)))
@@ -302,13 +311,16 @@ def test_the_table_has_a_header_and_a_line_an_examinee() -> None:
     assert header == (
         "planId,examineeId,outages,outageSeconds,longestSeconds,compensateSeconds,stillDisconnected,"
         "ongoingSeconds,reasons,attempts,shutOut,removals,readmissions,migrations,"
-        "mobileSync,mobileSyncTime,mobileSyncReason,firstSeen,complete"
+        "mobileSync,mobileSyncTime,mobileSyncReason,firstSeen,complete,"
+        "endStatus,finishedBy,finishedAt,windowStart,windowEnd,clientClosedOutages,clientClosedSeconds"
     )
     assert first == (
         "P001,'-E1,2,13.250,10.250,14,no,0.000,PING_TIMEOUT 1; SOCKET_CLOSED 1,2,0,0,0,0,NONE,,'=x\\x1b,"
-        f"{facts.at(0)},yes"
+        f"{facts.at(0)},yes,CONNECTED,,,,,0,0.000"
     )
-    assert second == (f"P001,E001,1,60.000,60.000,60,yes,60.000,PING_TIMEOUT 1,0,0,0,0,0,NONE,,,{facts.at(0)},yes")
+    assert second == (
+        f"P001,E001,1,60.000,60.000,60,yes,60.000,PING_TIMEOUT 1,0,0,0,0,0,NONE,,,{facts.at(0)},yes,LOST,,,,,0,0.000"
+    )
     assert rest == ""
 
 

@@ -310,7 +310,3 @@ def test_the_report_counts_removals_and_compensates_no_time_of_them() -> None:
     assert row.outage_seconds == 24.5, "20 s until the removal, 4.5 s after the readmission"
     assert not row.still_disconnected
     assert sum_rows([row]).removals == 2
-
-
-def test_an_examinee_that_never_connected_is_not_in_the_report() -> None:
-    assert outages_of(enrol("Kim")).rows(DAWN, DAWN + 1000) == []

@@ -15,6 +15,16 @@ const ENTRIES = 200;
 const READ_AGAIN_MS = 1500;
 const NO_OUTAGES = Object.freeze({ outages: 0, stillDisconnected: false, compensateSeconds: 0 });
 
+/**
+ * The person who decided something. `null`: nobody did (the schedule, the end of the plan), or the text says so: an examinee
+ * hands in, and the `by` of a confirmation is the proctor who sent the message, not the one who confirmed it.
+ * @param {import("./timeline.js").Entry} entry
+ */
+function deciderOf(entry) {
+  const ownAct = entry.what === "NOTICE_CONFIRMED" || (entry.what === "FINISHED" && entry.reason === "HANDED_IN");
+  return ownAct || entry.by === "plan" || entry.by === "schedule" ? null : entry.by;
+}
+
 /** The timeline and the outages of the examinee in the panel. */
 export class History {
   /** @param {WebApi} web */
@@ -132,8 +142,7 @@ export class History {
       }
       setText(when, entry.time ? time(entry.time) : "");
       setText(item.children[1], entryText(entry));
-      // The `by` of a confirmation is the proctor who sent the message, not the one who confirmed it.
-      const by = entry.what === "NOTICE_CONFIRMED" ? null : entry.by;
+      const by = deciderOf(entry);
       setText(item.children[2], by ? t("timeline.by", { by }) : "");
     });
     list.lang = language();

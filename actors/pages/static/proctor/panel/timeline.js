@@ -81,11 +81,17 @@ export function entryText(entry) {
   let key = `what.${what}`;
   if (what === "RECOVERED" && typeof entry.seconds !== "number") key += ".plain";
   if (what === "REMOVED" && entry.reason) key += ".reason";
+  if (what === "FINISHED") key += `.${entry.reason}`;
+  if (what === "PLAN_SCHEDULED" && !entry.endsAt) key += ".open";
+  if (what === "PLAN_CLOSED" && entry.reason) key += ".reason";
+  if (what === "EXTENDED" && !entry.examineeId) key += ".all";
   if (what === "NOTICE_CONFIRMED" && !(entry.notice ?? entry.text)) key += ".plain";
   if (!hasText(key)) return entry.text ?? what;
   return t(key, {
     serverId: entry.serverId ?? "?",
     reason: reasonText(entry.reason) || "?",
+    begin: entry.startsAt ? time(entry.startsAt) : "–",
+    end: entry.endsAt ? time(entry.endsAt) : "–",
     attempt: entry.attempt ?? "?",
     maxAttempts: entry.maxAttempts ?? "?",
     duration: duration(entry.seconds ?? 0),
