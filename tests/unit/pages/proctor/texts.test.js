@@ -114,7 +114,7 @@ test("the beginning and the end of an exam stand in the timeline in words, live 
     { version: 6, time: "", what: "PLAN_CLOSED", by: "schedule" },
   ]);
   const [closed, all, resumed, finished, own] = timeline.entries.map(entryText);
-  assert.deepEqual([closed, resumed, finished], ["The exam is over", "Goes on with the exam", "Handed in"]);
+  assert.deepEqual([closed, resumed, finished], ["The exam is over", "Resumed", "Finished (handed in)"]);
   assert.match(own, /^5 min more time, until /);
   assert.match(all, /^5 min more time for everybody, until /);
 });

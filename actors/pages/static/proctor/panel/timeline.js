@@ -81,7 +81,6 @@ export function entryText(entry) {
   let key = `what.${what}`;
   if (what === "RECOVERED" && typeof entry.seconds !== "number") key += ".plain";
   if (what === "REMOVED" && entry.reason) key += ".reason";
-  if (what === "FINISHED") key += `.${entry.reason}`;
   if (what === "PLAN_SCHEDULED" && !entry.endsAt) key += ".open";
   if (what === "PLAN_CLOSED" && entry.reason) key += ".reason";
   if (what === "EXTENDED" && !entry.examineeId) key += ".all";
