@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING, Any
 
 import pytest
 import pytest_asyncio
 
+from protocol.messages.plan_facts import PlanClose, PlanOpen, PlanSchedule
 from tests.browser.conftest import IN_A_BROWSER, QUICK_LADDER
 from tests.browser.support.site import WAIT_SECONDS, Screens, Site, audit
 
@@ -90,6 +92,24 @@ async def test_it_connects_from_another_origin_under_a_strict_policy(site: Site,
     korean = await platform.open(token=site.system.token("examinee", "E002"), lang="ko")
     await shows(korean, "연결되었습니다")
     assert await audit(korean) == []
+
+
+async def test_it_shows_the_clock_of_the_exam_and_its_end(site: Site, platform: ExamPlatform) -> None:
+    await site.decide(PlanSchedule, starts_at=site.soon(700), ends_at=site.soon(7200))
+    page = await platform.open()
+    await shows(page, "Connected. The exam has not begun.")
+    aside = page.locator("[part=aside]")
+    await expect(aside).to_have_text(re.compile(r"^Starts in 1[01]:\d\d$"))
+    await site.decide(PlanOpen)
+    await shows(page, "Connected")
+    await expect(aside).to_have_text(re.compile(r"^1:5\d:\d\d left$"))
+    assert await audit(page) == []
+    await page.evaluate("document.querySelector('examwire-status').client.finish()")
+    await shows(page, "You have handed in.")
+    assert await audit(page) == []
+    await site.decide(PlanClose)
+    newer = await platform.open(lang="ko")
+    await shows(newer, "시험이 종료되었습니다.")
 
 
 async def test_a_reload_is_the_same_client_and_leaving_ends_the_connection(site: Site, platform: ExamPlatform) -> None:

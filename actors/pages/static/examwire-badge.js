@@ -6,12 +6,15 @@
 // Or, on a page that already has a client: `document.querySelector("examwire-status").client = client`.
 //
 // Text and the shape of the icon show the state; the colour only repeats it. No inline style, and nothing loaded from other
-// sites, so it works with a strict Content-Security-Policy. The page may set --examwire-font, --examwire-ink,
+// sites, so it works with a strict Content-Security-Policy. The exam's clock goes by the server's time. The page may set --examwire-font, --examwire-ink,
 // --examwire-surface, --examwire-line, --examwire-good, --examwire-busy, --examwire-bad.
 
-import { ExamineeClient } from "./examwire.js";
+import { TEXTS, fill, languageOf } from "./examwire-badge-texts.js";
+import { ExamineeClient, clockText, minutesToAnnounce } from "./examwire.js";
 
 /** @typedef {import("./examwire.js").Client} Client */
+/** @typedef {import("./examwire.js").ExamPhase} ExamPhase */
+/** @typedef {import("./examwire.js").Finish} Finish */
 /** @typedef {import("./examwire.js").Status} Status */
 
 /** A loss that ends sooner (seconds) is not shown, for example a move to another server. */
@@ -22,71 +25,51 @@ export const CALM_SECONDS = 1.5;
  */
 export const SETTLED_SECONDS = 2;
 
-/** @typedef {"connecting" | "connected" | "behind" | "waiting" | "offline" | "ended" | "idle"} Look */
+/** @typedef {"connecting" | "connected" | "behind" | "waiting" | "offline" | "ended" | "over" | "idle"} Look */
 
-/** @type {Record<string, Record<string, string>>} */
-const TEXTS = {
-  en: {
-    label: "Connection to the exam",
-    idle: "Not connected",
-    connecting: "Connecting…",
-    connected: "Connected",
-    behind: "Connected. The exam system is delayed.",
-    again: "Connection lost. Reconnecting…",
-    offline: "No network. This page reconnects when the network is back.",
-    attempt: "Attempt {attempt} of {maxAttempts}",
-    next: "Next attempt in {seconds} s",
-    tryNow: "Try now",
-    here: "Continue here",
-    ATTEMPTS_USED_UP: "Not connected. Check your network, then try again.",
-    ALWAYS_BUSY: "Not connected. The server is busy; try again in a moment.",
-    BLOCKED: "Not connected. The exam servers have changed. Reload this page.",
-    HTTP_STATUS: "Not connected. The server does not accept this page.",
-    INVALID_TOKEN: "Your sign-in has expired. Sign in again.",
-    TOKEN_NOT_YET_VALID: "Your sign-in is not valid yet. Try again in a moment, or tell the proctor.",
-    REPLACED: "The exam is open in another window or on another device.",
-    RECONNECT_LIMIT_EXCEEDED: "You were away for too long. Ask the proctor to let you in again, then try again.",
-    REMOVED: "A proctor has ended your exam. Ask the proctor.",
-    FORBIDDEN: "This sign-in is not for the exam. Sign in as an examinee.",
-    CLOSED: "The connection has ended. Tell the proctor.",
-  },
-  ko: {
-    label: "시험 연결 상태",
-    idle: "연결되어 있지 않습니다",
-    connecting: "연결하고 있습니다…",
-    connected: "연결되었습니다",
-    behind: "연결되었습니다. 접속 상태는 잠시 후 기록됩니다.",
-    again: "연결이 끊어져 다시 연결하고 있습니다…",
-    offline: "네트워크가 끊어졌습니다. 복구되면 바로 다시 연결합니다.",
-    attempt: "{maxAttempts}회 중 {attempt}회째 시도",
-    next: "{seconds}초 후 다시 시도합니다",
-    tryNow: "지금 다시 시도",
-    here: "여기에서 계속하기",
-    ATTEMPTS_USED_UP: "연결하지 못했습니다. 네트워크를 확인한 후 다시 시도해 주십시오.",
-    ALWAYS_BUSY: "서버가 혼잡하여 연결하지 못했습니다. 잠시 후 다시 시도해 주십시오.",
-    BLOCKED: "시험 서버가 변경되었습니다. 페이지를 새로 고쳐 주십시오.",
-    HTTP_STATUS: "서버에서 이 페이지의 연결을 허용하지 않습니다.",
-    INVALID_TOKEN: "로그인 시간이 만료되었습니다. 다시 로그인해 주십시오.",
-    TOKEN_NOT_YET_VALID: "아직 로그인 유효 시간이 되지 않았습니다. 잠시 후 다시 시도하거나 감독관에게 알려 주십시오.",
-    REPLACED: "다른 창이나 기기에서 시험이 열려 있습니다.",
-    RECONNECT_LIMIT_EXCEEDED: "연결이 오래 끊겨 입장이 제한되었습니다. 감독관에게 재입장을 요청한 후 다시 시도해 주십시오.",
-    REMOVED: "감독관이 시험을 종료하였습니다. 감독관에게 문의해 주십시오.",
-    FORBIDDEN: "응시자용 로그인이 아닙니다. 응시자로 로그인해 주십시오.",
-    CLOSED: "연결이 종료되었습니다. 감독관에게 알려 주십시오.",
-  },
-};
+export { languageOf } from "./examwire-badge-texts.js";
+
+/** @type {Partial<Record<ExamPhase, string>>} */
+const CLOCKS = { BEFORE: "startsIn", RUNNING: "left", GRACE: "grace" };
 
 /**
- * Map a status to the icon, the text, the countdown beside it (not read out), and the label of the button.
+ * What the badge knows besides the status. `now` in ms since the epoch; `current`: the server records what happens; `exam`:
+ * where the exam stands; `endReason`: why it is over for the examinee.
+ * @typedef {object} About
+ * @property {string} lang
+ * @property {number} now
+ * @property {boolean} wasConnected
+ * @property {boolean} [current]
+ * @property {{phase: ExamPhase, seconds: number | null}} [exam]
+ * @property {Finish["reason"] | null} [endReason]
+ */
+
+/**
+ * Map a status to the icon, the text, the countdowns beside it (not read out), and the label of the button. After the end of
+ * the exam the connection does not matter any more.
  * @param {Status} status
- * @param {{lang: string, now: number, wasConnected: boolean, current?: boolean}} about `now` in ms since the epoch;
- *   `current`: the server records what happens
+ * @param {About} about
  * @returns {{look: Look, text: string, aside: string, button: string}}
  */
-export function appearance(status, { lang, now, wasConnected, current = true }) {
+export function appearance(status, about) {
+  const { lang, exam = { phase: "UNKNOWN", seconds: null }, endReason = null } = about;
+  if (endReason !== null) return { look: "over", text: fill(lang, endReason), aside: "", button: "" };
+  const shown = connectionAppearance(status, about);
+  if (shown.look === "ended") return shown;
+  if (shown.look === "connected" && exam.phase === "BEFORE") shown.text = fill(lang, "notBegun");
+  if (shown.look === "connected" && (exam.phase === "GRACE" || exam.phase === "OVER")) shown.text = fill(lang, "timeUp");
+  const key = CLOCKS[exam.phase];
+  const clock = key && exam.seconds !== null ? fill(lang, key, { time: clockText(Math.ceil(exam.seconds)) }) : "";
+  return { ...shown, aside: [clock, shown.aside].filter(Boolean).join(" · ") };
+}
+
+/**
+ * @param {Status} status
+ * @param {About} about
+ * @returns {{look: Look, text: string, aside: string, button: string}}
+ */
+function connectionAppearance(status, { lang, now, wasConnected, current = true }) {
   const texts = TEXTS[lang] ?? TEXTS.en;
-  /** @param {string} key @param {Record<string, number>} values */
-  const fill = (key, values) => texts[key].replace(/\{(\w+)\}/g, (_, name) => String(values[name]));
   const plain = { aside: "", button: "" };
   switch (status.state) {
     case "connected": {
@@ -99,14 +82,14 @@ export function appearance(status, { lang, now, wasConnected, current = true }) 
     case "connecting": {
       const text = wasConnected ? texts.again : texts.connecting;
       const { attempt, maxAttempts, migrating } = status;
-      const aside = attempt > 0 && !migrating ? fill("attempt", { attempt, maxAttempts }) : "";
+      const aside = attempt > 0 && !migrating ? fill(lang, "attempt", { attempt, maxAttempts }) : "";
       return { ...plain, look: "connecting", text, aside };
     }
     case "waiting": {
       const seconds = Math.max(0, Math.ceil((status.at - now) / 1000));
       const text = wasConnected ? texts.again : texts.connecting;
       const counts = { attempt: status.attempt, maxAttempts: status.maxAttempts };
-      const aside = `${fill("attempt", counts)} · ${fill("next", { seconds })}`;
+      const aside = `${fill(lang, "attempt", counts)} · ${fill(lang, "next", { seconds })}`;
       return { look: "waiting", text, aside, button: texts.tryNow };
     }
     case "gaveUp": {
@@ -117,19 +100,8 @@ export function appearance(status, { lang, now, wasConnected, current = true }) 
   }
 }
 
-/**
- * The language of the badge: its own `lang`, that of the page around it, or the browser's.
- * @param {readonly (string | null | undefined)[]} wanted
- */
-export function languageOf(wanted) {
-  for (const tag of wanted) {
-    const main = String(tag ?? "").toLowerCase().split("-")[0];
-    if (Object.hasOwn(TEXTS, main)) return main;
-  }
-  return "en";
-}
-
-// Shapes that differ without colour: a tick, a tick in a ring, a broken ring, a clock, a struck-out wave, a cross, a bar.
+// Shapes that differ without colour: a tick, a tick in a ring, a broken ring, a clock, a struck-out wave, a cross, a
+// flag, a bar.
 /** @type {Record<Look, string>} */
 const SHAPES = {
   connected: "M4 10.5l4 4 8-9",
@@ -138,6 +110,7 @@ const SHAPES = {
   waiting: "M10 3a7 7 0 1 0 .01 0M10 6v4.5l3 2",
   offline: "M3 8.5a10 10 0 0 1 14 0M6 12a6 6 0 0 1 8 0M10 15.5v.01M4 17L16 3",
   ended: "M5 5l10 10M15 5L5 15",
+  over: "M4 3v14M4 4h11l-3 3.5 3 3.5H4",
   idle: "M5 10h10",
 };
 
@@ -155,8 +128,10 @@ const STYLE = `
     word-break: keep-all; }
   svg { inline-size: 1.25em; block-size: 1.25em; flex: none; fill: none; stroke: var(--examwire-busy, var(--busy));
     stroke-width: 2; stroke-linecap: round; stroke-linejoin: round; }
-  [data-look="connected"] svg { stroke: var(--examwire-good, var(--good)); }
   [data-look="ended"] svg, [data-look="offline"] svg { stroke: var(--examwire-bad, var(--bad)); }
+  [data-phase="BEFORE"] svg { stroke: var(--examwire-busy, var(--busy)); }
+  [data-look="connected"] svg, [data-look="over"] svg { stroke: var(--examwire-good, var(--good)); }
+  .unseen { position: absolute; inline-size: 1px; block-size: 1px; overflow: hidden; clip-path: inset(50%); white-space: nowrap; }
   .aside { font-size: .875em; font-variant-numeric: tabular-nums; }
   button { font: inherit; color: inherit; background: transparent; border: 1px solid currentColor;
     border-radius: .375rem; padding: .125rem .75rem; min-block-size: 2rem; cursor: pointer; }
@@ -189,7 +164,8 @@ export class ExamwireStatus extends Base {
   /** @type {ReturnType<typeof setTimeout> | undefined} */ #calm;
   /** @type {ReturnType<typeof setTimeout> | undefined} */ #settling;
   /** @type {ReturnType<typeof setInterval> | undefined} */ #count;
-  /** @type {Record<"badge" | "text" | "aside", HTMLElement> & {path: SVGPathElement, button: HTMLButtonElement} | null} */
+  /** Seconds left when it was shown last. @type {number | null} */ #left = null;
+  /** @type {Record<"badge" | "text" | "aside" | "spoken", HTMLElement> & {path: SVGPathElement, button: HTMLButtonElement} | null} */
   #parts = null;
 
   /** The client that is shown. @returns {Client | null} */
@@ -217,7 +193,7 @@ export class ExamwireStatus extends Base {
     if (this.isConnected) return; // only moved within the page
     if (this.#own) this.#leave();
     else this.#ignore();
-    clearTimeout(this.#calm);
+    this.#endCalm();
     clearTimeout(this.#settling);
     clearInterval(this.#count);
     this.#count = undefined;
@@ -243,18 +219,23 @@ export class ExamwireStatus extends Base {
     client.connect();
   }
 
+  /** What the badge listens to. @returns {[string, (event: Event) => void][]} */
+  get #listeners() {
+    return [
+      ["status", this.#changed],
+      ["state", this.#settle],
+      ["viewStatus", this.#changed],
+      ["plan", this.#changed],
+      ["tokenNeeded", this.#needToken],
+    ];
+  }
+
   #listen() {
-    this.#client?.addEventListener("status", this.#changed);
-    this.#client?.addEventListener("state", this.#settle);
-    this.#client?.addEventListener("viewStatus", this.#changed);
-    this.#client?.addEventListener("tokenNeeded", this.#needToken);
+    for (const [type, listener] of this.#listeners) this.#client?.addEventListener(type, listener);
   }
 
   #ignore() {
-    this.#client?.removeEventListener("status", this.#changed);
-    this.#client?.removeEventListener("state", this.#settle);
-    this.#client?.removeEventListener("viewStatus", this.#changed);
-    this.#client?.removeEventListener("tokenNeeded", this.#needToken);
+    for (const [type, listener] of this.#listeners) this.#client?.removeEventListener(type, listener);
   }
 
   #leave() {
@@ -288,14 +269,15 @@ export class ExamwireStatus extends Base {
     const aside = element("span", { class: "aside", part: "aside" });
     const button = /** @type {HTMLButtonElement} */ (element("button", { type: "button", part: "button" }));
     button.addEventListener("click", (event) => this.#client?.tryNow(event));
-    const badge = element("div", { class: "badge", part: "badge", role: "group" }, words, aside, button);
+    const spoken = element("span", { class: "unseen", "aria-live": "polite" });
+    const badge = element("div", { class: "badge", part: "badge", role: "group" }, words, aside, button, spoken);
     root.append(badge);
-    this.#parts = { badge, text, aside, path, button };
+    this.#parts = { badge, text, aside, path, button, spoken };
   }
 
   #changed = () => {
     const state = this.#client?.status.state;
-    clearTimeout(this.#calm);
+    this.#endCalm();
     clearTimeout(this.#settling);
     // "Offline" does not close the connection: it may go on when the network is back.
     if (state !== "connected" && state !== "offline") this.#settled = false;
@@ -303,9 +285,22 @@ export class ExamwireStatus extends Base {
     const under = state === "connected" && !this.#settled;
     const brief = this.#wasConnected && (state === "waiting" || state === "connecting" || under);
     if (brief && ["connected", "behind"].includes(this.#parts?.badge.dataset.look ?? "")) {
-      this.#calm = setTimeout(() => this.#show(), CALM_SECONDS * 1000);
+      this.#calm = setTimeout(() => {
+        this.#endCalm();
+        this.#show();
+      }, CALM_SECONDS * 1000);
     } else this.#show();
   };
+
+  #endCalm() {
+    clearTimeout(this.#calm);
+    this.#calm = undefined;
+  }
+
+  /** Count on, unless a loss is not shown yet. */
+  #tick() {
+    if (this.#calm === undefined) this.#show();
+  }
 
   #needToken = (/** @type {Event} */ event) => {
     const { detail } = /** @type {CustomEvent} */ (event);
@@ -314,7 +309,7 @@ export class ExamwireStatus extends Base {
 
   /** Count the examinee as in: the server has confirmed it, or has not refused in time. */
   #settle = () => {
-    clearTimeout(this.#calm);
+    this.#endCalm();
     clearTimeout(this.#settling);
     if (this.#client?.status.state !== "connected") return;
     this.#settled = this.#wasConnected = true;
@@ -336,10 +331,18 @@ export class ExamwireStatus extends Base {
     const lang = languageOf([this.getAttribute("lang"), around, ...navigator.languages]);
     const now = this.#client?.now() ?? Date.now();
     const current = this.#client?.viewStatus.current ?? true;
-    const about = { lang, now, wasConnected: this.#wasConnected, current };
+    const client = this.#client;
+    const exam = client?.exam ?? { phase: /** @type {const} */ ("UNKNOWN"), seconds: null };
+    const endReason = client !== null && "endReason" in client ? /** @type {ExamineeClient} */ (client).endReason : null;
+    const about = { lang, now, wasConnected: this.#wasConnected, current, exam, endReason };
     const { look, text, aside, button } = appearance(status, about);
     parts.badge.lang = lang;
     parts.badge.dataset.look = look;
+    parts.badge.dataset.phase = exam.phase;
+    const left = exam.phase === "RUNNING" && endReason === null ? exam.seconds : null;
+    const minutes = minutesToAnnounce(this.#left, left);
+    this.#left = left;
+    if (minutes !== null) parts.spoken.textContent = fill(lang, "soon", { n: minutes });
     parts.badge.setAttribute("aria-label", TEXTS[lang].label);
     parts.path.setAttribute("d", SHAPES[look]);
     if (parts.text.textContent !== text) parts.text.textContent = text; // setting the same text would announce it again
@@ -353,7 +356,8 @@ export class ExamwireStatus extends Base {
       parts.badge.tabIndex = -1;
       parts.badge.focus();
     }
-    if (look === "waiting") this.#count ??= setInterval(() => this.#show(), 1000);
+    const counts = look === "waiting" || (exam.seconds !== null && endReason === null);
+    if (counts && this.isConnected) this.#count ??= setInterval(() => this.#tick(), 1000);
     else {
       clearInterval(this.#count);
       this.#count = undefined;

@@ -37,7 +37,7 @@ export {
 } from "./client/reconnect-rules.js";
 export { PlanView, Seen } from "./client/plan-view.js";
 export { decode } from "./client/frames.js";
-export { ServerClock, examAt } from "./client/exam-clock.js";
+export { ServerClock, clockText, examAt, minutesToAnnounce } from "./client/exam-clock.js";
 export { ASK_SECONDS } from "./client/server-list.js";
 export { OPEN_SECONDS, PROBE_SECONDS } from "./client/connection.js";
 export { LONG_HIDDEN_SECONDS } from "./client/connection-keeper.js";

@@ -35,6 +35,30 @@ export function examAt(plan, now) {
   return { phase: "GRACE", seconds: (closing - now) / 1000 };
 }
 
+/** When so many seconds are left, that is announced to screen readers. */
+const ANNOUNCED_SECONDS = [600, 300];
+
+/**
+ * The minutes to announce, when the time left has become so short; `null`: none. The clock itself is not announced.
+ * @param {number | null} before seconds left when this was asked last
+ * @param {number | null} now
+ */
+export function minutesToAnnounce(before, now) {
+  if (before === null || now === null) return null;
+  return ANNOUNCED_SECONDS.some((mark) => before > mark && now <= mark) ? Math.ceil(now / 60) : null;
+}
+
+/**
+ * Format a duration as a clock: "0:07", "12:30", "1:02:03". It is the same in all languages, and its width is steady.
+ * @param {number} seconds negative counts as 0
+ */
+export function clockText(seconds) {
+  const whole = Math.max(0, Math.floor(seconds));
+  const [hours, minutes, rest] = [Math.floor(whole / 3600), Math.floor(whole / 60) % 60, whole % 60];
+  const two = (/** @type {number} */ n) => String(n).padStart(2, "0");
+  return hours > 0 ? `${hours}:${two(minutes)}:${two(rest)}` : `${minutes}:${two(rest)}`;
+}
+
 /**
  * The server's time, from the moment at which a frame with `serverTime` arrived. In between a clock counts on that nobody can
  * set.

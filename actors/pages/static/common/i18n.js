@@ -13,6 +13,8 @@
  * @typedef {Record<string, string | number>} Params
  */
 
+export { clockText as clock } from "../client/exam-clock.js";
+
 /** The languages there are, the fallback first, each by its own name. @type {Record<string, string>} */
 export const LANGUAGES = { en: "English", ko: "한국어" };
 
@@ -161,17 +163,6 @@ export function dateTime(when) {
   const make = (/** @type {string} */ lang) =>
     new Intl.DateTimeFormat(lang, { dateStyle: "medium", timeStyle: "medium", hourCycle: "h23" });
   return format("dateTime", make).format(new Date(when));
-}
-
-/**
- * Format a duration as a clock: "0:07", "12:30", "1:02:03". It is the same in all languages, and its width is steady.
- * @param {number} seconds negative counts as 0
- */
-export function clock(seconds) {
-  const whole = Math.max(0, Math.floor(seconds));
-  const [hours, minutes, rest] = [Math.floor(whole / 3600), Math.floor(whole / 60) % 60, whole % 60];
-  const two = (/** @type {number} */ n) => String(n).padStart(2, "0");
-  return hours > 0 ? `${hours}:${two(minutes)}:${two(rest)}` : `${minutes}:${two(rest)}`;
 }
 
 /**

@@ -7,8 +7,6 @@
 /** @typedef {import("../examwire.js").Finish} Finish */
 /** @typedef {import("./connection-texts.js").View} View */
 
-/** When so many seconds are left, that is announced to screen readers. */
-export const ANNOUNCED_SECONDS = [600, 300];
 /** From so many seconds the clock is highlighted. */
 export const SOON_SECONDS = 300;
 
@@ -61,14 +59,4 @@ export function clockView({ phase, seconds }, plan) {
     case "OVER":
       return { tone: "quiet", clock: "exam.timeUp", seconds: null, text: "exam.ending", at: null };
   }
-}
-
-/**
- * The minutes to announce, when the time left has become so short; `null`: none.
- * @param {number | null} before seconds left when this was asked last
- * @param {number | null} now
- */
-export function minutesToAnnounce(before, now) {
-  if (before === null || now === null) return null;
-  return ANNOUNCED_SECONDS.some((mark) => before > mark && now <= mark) ? Math.ceil(now / 60) : null;
 }

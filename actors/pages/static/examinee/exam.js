@@ -2,7 +2,8 @@
 
 import { clock, dateTime, languages, t, time } from "../common/i18n.js";
 import { announce, byId } from "../common/parts.js";
-import { clockView, minutesToAnnounce } from "./exam-texts.js";
+import { minutesToAnnounce } from "../examwire.js";
+import { clockView } from "./exam-texts.js";
 
 /** Twice a second, so that no second is left out. */
 const TICK_MS = 500;

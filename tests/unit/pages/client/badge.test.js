@@ -61,3 +61,23 @@ test("the language is the first of those wanted that there is", () => {
   assert.equal(languageOf(["fr", undefined, "en-GB"]), "en");
   assert.equal(languageOf(["fr"]), "en");
 });
+
+test("the exam's clock is beside the words, and before the start nothing is said of a loss in red", () => {
+  const connected = { state: "connected", serverId: "S" };
+  const shown = (phase, seconds, status = connected) => appearance(status, about("en", { exam: { phase, seconds } }));
+  assert.deepEqual([shown("RUNNING", 5025).text, shown("RUNNING", 5025).aside], ["Connected", "1:23:45 left"]);
+  assert.equal(shown("RUNNING", 60, waiting).aside, "1:00 left · Attempt 2 of 5 · Next attempt in 7 s");
+  assert.deepEqual([shown("BEFORE", 723).text, shown("BEFORE", 723).aside], ["Connected. The exam has not begun.", "Starts in 12:03"]);
+  assert.deepEqual([shown("GRACE", 59.2).text, shown("GRACE", 59.2).aside], ["Connected. The time is up.", "1:00 left to hand in"]);
+  assert.equal(shown("RUNNING", null).aside, "");
+});
+
+test("after the end only the end is shown, whatever the connection does", () => {
+  for (const endReason of ["HANDED_IN", "DECIDED", "PLAN_ENDED"]) {
+    for (const status of [{ state: "offline" }, waiting, gaveUp(4509, "EXAM_OVER")]) {
+      const [en, ko] = ["en", "ko"].map((lang) => appearance(status, about(lang, { endReason, exam: { phase: "RUNNING", seconds: 9 } })));
+      assert.deepEqual([en.look, en.aside, en.button], ["over", "", ""]);
+      assert.ok(en.text && ko.text && en.text !== ko.text);
+    }
+  }
+});

@@ -3,7 +3,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 
-import { ExamineeClient, HAND_IN_AGAIN_SECONDS } from "../../../../actors/pages/static/examwire.js";
+import { ExamineeClient, HAND_IN_AGAIN_SECONDS, minutesToAnnounce } from "../../../../actors/pages/static/examwire.js";
 import { Browser, START, Storage, connected, welcome } from "./browser.js";
 
 const state = (more = {}) => ({
@@ -166,4 +166,9 @@ test("what was not accepted when the client is closed is said at the next connec
   client.connect();
   browser.socket.open().say(welcome());
   assert.deepEqual(finishes(browser.socket), finishes(socket));
+});
+
+test("ten and five minutes are announced when they pass, once", () => {
+  const passed = [[601, 600], [600, 599], [301, 299.5], [4000, 250], [null, 500], [500, null], [900, 700]];
+  assert.deepEqual(passed.map(([before, now]) => minutesToAnnounce(before, now)), [10, null, 5, 5, null, null, null]);
 });

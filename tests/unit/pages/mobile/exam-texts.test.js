@@ -4,7 +4,7 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 
 import { viewOf } from "../../../../actors/pages/static/examinee/connection-texts.js";
-import { clockView, minutesToAnnounce, viewInExam } from "../../../../actors/pages/static/examinee/exam-texts.js";
+import { clockView, viewInExam } from "../../../../actors/pages/static/examinee/exam-texts.js";
 import { texts } from "../../../../actors/pages/static/examinee/texts.en.js";
 
 const trying = { attempt: 2, maxAttempts: 5, migrating: false };
@@ -56,9 +56,4 @@ test("each phase has its clock, and texts that exist", () => {
       assert.ok(texts[clock] && texts[text], `${clock} ${text}`);
     }
   }
-});
-
-test("ten and five minutes are announced when they pass, once", () => {
-  const passed = [[601, 600], [600, 599], [301, 299.5], [4000, 250], [null, 500], [500, null], [900, 700]];
-  assert.deepEqual(passed.map(([before, now]) => minutesToAnnounce(before, now)), [10, null, 5, 5, null, null, null]);
 });
