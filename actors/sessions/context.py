@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from actors.runtime.broker.clock import BrokerClock
@@ -12,13 +13,14 @@ from actors.runtime.store.state_store import StateStore
 from actors.sessions.outbox import Outbox
 from actors.sessions.plan_states import PlanStates
 from protocol.broker import subjects
+from protocol.messages.session_messages import ProctorActivity
 
 
 @dataclass(frozen=True, slots=True)
 class ServerContext:
     """The things that every part of a socket server needs. `incarnation` names this process among its predecessors.
 
-    context = ServerContext(settings, bus, store, outbox, "SOCK001", incarnation, PlanStates(store))
+    context = ServerContext(settings, bus, store, outbox, "SOCK001", incarnation, PlanStates(store), relay.tell)
     context.outbox.add(fact)
     format_time(context.clock.now())
     """
@@ -30,6 +32,8 @@ class ServerContext:
     server_id: str
     incarnation: str
     plans: PlanStates
+    tell_activity: Callable[[ProctorActivity], None]
+    """Tells the other proctors of a plan what one of them is doing; waits for nothing."""
 
     @property
     def address(self) -> str:

@@ -4,20 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from typing import Any, Literal
-
-import pydantic_core
+from typing import Any
 
 from actors.runtime.actor.actor import on
 from actors.runtime.telemetry import spans, tracing
 from actors.sessions.context import ServerContext
+from actors.sessions.examinee_messages import ExamineeMessages
 from actors.sessions.limits.fact_budget import FactBudget
-from actors.sessions.session import SocketSession
 from actors.sessions.websocket import WebSocketConnection
 from protocol.access.claims import Claims
-from protocol.broker import subjects
 from protocol.close_codes import CloseCode
-from protocol.errors import ErrorCode, ProtocolError, StateDamaged, StateUnavailable
+from protocol.errors import ErrorCode, ProtocolError
 from protocol.messages.facts import (
     ClientInfo,
     ConnectionStatus,
@@ -28,12 +25,10 @@ from protocol.messages.facts import (
     MobileSyncCode,
     MobileSyncStatus,
     MobileSyncWait,
-    Notice,
-    NoticeConfirmed,
 )
 from protocol.messages.frames import (
-    Accepted,
-    ConfirmNotice,
+    ActivityFrame,
+    CloseHelp,
     EnterMobileSync,
     ExtendExamFrame,
     ExtendMobileSyncFrame,
@@ -44,28 +39,26 @@ from protocol.messages.frames import (
     ReadmitFrame,
     RemoveFrame,
     ResumeFrame,
+    TakeHelp,
     error_frame,
 )
-from protocol.messages.plan_facts import PlanNotice
-from protocol.messages.proctor_events import MobileSyncCompleted, PlanStateEvent
+from protocol.messages.proctor_events import (
+    MobileSyncCompleted,
+    PlanStateEvent,
+)
 from protocol.messages.session_messages import SessionClose, SessionState
-from protocol.records import keys
 from protocol.texts import clean_line
 from protocol.times import format_time
 
 log = logging.getLogger("examwire.examinee_session")
 
-MOST_NOTICES = 64
 ANSWER_SECONDS = 5.0
 """For so long after a `mobile_sync_wait` the answer to it is still expected, and no second one is stored."""
 
 MAX_BROWSER_INFO = 256
 
-NoticeStep = Literal["shown", "confirming", "confirmed", "unknown"]
-"""State of a proctor's message here: shown, its confirmation being stored or stored, or unknown."""
 
-
-class ExamineeSession(SocketSession):
+class ExamineeSession(ExamineeMessages):
     """Speaks for the socket of one examinee, and puts its begin and its end into the log.
 
     session = ExamineeSession(context, connection, claims, hello, facts=budget, lookups=lookups)
@@ -87,18 +80,13 @@ class ExamineeSession(SocketSession):
         facts: FactBudget,
         lookups: FactBudget,
     ) -> None:
-        address = subjects.session(claims.plan, claims.sub)
-        super().__init__(context, connection, address, plan_id=claims.plan, socket_id=context.new_socket_id())
-        self.examinee_id = claims.sub
+        super().__init__(context, connection, claims, facts=facts, lookups=lookups)
         self._client_id = hello.client_id
         self._connection_no = hello.connection_no
         self._client_info = client_info_of(connection, hello)
         self._client_trace = hello.traceparent
         self._announced = False
         self._inspections: int | None = None
-        self._facts = facts
-        self._lookups = lookups
-        self._notices: dict[str, NoticeStep] = {}
         self._stage: MobileSyncStatus | MobileSyncCompleted | None = None
         self._stage_asked_at = -ANSWER_SECONDS
 
@@ -204,6 +192,18 @@ class ExamineeSession(SocketSession):
     def refuse_notify_plan(self, frame: NotifyPlanFrame) -> None:
         self.not_allowed(frame.type, "only a proctor sends messages", frame.request_id)
 
+    @on(TakeHelp)
+    def refuse_take_help(self, frame: TakeHelp) -> None:
+        self.not_allowed(frame.type, "only a proctor takes a request for help", frame.request_id)
+
+    @on(CloseHelp)
+    def refuse_close_help(self, frame: CloseHelp) -> None:
+        self.not_allowed(frame.type, "only a proctor closes it; help_cancel takes it back", frame.request_id)
+
+    @on(ActivityFrame)
+    def refuse_activity(self, frame: ActivityFrame) -> None:
+        self.not_allowed(frame.type, "only a proctor says what they are doing")
+
     @on(FinishFrame)
     def finish(self, frame: FinishFrame) -> None:
         """Store that the examinee has handed in, and answer `accepted` once it is in the log."""
@@ -223,83 +223,6 @@ class ExamineeSession(SocketSession):
             )
             # As a task: while the log is away, the session still handles other messages, such as its close.
             self.spawn(self.act(fact, frame.type, frame.request_id), "finish")
-
-    @on(ConfirmNotice)
-    def confirm_notice(self, frame: ConfirmNotice) -> None:
-        step = self._notices.get(frame.action_id)
-        if step == "confirmed":
-            self.connection.send_message(Accepted(request_type=frame.type, request_id=frame.action_id))
-        elif step != "confirming":
-            self._notices[frame.action_id] = "confirming"
-            # As a task: while the log is away, the session still handles other messages, such as its close.
-            self.spawn(self._confirm(frame, known=step == "shown"), "confirm")
-
-    async def _confirm(self, frame: ConfirmNotice, *, known: bool) -> None:
-        """Store the confirmation of a message that was sent and is not confirmed yet; anything else is only answered.
-
-        `known`: this session has shown the message.
-        """
-        action_id = frame.action_id
-        recorded: NoticeStep = "shown" if known else "unknown"
-        allowed = True
-        if not known and (allowed := self._lookups.take(frame.type)):
-            step = await self._recorded_step(action_id)
-            if step is None:  # Redis is away: believe the examinee
-                recorded, allowed = "confirming", self._facts.take(frame.type)
-            else:
-                recorded = step
-        if allowed and recorded == "shown":
-            allowed = await self._facts.turn(frame.type)
-        if not allowed:
-            self._forget_confirmation(action_id, known=known)
-            self.refuse_for_now(frame.type, action_id, "data.actionId")
-        elif recorded == "unknown":
-            self._forget_confirmation(action_id, known=known)
-            error = ProtocolError(ErrorCode.NOT_FOUND, "there is no such message for you", "data.actionId")
-            self.connection.send_message(error_frame(error, frame.type, action_id))
-        else:
-            if recorded == "confirmed":
-                self.connection.send_message(Accepted(request_type=frame.type, request_id=action_id))
-            else:
-                confirmed = NoticeConfirmed(
-                    plan_id=self.plan_id,
-                    examinee_id=self.examinee_id,
-                    action_id=action_id,
-                    timestamp=format_time(self._outbox.clock.now()),
-                )
-                await self.act(confirmed, frame.type, action_id)
-            self._set_step(action_id, "confirmed")
-
-    async def _recorded_step(self, action_id: str) -> NoticeStep | None:
-        """Read from Redis what is known of a message that this session was not told of; `None`: Redis is away."""
-        try:
-            ((encoded,),) = await self._context.store.fields(
-                [keys.notices(self.plan_id, self.examinee_id)], ("notices",)
-            )
-            for notice in pydantic_core.from_json(encoded or "[]"):
-                if notice["actionId"] == action_id:
-                    return "confirmed" if notice.get("confirmedAt") else "shown"
-        except (StateUnavailable, StateDamaged, ValueError, TypeError, KeyError, AttributeError) as error:
-            log.debug("%s: %s: cannot check whether it was sent: %s", self.address, action_id, error)
-            return None
-        return "unknown"
-
-    def _forget_confirmation(self, action_id: str, *, known: bool) -> None:
-        """Forget a confirmation that was not stored, so that the client may send it again."""
-        if known:
-            self._notices[action_id] = "shown"
-        else:
-            self._notices.pop(action_id, None)
-
-    def _set_step(self, action_id: str, step: NoticeStep) -> None:
-        self._notices.pop(action_id, None)
-        self._notices[action_id] = step
-        while len(self._notices) > MOST_NOTICES:
-            del self._notices[next(iter(self._notices))]
-
-    def _set_shown(self, action_id: str) -> None:
-        if self._notices.get(action_id) not in ("confirming", "confirmed"):
-            self._set_step(action_id, "shown")
 
     @on(EnterMobileSync)
     def enter_mobile_sync(self, frame: EnterMobileSync) -> None:
@@ -339,8 +262,7 @@ class ExamineeSession(SocketSession):
 
     @on(SessionState)
     def session_state(self, message: SessionState) -> None:
-        for notice in message.notices:
-            self._set_shown(notice.action_id)
+        self.shown_again(message.notices)
         if (stage := stage_of(message)) is not None:
             self._set_stage(stage)
         self.connection.send_message(message)
@@ -358,28 +280,6 @@ class ExamineeSession(SocketSession):
     def _set_stage(self, stage: MobileSyncStatus | MobileSyncCompleted) -> None:
         if self._stage is None or (stage.version or 0) >= (self._stage.version or 0):
             self._stage, self._stage_asked_at = stage, -ANSWER_SECONDS
-
-    @on(Notice)
-    def notice(self, message: Notice) -> None:
-        self._set_shown(message.action_id)
-        self.connection.send_message(message)
-
-    @on(PlanNotice)
-    def plan_notice(self, message: PlanNotice) -> None:
-        """Show a message to several examinees as one of their own, if this examinee is among them."""
-        if message.examinees is not None and self.examinee_id not in message.examinees:
-            return
-        self._set_shown(message.action_id)
-        self.connection.send_message(
-            Notice(
-                plan_id=self.plan_id,
-                examinee_id=self.examinee_id,
-                timestamp=message.timestamp,
-                action_id=message.action_id,
-                text=message.text,
-                by=message.by,
-            )
-        )
 
     @on(PlanStateEvent)
     def send_plan_state(self, event: PlanStateEvent) -> None:

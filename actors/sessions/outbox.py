@@ -17,7 +17,7 @@ from actors.runtime.telemetry import spans
 from actors.runtime.token_bucket import TokenBucket
 from protocol.broker import subjects
 from protocol.messages.codec import encode, join_batch, split_batches
-from protocol.messages.facts import ActionFact, ExamineeFact, ExamineeFinish, FinishReason
+from protocol.messages.facts import ActionFact, ExamineeFact, ExamineeFinish, FinishReason, HelpClose
 from protocol.messages.plan_facts import PlanFact
 
 ROUND = 2048
@@ -87,8 +87,10 @@ class Outbox:
             stored = stored or asyncio.get_running_loop().create_future()
             stored.add_done_callback(lambda _: span.end())
         # What an examinee says goes with their socket, so that handing in comes before the end of the socket.
-        handed_in = isinstance(fact, ExamineeFinish) and fact.reason is FinishReason.HANDED_IN
-        of_people = isinstance(fact, ActionFact | PlanFact) and not handed_in
+        of_examinee = (isinstance(fact, ExamineeFinish) and fact.reason is FinishReason.HANDED_IN) or (
+            isinstance(fact, HelpClose) and fact.by == fact.examinee_id
+        )
+        of_people = isinstance(fact, ActionFact | PlanFact) and not of_examinee
         origin = self._of_people if of_people else self._of_sockets
         self._waiting.append(_Waiting(subjects.status_plan(fact.plan_id, origin), encode(fact), stored, message_id))
         self._idle.clear()

@@ -16,6 +16,8 @@ from actors.sessions.plan_snapshot import OVERLAP_SECONDS, REUSE, SharedSnapshot
 from actors.sessions.proctor_session import ProctorSession
 from protocol.broker import subjects
 from protocol.client.plan_view import Parsed, ViewAspect, event_key
+from protocol.messages.codec import encode
+from protocol.messages.session_messages import ProctorActivity
 
 log = logging.getLogger("examwire.plan_feed")
 
@@ -26,6 +28,13 @@ class PlanEvents:
 
     events: list[Parsed]
     encoded: bytes | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ActivityOfOther:
+    """Tell every proctor but the one themselves what that one is doing."""
+
+    activity: ProctorActivity
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,6 +134,13 @@ class PlanFeed(Actor):
             observe_told(events, self._context.clock.now())
         if tracing.on():
             spans.record_delivered(events, len(self.proctors), since)
+
+    @on(ActivityOfOther)
+    def tell_activity(self, message: ActivityOfOther) -> None:
+        payload = encode(message.activity)
+        for proctor in self.proctors:
+            if proctor.live and proctor.socket_id != message.activity.socket_id:
+                proctor.send_events(payload)
 
     # -- proctors ------------------------------------------------------------------------------------
 

@@ -17,15 +17,18 @@ from protocol.errors import StateDamaged, StateUnavailable
 from protocol.ids import RecordRef
 from protocol.messages.codec import encode
 from protocol.messages.frames import ExamineeRow, PlanSnapshot
+from protocol.messages.plan_facts import PlanNotice
 from protocol.records import keys
 from protocol.records.placement import restate_fact
 from protocol.records.snapshot_rows import (
     MOBILE_SYNC_FIELDS,
     NOTICES_FIELDS,
+    PLAN_NOTICES_FIELDS,
     PROGRESS_FIELDS,
     examinee_row,
     mobile_sync_view,
     notices_view,
+    plan_notices,
 )
 from protocol.times import format_time
 
@@ -138,6 +141,7 @@ class SharedSnapshot:
                 names = examinees_of_frame[start : start + ROWS_A_READ]
                 rows += await self._read_with_retries(partial(read_rows, store, self.plan_id, names))
             self.known.update(_versions(rows))
+            notices = await self._read_with_retries(self._read_plan_notices) if number == 0 else []
             frame = encode(
                 PlanSnapshot(
                     plan_id=self.plan_id,
@@ -145,6 +149,7 @@ class SharedSnapshot:
                     part=number + 1,
                     parts=len(slices),
                     resync=True if self.resync else None,
+                    plan_notices=notices or None,
                 )
             )
             self._frames.append(frame)
@@ -156,6 +161,17 @@ class SharedSnapshot:
                 self.since_bytes = sum(len(payload) for payload in self.since)
             self._wake()
             await asyncio.sleep(0)  # let other work run: a row costs some 50 µs
+
+    async def _read_plan_notices(self) -> list[PlanNotice]:
+        """Read the messages to several. They are in the frames from then on, so their events are not sent again."""
+        key = keys.plan_notices(self.plan_id)
+        (fields,) = await self._context.store.fields([key], PLAN_NOTICES_FIELDS)
+        try:
+            notices = plan_notices(self.plan_id, fields)
+        except ValueError as error:
+            raise StateDamaged(f"{key}: {str(error).splitlines()[0]}", keys.parse_key(key)) from error
+        self.known.update({(notice.action_id, "plan_notices"): notice.version or 0 for notice in notices})
+        return notices
 
     def fail(self, error: BaseException) -> None:
         """Note that the reading has ended with an error, without the rest of the frames."""

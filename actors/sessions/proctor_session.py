@@ -18,9 +18,10 @@ from actors.sessions.websocket import WebSocketConnection
 from protocol.access.claims import Claims
 from protocol.errors import ErrorCode, InvalidField, ProtocolError, StateDamaged, StateUnavailable
 from protocol.messages.facts import (
-    ActionFact,
     ExamineeFinish,
     ExamineeResume,
+    HelpClose,
+    HelpTake,
     MobileSyncExtend,
     Notice,
     Readmit,
@@ -28,6 +29,10 @@ from protocol.messages.facts import (
 )
 from protocol.messages.frames import (
     Accepted,
+    ActivityFrame,
+    AskForHelp,
+    CancelHelp,
+    CloseHelp,
     ConfirmNotice,
     EnterMobileSync,
     ExtendExamFrame,
@@ -38,11 +43,14 @@ from protocol.messages.frames import (
     ReadmitFrame,
     RemoveFrame,
     ResumeFrame,
+    TakeHelp,
     error_frame,
 )
-from protocol.messages.plan_facts import ExamExtend, PlanFact, PlanNotice, PlanStatusCode
+from protocol.messages.plan_facts import ExamExtend, PlanNotice, PlanStatusCode
 from protocol.messages.proctor_events import PlanStateEvent
+from protocol.messages.session_messages import ProctorActivity
 from protocol.records import keys
+from protocol.rules.action_ids import ActingFact
 from protocol.times import format_time
 
 ActionFrame = (
@@ -54,6 +62,8 @@ ActionFrame = (
     | ResumeFrame
     | ExtendExamFrame
     | NotifyPlanFrame
+    | TakeHelp
+    | CloseHelp
 )
 
 MOST_ACTIONS = 1000
@@ -86,13 +96,15 @@ class ProctorSession(SocketSession):
         self._actions = actions
         self._action_steps: dict[tuple[str, str, str], Literal["waiting", "stored"]] = {}
         self._storing: set[asyncio.Task[None]] = set()
+        self._activity: ProctorActivity | None = None
 
     def details(self) -> dict[str, Any]:
         return {"planId": self.plan_id, "proctor": self.name, "socketId": self.socket_id}
 
     def ended(self, _reason: str) -> None:
-        """Note that the socket has ended. The log is not told of proctors."""
+        """Note that the socket has ended. The log is not told of proctors; the other proctors of the plan are."""
         self.over = True
+        self._end_activity()
 
     # -- snapshots and events ------------------------------------------------------------------------
 
@@ -150,6 +162,29 @@ class ProctorSession(SocketSession):
             if self._sending is task:
                 self._sending = None
 
+    # -- what a proctor is doing ---------------------------------------------------------------------
+
+    @on(ActivityFrame)
+    def set_activity(self, frame: ActivityFrame) -> None:
+        """Tell the other proctors of the plan what this one is doing with an examinee."""
+        if self._activity is not None and self._activity.examinee_id != frame.examinee_id:
+            self._end_activity()
+        self._activity = ProctorActivity(
+            plan_id=self.plan_id,
+            examinee_id=frame.examinee_id,
+            by=self.name,
+            socket_id=self.socket_id,
+            doing=frame.doing,
+        )
+        self._context.tell_activity(self._activity)
+        if frame.doing == "nothing":
+            self._activity = None
+
+    def _end_activity(self) -> None:
+        activity, self._activity = self._activity, None
+        if activity is not None:
+            self._context.tell_activity(activity.model_copy(update={"doing": "nothing"}))
+
     # -- what a proctor decides ------------------------------------------------------------------------
 
     @on(ReadmitFrame)
@@ -197,6 +232,14 @@ class ProctorSession(SocketSession):
     async def notify_plan(self, frame: NotifyPlanFrame) -> None:
         await self._decide(frame, lambda common: PlanNotice(**common, text=frame.text, examinees=frame.examinees))
 
+    @on(TakeHelp)
+    async def take_help(self, frame: TakeHelp) -> None:
+        await self._decide(frame, lambda common: HelpTake(**common, help_id=frame.help_id))
+
+    @on(CloseHelp)
+    async def close_help(self, frame: CloseHelp) -> None:
+        await self._decide(frame, lambda common: HelpClose(**common, help_id=frame.help_id))
+
     async def _refused_as_closed(self, frame: ActionFrame) -> bool:
         """Refuse an action that only makes sense while the exam is not over. True: it was refused."""
         if (await self._context.plans.of(self.plan_id)).status is not PlanStatusCode.CLOSED:
@@ -210,7 +253,7 @@ class ProctorSession(SocketSession):
     async def _decide(
         self,
         frame: ActionFrame,
-        fact: Callable[[dict[str, Any]], ActionFact | Notice | PlanFact],
+        fact: Callable[[dict[str, Any]], ActingFact],
     ) -> None:
         """Store the fact of an action, if there is such an examinee. Its effect follows as events."""
         examinee_id = None if isinstance(frame, NotifyPlanFrame) else frame.examinee_id
@@ -240,9 +283,7 @@ class ProctorSession(SocketSession):
         self._storing.add(storing)
         storing.add_done_callback(self._storing.discard)
 
-    async def _act_in_turn(
-        self, fact: ActionFact | Notice | PlanFact, frame: ActionFrame, action: tuple[str, str, str]
-    ) -> None:
+    async def _act_in_turn(self, fact: ActingFact, frame: ActionFrame, action: tuple[str, str, str]) -> None:
         if not await self._actions.turn("action"):
             self._action_steps.pop(action, None)
             self.refuse_for_now(frame.type, frame.request_id)
@@ -264,6 +305,14 @@ class ProctorSession(SocketSession):
     @on(EnterMobileSync)
     def refuse_mobile_sync(self, frame: EnterMobileSync) -> None:
         self.not_allowed(frame.type, "only an examinee enters the mobile sync stage")
+
+    @on(AskForHelp)
+    def refuse_ask_for_help(self, frame: AskForHelp) -> None:
+        self.not_allowed(frame.type, "only an examinee asks for help", frame.request_id)
+
+    @on(CancelHelp)
+    def refuse_cancel_help(self, frame: CancelHelp) -> None:
+        self.not_allowed(frame.type, "only an examinee takes a request for help back", frame.request_id)
 
     @on(ConfirmNotice)
     def refuse_confirm(self, frame: ConfirmNotice) -> None:

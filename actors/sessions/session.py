@@ -12,10 +12,9 @@ from actors.sessions.context import ServerContext
 from actors.sessions.websocket import WebSocketConnection
 from protocol.errors import ErrorCode, ProtocolError
 from protocol.messages.base import Message
-from protocol.messages.facts import ActionFact, LossReason, Notice, NoticeConfirmed
+from protocol.messages.facts import LossReason, NoticeConfirmed
 from protocol.messages.frames import Accepted, Heartbeat, Hello, error_frame
-from protocol.messages.plan_facts import PlanFact
-from protocol.rules.action_ids import message_id
+from protocol.rules.action_ids import ActingFact, message_id
 
 log = logging.getLogger("examwire.session")
 
@@ -114,9 +113,7 @@ class SocketSession(Actor):
         """Answer a frame of a type that this role may not send."""
         self.connection.send_message(error_frame(ProtocolError(ErrorCode.NOT_ALLOWED, detail), kind, request_id))
 
-    async def act(
-        self, fact: ActionFact | Notice | NoticeConfirmed | PlanFact, kind: str, request_id: str | None
-    ) -> None:
+    async def act(self, fact: ActingFact | NoticeConfirmed, kind: str, request_id: str | None) -> None:
         """Store an action, and answer `accepted` once it is in the log. A repetition is in the log already."""
         await self._outbox.store(fact, message_id(fact))
         self.connection.send_message(Accepted(request_type=kind, request_id=request_id))

@@ -26,6 +26,7 @@ from actors.sessions.context import ServerContext
 from actors.sessions.outbox import Outbox
 from actors.sessions.plan_states import PlanStates
 from actors.socket_server.client_handler import ClientHandler
+from actors.socket_server.delivery.activity import ActivityRelay
 from actors.socket_server.delivery.dispatch import Dispatcher
 from actors.socket_server.delivery.queue import ServerQueue
 from actors.socket_server.delivery.queue_reader import QueueBatch, QueueReader
@@ -76,7 +77,10 @@ class SocketServer(Actor):
         self._bus = bus
         self._outbox = Outbox(bus, server_id, self.incarnation)
         self._plans = PlanStates(store)
-        context = ServerContext(settings, bus, store, self._outbox, server_id, self.incarnation, self._plans)
+        self._activity = ActivityRelay(bus)
+        context = ServerContext(
+            settings, bus, store, self._outbox, server_id, self.incarnation, self._plans, self._activity.tell
+        )
         self._status = StatusPublisher(context)
         self.sessions = Sessions(context)
         self._lease = LeaseKeeper(context, self._status, self.sessions)
@@ -116,6 +120,7 @@ class SocketServer(Actor):
         await self._start.step("SUBSCRIBE_FAILED", self._check_consumers)
         self.spawn(self._queue_reader.run(), "queue")
         self.spawn(self._view.run(), "view")
+        self.spawn(self._activity.run(self.sessions), "activity")
         self.spawn(self._outbox.run(), "outbox")
         await self._start.step("HANDLER_REGISTER_FAILED", self.announce_on_bus)
         await self._endpoints.read()

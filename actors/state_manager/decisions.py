@@ -88,7 +88,7 @@ class RecordUpdate:
 
 
 class RelatedRecord(NamedTuple):
-    """A record of an examinee that is only read."""
+    """A record that is only read: of an examinee, or of the examinee's plan."""
 
     key: str
     kind: kinds.RecordKind[Any, Any]
@@ -100,7 +100,7 @@ class Updates:
     """Records to read, decide and write in one round. What another state manager has written is left for the next one.
 
     `items`: the facts whose sockets and index entries are written in this round (none after the first one). `related`:
-    the mobile syncs and notices that a `session_state` includes.
+    what a `session_state` includes besides the connection.
     """
 
     records: Sequence[RecordUpdate]
@@ -339,14 +339,18 @@ def _asks_for_session_state(message: Message) -> TypeGuard[ConnectionStatus | Re
 
 
 def _related_records(items: Iterable[VersionedMessage]) -> list[RelatedRecord]:
-    """The mobile syncs and notices that a `session_state` includes."""
-    related: list[RelatedRecord] = []
+    """The mobile syncs and messages that a `session_state` includes; the messages to several once for each plan."""
+    related: dict[str, RelatedRecord] = {}
     for item in items:
         if _asks_for_session_state(message := item.message):
             examinee = message.examinee
-            related.append(RelatedRecord(keys.mobile_sync(*examinee), kinds.MOBILE_SYNC, examinee))
-            related.append(RelatedRecord(keys.notices(*examinee), kinds.NOTICES, examinee))
-    return related
+            for key, kind in (
+                (keys.mobile_sync(*examinee), kinds.MOBILE_SYNC),
+                (keys.notices(*examinee), kinds.NOTICES),
+                (keys.plan_notices(examinee.plan_id), kinds.PLAN_NOTICES),
+            ):
+                related.setdefault(key, RelatedRecord(key, kind, examinee))
+    return list(related.values())
 
 
 def _keep_related(
@@ -362,5 +366,7 @@ def _keep_related(
                 continue
             if isinstance(state, NoticesState):
                 decision.notices.setdefault(wanted.examinee, state)
+            elif isinstance(state, PlanNoticesState):
+                decision.plan_notices.setdefault(wanted.examinee.plan_id, state)
             else:
                 decision.mobile_syncs.setdefault(wanted.examinee, state)

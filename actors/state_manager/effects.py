@@ -49,6 +49,7 @@ from protocol.rules.effects import (
     EndSessions,
     ScheduleStable,
     ScheduleTimeout,
+    SendHelp,
     SendMobileSync,
     SendNotice,
     SendSessionLost,
@@ -57,6 +58,7 @@ from protocol.rules.effects import (
 )
 from protocol.rules.mobile_sync import MobileSyncState
 from protocol.rules.notices import NoticesState
+from protocol.rules.plan_notices import PlanNoticesState
 from protocol.times import format_time, parse_time
 
 log = logging.getLogger("examwire.state_manager")
@@ -231,6 +233,12 @@ def _to_servers(decision: Decision) -> list[Outgoing]:
                     message_id = f"no:{address}:{effect.version}:{effect.action_id}"
                     notice = notices.notice(sent, effect.version)
                     examinees.append(Outgoing.of(address, notice, message_id=message_id))
+            case SendHelp():
+                notices = decision.notices.get(ExamineeRef(effect.plan_id, effect.examinee_id), NoticesState())
+                if notices.help is not None:
+                    address = subjects.socket_examinee(effect.plan_id, effect.examinee_id)
+                    event = notices.help_event(effect.version)
+                    examinees.append(Outgoing.of(address, event, message_id=f"he:{address}:{effect.version}"))
             case _:
                 pass
     outgoing = []
@@ -247,6 +255,8 @@ def _to_servers(decision: Decision) -> list[Outgoing]:
 def _session_state(effect: SendSessionState, decision: Decision) -> SessionState:
     examinee = ExamineeRef(effect.plan_id, effect.examinee_id)
     connection = decision.connections.get(examinee, ConnectionState())
+    notices = decision.notices.get(examinee, NoticesState())
+    to_several = decision.plan_notices.get(effect.plan_id, PlanNoticesState())
     return SessionState(
         plan_id=effect.plan_id,
         examinee_id=effect.examinee_id,
@@ -254,7 +264,12 @@ def _session_state(effect: SendSessionState, decision: Decision) -> SessionState
         connection=connection.view(),
         mobile_sync=decision.mobile_syncs.get(examinee, MobileSyncState()).view(),
         reconnect=connection.reconnect_view(),
-        notices=decision.notices.get(examinee, NoticesState()).open(),
+        notices=sorted(
+            [*notices.open(), *to_several.open(effect.examinee_id, notices.confirmed_plan_notices)],
+            key=lambda notice: notice.sent_at,
+        ),
+        help=notices.open_help,
+        notices_version=notices.version,
         version=connection.version,
     )
 

@@ -129,6 +129,7 @@ def _socket_server(server_id: str) -> tuple[list[str], list[str]]:
         subjects.status_plans_from(subjects.people_origin(server_id)),
         subjects.lease(server_id),
         subjects.QUEUE_CREATE,
+        subjects.proctor_activity("*"),
         subjects.deadletter(SOCKET.name),
         *_read_consumer(SOCKET.name, queue),
         *_read_consumer(SOCKET.name, broadcast_consumer(queue)),
@@ -144,6 +145,7 @@ def _socket_server(server_id: str) -> tuple[list[str], list[str]]:
         *_answer_operators(subjects.socket_server(server_id)),
         subjects.session("*", "*"),
         subjects.applied("*"),
+        subjects.proctor_activity("*"),
     ]
     return publish, subscribe
 

@@ -22,7 +22,14 @@ from protocol.messages.base import Message, Version, Wire
 from protocol.messages.codec import Element, Malformed, field_error
 from protocol.messages.facts import MobileSyncStatus, Notice
 from protocol.messages.plan_facts import PlanNotice
-from protocol.messages.proctor_events import EVENTS, MobileSyncCompleted, PlanStateEvent
+from protocol.messages.proctor_events import (
+    EVENTS,
+    HelpClosed,
+    HelpRequested,
+    HelpTaken,
+    MobileSyncCompleted,
+    PlanStateEvent,
+)
 from protocol.messages.server_messages import LEASE_CODEC, Lease
 from protocol.messages.session_messages import SOCKET_CODEC, SessionClose, SessionLost, SessionState
 
@@ -134,7 +141,7 @@ def _parse_advisory(subject: str, payload: bytes) -> Advisory:
 # -- SOCKET -----------------------------------------------------------------------------------------------
 
 _TO_SERVER = (SessionState, SessionClose, SessionLost)
-_TO_EXAMINEE = (MobileSyncCompleted, MobileSyncStatus, Notice)
+_TO_EXAMINEE = (MobileSyncCompleted, MobileSyncStatus, Notice, HelpRequested, HelpTaken, HelpClosed)
 _TO_EXAMINEES = (PlanStateEvent, PlanNotice)
 
 

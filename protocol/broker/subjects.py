@@ -102,6 +102,11 @@ def lease(server_id: str) -> str:
     return f"lease.{server_id}"
 
 
+def proctor_activity(plan_id: str) -> str:
+    """Return the subject on which socket servers tell one another what the proctors of a plan are doing."""
+    return f"activity.{plan_id}"
+
+
 def applied(state_manager: str) -> str:
     """Return the subject on which a state manager publishes how far it has applied the log."""
     return f"applied.{state_manager}"

@@ -36,14 +36,18 @@ from protocol.messages.proctor_events import (
     ExamineeRemoved,
     ExamineeResumed,
     ExamineeUnstable,
+    HelpClosed,
+    HelpEvent,
+    HelpRequested,
+    HelpTaken,
     MobileSyncCompleted,
     PlanStateEvent,
 )
-from protocol.messages.views import ConnectionView, ReconnectView
+from protocol.messages.views import ConnectionView, HelpView, ReconnectView
 from protocol.rules.connection_state import READMITTED, REMOVED
 
 ViewAspect = Literal["connection", "mobile_sync", "notices", "plan", "plan_notices"]
-"""The lines of versions of a view: three for each examinee, and two for the plan as a whole."""
+"""The lines of versions of a view: three for each examinee, one for the plan, one for each message to several."""
 
 
 def event_aspect(event_type: str) -> ViewAspect:
@@ -52,7 +56,7 @@ def event_aspect(event_type: str) -> ViewAspect:
         return "plan_notices" if event_type == PlanNotice.type else "plan"
     if event_type.startswith("mobile_sync"):
         return "mobile_sync"
-    return "notices" if event_type.startswith("notice") else "connection"
+    return "notices" if event_type.startswith(("notice", "help_")) else "connection"
 
 
 class ApplyResult(StrEnum):
@@ -74,8 +78,10 @@ class ExamineeView:
     """One examinee as the proctor sees them. `status`: CONNECTED, DISCONNECTED, MIGRATING, FINISHED or NEVER.
 
     `flags`: in what their newest connection that differs from the one before it differs (address, browser, device).
-    `notices`: how many were sent; `unconfirmed`: the actionIds of those that the examinee has not confirmed. A version
-    is 0 until a frame has told the aspect; `…_from_event`: its newest version came as an event, not in a snapshot.
+    `notices`: how many were sent; `unconfirmed`: the actionIds of those that the examinee has not confirmed.
+    `confirmed_plan_notices`: the messages to several that they have confirmed. `help`: their open request for help. A
+    version is 0 until a frame has told the aspect; `…_from_event`: its newest version came as an event, not in a
+    snapshot.
     """
 
     examinee_id: str
@@ -100,6 +106,8 @@ class ExamineeView:
     mobile_sync_version: int = 0
     notices: int = 0
     unconfirmed: list[str] = field(default_factory=list)
+    confirmed_plan_notices: list[str] = field(default_factory=list)
+    help: HelpView | None = None
     notices_version: int = 0
     version_from_event: bool = False
     mobile_sync_from_event: bool = False
@@ -126,7 +134,6 @@ class PlanView:
         self.examinees: dict[str, ExamineeView] = {}
         self.plan: PlanStateEvent | None = None
         self.plan_notices: dict[str, PlanNotice] = {}
-        self.plan_notices_version = 0
         self.complete = False
         self.current = True
         self.current_until: str | None = None
@@ -174,6 +181,8 @@ class PlanView:
     def _apply_snapshot(self, message: PlanSnapshot) -> ApplyResult:
         if message.part == 1:
             self._since_first_part = set()
+        for notice in message.plan_notices or ():
+            self._apply_plan_notice(notice)
         for row in message.examinees:
             _apply_row(self._examinee(row.examinee_id), row)
         if message.part == message.parts:
@@ -259,7 +268,7 @@ class PlanView:
                 examinee.image_url = message.capture_info.image_url if message.capture_info else None
         return ApplyResult.APPLIED
 
-    def _apply_notice(self, message: Notice | NoticeConfirmed) -> ApplyResult:
+    def _apply_notice(self, message: Notice | NoticeConfirmed | HelpEvent) -> ApplyResult:
         examinee = self._examinee(message.examinee_id)
         version = message.version or 0
         if version <= examinee.notices_version:
@@ -268,6 +277,8 @@ class PlanView:
             return result
         examinee.notices_version, examinee.notices_from_event = version, True
         examinee.notices, examinee.unconfirmed = message.sent or 0, list(message.unconfirmed or ())
+        examinee.confirmed_plan_notices = list(message.confirmed_plan_notices or ())
+        examinee.help = message.help
         return ApplyResult.APPLIED
 
     def _apply_plan_state(self, message: PlanStateEvent) -> ApplyResult:
@@ -279,10 +290,11 @@ class PlanView:
         return ApplyResult.APPLIED
 
     def _apply_plan_notice(self, message: PlanNotice) -> ApplyResult:
-        version = message.version or 0
-        if version <= self.plan_notices_version:
-            return ApplyResult.COVERED if version == self.plan_notices_version else ApplyResult.LATE
-        self.plan_notices_version = version
+        # Each message has a line of versions of its own, for it never changes, and no event lists all of them.
+        known = self.plan_notices.get(message.action_id)
+        newest = (known.version or 0) if known is not None else 0
+        if (message.version or 0) <= newest:
+            return ApplyResult.COVERED if (message.version or 0) == newest else ApplyResult.LATE
         self.plan_notices[message.action_id] = message
         return ApplyResult.APPLIED
 
@@ -306,6 +318,7 @@ def _apply_row(examinee: ExamineeView, row: ExamineeRow) -> None:
         examinee.mobile_sync_from_event = False
     if row.notices is not None and row.notices.version > examinee.notices_version:
         examinee.notices, examinee.unconfirmed = row.notices.sent, list(row.notices.unconfirmed)
+        examinee.confirmed_plan_notices, examinee.help = list(row.notices.confirmed_plan_notices), row.notices.help
         examinee.notices_version, examinee.notices_from_event = row.notices.version, False
 
 
@@ -342,6 +355,9 @@ _CHANGES: dict[type[Message], Callable[[PlanView, Any], ApplyResult]] = {
     PlanNotice: PlanView._apply_plan_notice,
     Notice: PlanView._apply_notice,
     NoticeConfirmed: PlanView._apply_notice,
+    HelpRequested: PlanView._apply_notice,
+    HelpTaken: PlanView._apply_notice,
+    HelpClosed: PlanView._apply_notice,
 }
 
 
@@ -349,5 +365,9 @@ Parsed = dict[str, Any]
 
 
 def event_key(event: Parsed) -> tuple[str, ViewAspect]:
-    """Return the examinee (empty: the whole plan) and the aspect whose versions a parsed event counts in."""
-    return event["data"].get("examineeId", ""), event_aspect(str(event["type"]))
+    """Return whom or what a parsed event is about, and the aspect whose versions it counts in.
+
+    That is an examinee, a message to several (by its actionId), or the whole plan (empty).
+    """
+    data, aspect = event["data"], event_aspect(str(event["type"]))
+    return data.get("actionId" if aspect == "plan_notices" else "examineeId", ""), aspect

@@ -41,6 +41,9 @@ class EntryKind(StrEnum):
     SYNC_TIMED_OUT = "SYNC_TIMED_OUT"
     NOTICE = "NOTICE"
     NOTICE_CONFIRMED = "NOTICE_CONFIRMED"
+    HELP_REQUESTED = "HELP_REQUESTED"
+    HELP_TAKEN = "HELP_TAKEN"
+    HELP_CLOSED = "HELP_CLOSED"
     PLAN_SCHEDULED = "PLAN_SCHEDULED"
     PLAN_OPENED = "PLAN_OPENED"
     PLAN_CLOSED = "PLAN_CLOSED"
@@ -99,7 +102,7 @@ _ABOUT_NO_CONNECTION = frozenset(
     {
         *(EntryKind.NOTICE, EntryKind.NOTICE_CONFIRMED, EntryKind.PLAN_NOTICE, EntryKind.PLAN_SCHEDULED),
         *(EntryKind.PLAN_OPENED, EntryKind.PLAN_CLOSED, EntryKind.TIME_UP, EntryKind.EXTENDED, EntryKind.OWN_TIMES),
-        EntryKind.PURGED,
+        *(EntryKind.PURGED, EntryKind.HELP_REQUESTED, EntryKind.HELP_TAKEN, EntryKind.HELP_CLOSED),
     }
 )
 

@@ -16,6 +16,9 @@ from protocol.messages.facts import (
     ExamineeFinish,
     ExamineeResume,
     FinishReason,
+    HelpClose,
+    HelpRequest,
+    HelpTake,
     MobileSyncCode,
     MobileSyncExtend,
     MobileSyncFact,
@@ -278,7 +281,7 @@ def _describe_without_effect(
             return f"mobile sync {fact.status.value} again: no effect"
 
 
-# -- messages of proctors ---------------------------------------------------------------------------------
+# -- messages of proctors, and help -----------------------------------------------------------------------
 
 
 def describe_notices(before: NoticesState, after: NoticesState, fact: NoticeFact) -> EntryText:
@@ -286,6 +289,8 @@ def describe_notices(before: NoticesState, after: NoticesState, fact: NoticeFact
     match fact:
         case Restate():
             return EntryText(EntryKind.RESTATED, "messages told anew")
+        case HelpRequest() | HelpTake() | HelpClose():
+            return _describe_help(before, after, fact)
         case Notice():
             details = {"by": fact.by, "action_id": fact.action_id, "notice": fact.text}
             if after == before:
@@ -293,9 +298,35 @@ def describe_notices(before: NoticesState, after: NoticesState, fact: NoticeFact
             return EntryText(EntryKind.NOTICE, f"notice by {fact.by}: {fact.text}", details)
         case NoticeConfirmed():
             if after == before:
-                text = "a notice confirmed again, or one that is not known: no effect"
+                text = "a notice confirmed again: no effect"
                 return EntryText(EntryKind.NO_EFFECT, text, {"action_id": fact.action_id})
             known = after.find(fact.action_id)
-            assert known is not None
+            if known is None:
+                text = "a message to several confirmed"
+                return EntryText(EntryKind.NOTICE_CONFIRMED, text, {"action_id": fact.action_id})
             details = {"by": known.by, "action_id": known.action_id, "notice": known.text}
             return EntryText(EntryKind.NOTICE_CONFIRMED, f"notice by {known.by} confirmed: {known.text}", details)
+
+
+def _describe_help(before: NoticesState, after: NoticesState, fact: HelpRequest | HelpTake | HelpClose) -> EntryText:
+    """Describe a request for help, or what became of it."""
+    by = fact.examinee_id if isinstance(fact, HelpRequest) else fact.by
+    details = {"by": by, "action_id": fact.action_id}
+    said = f": {fact.text}" if isinstance(fact, HelpRequest) and fact.text else ""
+    if after == before:
+        match fact:
+            case HelpRequest():
+                text = f"asked for help again{said}: no effect"
+            case HelpTake():
+                text = f"{by} takes a request for help that is theirs or not open: no effect"
+            case HelpClose():
+                text = f"{by} closes a request for help that is not open: no effect"
+        return EntryText(EntryKind.NO_EFFECT, text, details)
+    match fact:
+        case HelpRequest():
+            return EntryText(EntryKind.HELP_REQUESTED, f"asks for help{said}", {**details, "notice": fact.text})
+        case HelpTake():
+            return EntryText(EntryKind.HELP_TAKEN, f"{by} is on the request for help", details)
+        case HelpClose():
+            text = "takes the request for help back" if by == fact.examinee_id else f"request for help closed by {by}"
+            return EntryText(EntryKind.HELP_CLOSED, text, details)

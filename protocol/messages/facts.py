@@ -15,6 +15,7 @@ from protocol.messages.base import ActionId, Labels, Message, Name, NoticeText, 
 from protocol.messages.codec import Codec
 from protocol.messages.plan_facts import PLAN_FACTS
 from protocol.messages.server_messages import ServerStatus
+from protocol.messages.views import HelpView
 from protocol.times import Timestamp
 
 
@@ -302,12 +303,16 @@ class _NoticeMessage(ExamineeFact):
     """A fact; with `version` also the event that proctors get.
 
     `unconfirmed`: the actionIds among the newest 20 that the examinee has not confirmed. `sent` counts all messages.
-    `restated`: published again because a late message changed the last published state.
+    `confirmedPlanNotices`: the newest messages to several (`plan_notice`) that the examinee has confirmed. `help`: the
+    examinee's open request for help. `restated`: published again because a late message changed the last published
+    state.
     """
 
     action_id: ActionId
     unconfirmed: list[ActionId] | None = None
     sent: int | None = None
+    confirmed_plan_notices: list[ActionId] | None = None
+    help: HelpView | None = None
     restated: bool | None = None
     version: Version | None = None
 
@@ -321,10 +326,38 @@ class Notice(_NoticeMessage):
 
 
 class NoticeConfirmed(_NoticeMessage):
-    """The examinee has read the message `actionId`; in the event, `by` is the proctor who sent it."""
+    """The examinee has read the message `actionId`; in the event, `by` is the proctor who sent it.
+
+    A message that was not sent to this examinee alone is one to several (`plan_notice`); its event has no `by`.
+    """
 
     type: ClassVar[str] = "notice_confirmed"
     by: Text | None = None
+
+
+# -- help -------------------------------------------------------------------------------------------------
+
+
+class HelpRequest(ExamineeFact):
+    """An examinee asks for help. `actionId` names the request; it has no effect while another one is open."""
+
+    type: ClassVar[str] = "help_request"
+    action_id: ActionId
+    text: NoticeText | None = None
+
+
+class HelpTake(ActionFact):
+    """The proctor `by` takes the open request `helpId`; also instead of another proctor."""
+
+    type: ClassVar[str] = "help_take"
+    help_id: ActionId
+
+
+class HelpClose(ActionFact):
+    """The request `helpId` is over. `by`: a proctor, or the examinee, who takes it back."""
+
+    type: ClassVar[str] = "help_close"
+    help_id: ActionId
 
 
 # -- unions -----------------------------------------------------------------------------------------------
@@ -342,7 +375,7 @@ ConnectionFact = (
     | Restate
 )
 MobileSyncFact = MobileSyncWait | MobileSyncStatus | MobileSyncExtend | MobileSyncTimeout | Restate
-NoticeFact = Notice | NoticeConfirmed | Restate
+NoticeFact = Notice | NoticeConfirmed | HelpRequest | HelpTake | HelpClose | Restate
 
 
 def aspect_of(fact: ExamineeFact) -> Aspect:
@@ -352,7 +385,7 @@ def aspect_of(fact: ExamineeFact) -> Aspect:
             return fact.aspect
         case MobileSyncWait() | MobileSyncStatus() | MobileSyncExtend() | MobileSyncTimeout():
             return "mobile_sync"
-        case Notice() | NoticeConfirmed():
+        case Notice() | NoticeConfirmed() | HelpRequest() | HelpTake() | HelpClose():
             return "notices"
         case _:
             return "connection"

@@ -10,10 +10,10 @@ from protocol.errors import ErrorCode, ProtocolError
 from protocol.ids import Id
 from protocol.messages.base import ActionId, Labels, Message, Text, Traced, Version, Wire
 from protocol.messages.codec import Codec, Malformed, encode, parse_json
-from protocol.messages.plan_facts import MAX_LISTED
+from protocol.messages.plan_facts import MAX_LISTED, PlanNotice
 from protocol.messages.proctor_events import EVENTS
 from protocol.messages.progress import WaitingFor
-from protocol.messages.session_messages import SessionState
+from protocol.messages.session_messages import ProctorActivity, ProctorDoing, SessionState
 from protocol.messages.views import ConnectionView, MobileSyncView, NoticesView, ReconnectView
 from protocol.texts import check_token, clean_line, has_lone_surrogate, required_lines
 from protocol.times import Timestamp
@@ -151,6 +151,53 @@ class NotifyPlanFrame(Message):
     examinees: Annotated[list[Id], Field(min_length=1, max_length=MAX_LISTED)] | None = None
 
 
+class AskForHelp(Message):
+    """`help_request` of an examinee: ask the proctors for help. `accepted` follows once that is in the log.
+
+    While a request is open, another one has no effect and is `accepted`.
+    """
+
+    type: ClassVar[str] = "help_request"
+    request_id: RequestId
+    text: CleanNoticeText | None = None
+
+
+class CancelHelp(Message):
+    """`help_cancel` of an examinee: take back the request for help `requestId`."""
+
+    type: ClassVar[str] = "help_cancel"
+    request_id: RequestId
+
+
+class TakeHelp(Message):
+    """`help_take` of a proctor: "I am on it". `helpId`: the `requestId` of the examinee's request."""
+
+    type: ClassVar[str] = "help_take"
+    examinee_id: Id
+    help_id: RequestId
+    request_id: RequestId
+
+
+class CloseHelp(Message):
+    """`help_close` of a proctor: the request for help `helpId` is over."""
+
+    type: ClassVar[str] = "help_close"
+    examinee_id: Id
+    help_id: RequestId
+    request_id: RequestId
+
+
+class ActivityFrame(Message):
+    """`proctor_activity` of a proctor: what they are doing with an examinee; the other proctors are told.
+
+    Said again each `ACTIVITY_SECONDS` for as long as it lasts. It is not stored and not answered.
+    """
+
+    type: ClassVar[str] = "proctor_activity"
+    examinee_id: Id
+    doing: ProctorDoing
+
+
 class ConfirmNotice(Message):
     """`notice_confirm` of an examinee: the message `actionId` was read. `accepted` follows once that is in the log.
 
@@ -219,7 +266,8 @@ class ExamineeRow(Wire):
 class PlanSnapshot(Message):
     """Every examinee of the plan. A large plan comes in `parts` frames; `part` counts from 1.
 
-    `resync`: a fresh snapshot because events were dropped; it replaces what the client has.
+    `resync`: a fresh snapshot because events were dropped; it replaces what the client has. `planNotices`: the newest
+    messages to everybody or to several, in the first part; absent when there are none.
     """
 
     type: ClassVar[str] = "plan_snapshot"
@@ -228,6 +276,7 @@ class PlanSnapshot(Message):
     part: int = 1
     parts: int = 1
     resync: bool | None = None
+    plan_notices: list[PlanNotice] | None = None
 
 
 class ViewStatus(Message):
@@ -277,6 +326,11 @@ CLIENT_FRAMES = Codec.of(
         ResumeFrame,
         ExtendExamFrame,
         NotifyPlanFrame,
+        AskForHelp,
+        CancelHelp,
+        TakeHelp,
+        CloseHelp,
+        ActivityFrame,
     )
 )
 SERVER_FRAMES = Codec.of(
@@ -290,6 +344,7 @@ SERVER_FRAMES = Codec.of(
         Migrate,
         *EVENTS,
         SessionState,
+        ProctorActivity,
     )
 )
 

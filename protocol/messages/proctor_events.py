@@ -19,7 +19,7 @@ from protocol.messages.facts import (
     NoticeConfirmed,
 )
 from protocol.messages.plan_facts import PlanNotice, PlanPolicy, PlanStatusCode
-from protocol.messages.views import ConnectionView, Difference, ReconnectView, Share
+from protocol.messages.views import ConnectionView, Difference, HelpView, ReconnectView, Share
 from protocol.times import Timestamp
 
 
@@ -259,6 +259,44 @@ class PlanStateEvent(Traced):
         )
 
 
+class HelpEvent(Traced):
+    """An event about an examinee's request for help (`requestId`), as proctors and the examinee get it.
+
+    `by`: who has asked, taken or closed it. The other fields are those of `notice`.
+    """
+
+    plan_id: Id
+    examinee_id: Id
+    request_id: ActionId
+    by: str
+    action_id: ActionId | None = None
+    timestamp: Timestamp
+    unconfirmed: list[ActionId]
+    sent: int
+    confirmed_plan_notices: list[ActionId] | None = None
+    help: HelpView | None = None
+    restated: bool | None = None
+    version: Version
+
+
+class HelpRequested(HelpEvent):
+    """`help_requested`: the examinee asks for help."""
+
+    type: ClassVar[str] = "help_requested"
+
+
+class HelpTaken(HelpEvent):
+    """`help_taken`: the proctor `by` is on it."""
+
+    type: ClassVar[str] = "help_taken"
+
+
+class HelpClosed(HelpEvent):
+    """`help_closed`: the request is over; `by` is a proctor, or the examinee, who has taken it back."""
+
+    type: ClassVar[str] = "help_closed"
+
+
 class MobileSyncCompleted(Traced):
     """`mobile_sync_completed`: the examinee's picture is stored. The examinee and the proctors get it."""
 
@@ -288,6 +326,9 @@ Event = (
     | MobileSyncCompleted
     | Notice
     | NoticeConfirmed
+    | HelpRequested
+    | HelpTaken
+    | HelpClosed
     | PlanStateEvent
     | PlanNotice
 )

@@ -1,22 +1,26 @@
-"""Messages to a socket server about its sessions. With the events they are all that its queue delivers."""
+"""Messages to a socket server about its sessions. With the events they are all that its queue delivers.
+
+`proctor_activity` goes over core NATS: it is told at once, and never stored.
+"""
 
 from __future__ import annotations
 
-from typing import Annotated, ClassVar
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
 from protocol.ids import Id, ServerId, SocketId
-from protocol.messages.base import Message, Version
+from protocol.messages.base import Message, Text, Version
 from protocol.messages.codec import Codec
 from protocol.messages.proctor_events import EVENTS
-from protocol.messages.views import ConnectionView, MobileSyncView, NoticeView, ReconnectView
+from protocol.messages.views import ConnectionView, HelpView, MobileSyncView, NoticeView, ReconnectView
 
 
 class SessionState(Message):
     """The recorded state of the examinee on `socketId`; sent after each CONNECTED.
 
-    `notices`: the proctors' messages that the examinee has not confirmed, oldest first.
+    `notices`: the proctors' messages that the examinee has not confirmed, oldest first, also those to several.
+    `help`: the open request for help, at the version `noticesVersion` of the examinee's messages.
     """
 
     type: ClassVar[str] = "session_state"
@@ -27,6 +31,8 @@ class SessionState(Message):
     mobile_sync: MobileSyncView = MobileSyncView()
     reconnect: ReconnectView = ReconnectView()
     notices: list[NoticeView] = Field(default=[])
+    help: HelpView | None = None
+    notices_version: Version = 0
     version: Version
 
 
@@ -47,8 +53,32 @@ class SessionLost(Message):
     socket_ids: list[SocketId] = Field(default=[])
 
 
+ACTIVITY_SECONDS = 5.0
+"""A proctor's client says this often what its proctor is doing with an examinee, for as long as it lasts."""
+FORGET_ACTIVITY_SECONDS = 12.0
+"""A client forgets what another proctor was doing when it has not been told again for so long."""
+
+ProctorDoing = Literal["looking", "writing", "nothing"]
+"""looking: the examinee's panel is open. writing: a message to them is being written. nothing: neither any more."""
+
+
+class ProctorActivity(Message):
+    """`proctor_activity`: the proctor `by` on `socketId` is doing something with an examinee, or nothing any more.
+
+    Socket servers tell one another, and their proctors of the plan, so that two do not do the same.
+    """
+
+    type: ClassVar[str] = "proctor_activity"
+    plan_id: Id
+    examinee_id: Id
+    by: Text
+    socket_id: SocketId
+    doing: ProctorDoing
+
+
 SOCKET_MESSAGES: tuple[type[Message], ...] = (*EVENTS, SessionState, SessionClose, SessionLost)
 """The messages that a socket server receives (`queueType` `socket_message`)."""
 
 
 SOCKET_CODEC = Codec.of(SOCKET_MESSAGES)
+ACTIVITY_CODEC = Codec.of((ProctorActivity,))

@@ -70,9 +70,20 @@ class NoticeView(Wire):
     confirmed_at: str | None = None
 
 
+class HelpView(Wire):
+    """An open request for help of an examinee, made `since`; `takenBy`: the proctor who is on it."""
+
+    request_id: str
+    text: str | None = None
+    since: str
+    taken_by: str | None = None
+
+
 class NoticesView(Wire):
     """`notices` of a row of a `plan_snapshot`; the fields are those of the event `notice`."""
 
     unconfirmed: list[str] = Field(default=[])
     sent: int = 0
+    confirmed_plan_notices: list[str] = Field(default=[])
+    help: HelpView | None = None
     version: Version = 0

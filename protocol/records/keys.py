@@ -49,9 +49,10 @@ def mobile_sync(plan_id: str, examinee_id: str) -> str:
 
 
 def notices(plan_id: str, examinee_id: str) -> str:
-    """Return the key of a notices record, a hash: notices (JSON) unconfirmed (JSON) sent.
+    """Return the key of a notices record, a hash: notices (JSON) unconfirmed (JSON) sent and more.
 
-    `notices` are the newest 20, each with actionId text by sentAt confirmedAt.
+    `notices` are the newest 20, each with actionId text by sentAt confirmedAt. `help` (JSON): the open request for
+    help. `confirmedPlanNotices` (JSON): the actionIds of confirmed messages to several.
     """
     return f"plan:{plan_id}:examinee:{examinee_id}:notices"
 

@@ -125,6 +125,9 @@ def _restore(state: type[S], fields: dict[str, Any]) -> S:
     for name, model in _model_fields(state).items():
         if fields.get(name) is not None:
             fields[name] = model.model_validate(fields[name])
+    for name, nested in _dataclass_fields(state).items():
+        if fields.get(name) is not None:
+            fields[name] = nested(**fields[name])
     for name, element in _tuple_fields(state).items():
         if name in fields:
             values = fields[name]
@@ -158,6 +161,21 @@ def _model_fields(state: type) -> Mapping[str, type[BaseModel]]:
         hints = get_type_hints(state).items()
         _MODELS[state] = {name: hint for name, hint in hints if isinstance(hint, type) and issubclass(hint, BaseModel)}
     return _MODELS[state]
+
+
+_DATACLASSES: dict[type, Mapping[str, type[Any]]] = {}
+
+
+def _dataclass_fields(state: type) -> Mapping[str, type[Any]]:
+    """Return the fields of a state that hold a dataclass or `None`, with the dataclass."""
+    if state not in _DATACLASSES:
+        _DATACLASSES[state] = {
+            name: option
+            for name, hint in get_type_hints(state).items()
+            for option in (get_args(hint) if get_origin(hint) in (Union, UnionType) else ())
+            if isinstance(option, type) and is_dataclass(option)
+        }
+    return _DATACLASSES[state]
 
 
 _TUPLES: dict[type, Mapping[str, type[Any] | None]] = {}
@@ -235,6 +253,8 @@ def _notices_fields(state: NoticesState) -> dict[str, str]:
         notices=json.dumps(views, ensure_ascii=False),
         unconfirmed=json.dumps(state.unconfirmed),
         sent=state.sent,
+        confirmedPlanNotices=json.dumps(state.confirmed_plan_notices),
+        help=state.open_help.model_dump_json(by_alias=True, exclude_none=True) if state.open_help else None,
         version=state.version,
     )
 

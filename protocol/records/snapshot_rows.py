@@ -8,7 +8,8 @@ from typing import Literal, cast
 import pydantic_core
 
 from protocol.messages.frames import ExamineeRow
-from protocol.messages.views import ConnectionView, Difference, MobileSyncView, NoticesView, ReconnectView
+from protocol.messages.plan_facts import PlanNotice
+from protocol.messages.views import ConnectionView, Difference, HelpView, MobileSyncView, NoticesView, ReconnectView
 
 PROGRESS_FIELDS: tuple[str, ...] = (
     "connStatusCode",
@@ -36,7 +37,9 @@ PROGRESS_FIELDS: tuple[str, ...] = (
     "version",
 )
 MOBILE_SYNC_FIELDS: tuple[str, ...] = ("status", "deviceId", "timestamp", "imageUrl", "reason", "deadline", "version")
-NOTICES_FIELDS: tuple[str, ...] = ("unconfirmed", "sent", "version")
+NOTICES_FIELDS: tuple[str, ...] = ("unconfirmed", "sent", "confirmedPlanNotices", "help", "version")
+
+PLAN_NOTICES_FIELDS: tuple[str, ...] = ("notices", "version")
 
 Fields = Mapping[str, str | None]
 
@@ -135,9 +138,32 @@ def reconnect_view(fields: Fields) -> ReconnectView:
 
 
 def notices_view(fields: Fields) -> NoticesView | None:
-    """Return `notices` from the fields of a notices record; `None` when no message was ever sent."""
+    """Return `notices` from the fields of a notices record; `None` when nothing was ever said."""
     version = int(fields.get("version") or 0)
     if not version:
         return None
-    unconfirmed = pydantic_core.from_json(fields.get("unconfirmed") or "[]")
-    return NoticesView(unconfirmed=unconfirmed, sent=int(fields.get("sent") or 0), version=version)
+    open_help = fields.get("help")
+    return NoticesView(
+        unconfirmed=pydantic_core.from_json(fields.get("unconfirmed") or "[]"),
+        sent=int(fields.get("sent") or 0),
+        confirmed_plan_notices=pydantic_core.from_json(fields.get("confirmedPlanNotices") or "[]"),
+        help=HelpView.model_validate_json(open_help) if open_help else None,
+        version=version,
+    )
+
+
+def plan_notices(plan_id: str, values: Sequence[str | None]) -> list[PlanNotice]:
+    """Return the newest messages to several from the values of `PLAN_NOTICES_FIELDS`, as events."""
+    encoded, version = values
+    return [
+        PlanNotice(
+            plan_id=plan_id,
+            timestamp=notice["sentAt"],
+            by=notice["by"],
+            action_id=notice["actionId"],
+            text=notice["text"],
+            examinees=notice.get("examinees"),
+            version=int(version or 0),
+        )
+        for notice in pydantic_core.from_json(encoded or "[]")
+    ]

@@ -8,28 +8,31 @@ from __future__ import annotations
 
 import hashlib
 
-from protocol.messages.facts import ActionFact, Notice, NoticeConfirmed
+from protocol.messages.facts import ActionFact, HelpRequest, Notice, NoticeConfirmed
 from protocol.messages.plan_facts import PlanFact
+
+ActingFact = ActionFact | Notice | HelpRequest | PlanFact
+"""A fact whose `actionId` names an action."""
 
 MAX_ACTIONS = 50
 """Number of actionIds that each record keeps."""
 
 
-def already_applied(actions: tuple[str, ...], fact: ActionFact | Notice | PlanFact) -> bool:
+def already_applied(actions: tuple[str, ...], fact: ActingFact) -> bool:
     """Return whether this action was applied before. Actions of different types may have the same actionId."""
     return fact.action_id is not None and _action_key(fact) in actions
 
 
-def with_action(actions: tuple[str, ...], fact: ActionFact | Notice | PlanFact) -> tuple[str, ...]:
+def with_action(actions: tuple[str, ...], fact: ActingFact) -> tuple[str, ...]:
     """Return the applied actions with this one added; the oldest go beyond `MAX_ACTIONS`."""
     return actions if fact.action_id is None else (*actions, _action_key(fact))[-MAX_ACTIONS:]
 
 
-def _action_key(fact: ActionFact | Notice | PlanFact) -> str:
+def _action_key(fact: ActingFact) -> str:
     return f"{fact.type} {fact.action_id}"
 
 
-def message_id(fact: ActionFact | Notice | NoticeConfirmed | PlanFact) -> str | None:
+def message_id(fact: ActingFact | NoticeConfirmed) -> str | None:
     """Return the `Nats-Msg-Id` of an action, the same for every retry; `None`: it has no actionId."""
     if fact.action_id is None:
         return None

@@ -78,6 +78,15 @@ class SendNotice:
 
 
 @dataclass(frozen=True, slots=True)
+class SendHelp:
+    """Send the state of the request for help to the examinee."""
+
+    plan_id: str
+    examinee_id: str
+    version: int
+
+
+@dataclass(frozen=True, slots=True)
 class EndSessions:
     """Disconnect the sessions that a server had before `version`, for `reason`."""
 
@@ -153,6 +162,7 @@ Effect = (
     | ScheduleStable
     | SendMobileSync
     | SendNotice
+    | SendHelp
     | EndSessions
     | SendSessionLost
     | SendPlanState

@@ -5,6 +5,7 @@ The record keeps the newest 20. Who has confirmed one is in the record of the ex
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass, replace
 
 from protocol.messages.plan_facts import PlanNotice, PlanNoticeFact
@@ -46,6 +47,12 @@ class PlanNoticesState:
         """Return the message of an action; `None`: it is not kept any more, or was never sent."""
         return next((notice for notice in self.kept if notice.action_id == action_id), None)
 
+    def open(self, examinee_id: str, confirmed: Collection[str]) -> list[NoticeView]:
+        """Return the messages to an examinee that are not among the `confirmed` ones."""
+        return [
+            notice.view() for notice in self.kept if notice.is_for(examinee_id) and notice.action_id not in confirmed
+        ]
+
     def event(self, notice: RecordedPlanNotice) -> PlanNotice:
         """Return the `plan_notice` event."""
         return PlanNotice(
@@ -82,4 +89,4 @@ def apply(state: PlanNoticesState, version: int, fact: PlanNoticeFact) -> Outcom
     state = replace(state, version=version)
     # A message that became a dead letter was never shown; clients recognise the others by their actionId.
     show = tuple(SendPlanNotice(state.plan_id, notice.action_id, version) for notice in state.kept)
-    return Outcome(state, (state.event(state.kept[-1]),), show)
+    return Outcome(state, tuple(state.event(notice) for notice in state.kept), show)

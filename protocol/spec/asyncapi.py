@@ -24,6 +24,10 @@ from protocol.messages.frames import (
     SERVER_FRAMES,
     SUBPROTOCOL,
     TOKEN_SUBPROTOCOL,
+    ActivityFrame,
+    AskForHelp,
+    CancelHelp,
+    CloseHelp,
     ConfirmNotice,
     EnterMobileSync,
     ExtendExamFrame,
@@ -35,18 +39,30 @@ from protocol.messages.frames import (
     ReadmitFrame,
     RemoveFrame,
     ResumeFrame,
+    TakeHelp,
 )
 from protocol.messages.proctor_events import EVENTS
-from protocol.messages.session_messages import SessionState
+from protocol.messages.session_messages import ProctorActivity, SessionState
 from protocol.spec.channel_fields import PARAMETERS
 from protocol.spec.channel_roles import publishers, readers
 from protocol.spec.channels import TO_EXAMINEES, ChannelContent, NatsChannel, nats_channels
 from protocol.spec.message_components import Document, MessageComponents
 from protocol.spec.schemas import Components, Direction, Schema
 
-_FROM_EXAMINEES: frozenset[type[Message]] = frozenset({EnterMobileSync, ConfirmNotice})
+_FROM_EXAMINEES: frozenset[type[Message]] = frozenset({EnterMobileSync, ConfirmNotice, AskForHelp, CancelHelp})
 _FROM_PROCTORS: frozenset[type[Message]] = frozenset(
-    {ReadmitFrame, RemoveFrame, ExtendMobileSyncFrame, NotifyFrame, ResumeFrame, ExtendExamFrame, NotifyPlanFrame}
+    {
+        ReadmitFrame,
+        RemoveFrame,
+        ExtendMobileSyncFrame,
+        NotifyFrame,
+        ResumeFrame,
+        ExtendExamFrame,
+        NotifyPlanFrame,
+        TakeHelp,
+        CloseHelp,
+        ActivityFrame,
+    }
 )
 
 DESCRIPTION = f"""\
@@ -69,7 +85,7 @@ def frames_of(role: str) -> tuple[tuple[type[Message], ...], tuple[type[Message]
 def _is_for(role: str, frame: type[Message]) -> bool:
     if role == "proctor":
         return frame is not SessionState
-    return frame.type in TO_EXAMINEES or (frame not in EVENTS and frame is not PlanSnapshot)
+    return frame.type in TO_EXAMINEES or (frame not in EVENTS and frame not in (PlanSnapshot, ProctorActivity))
 
 
 def asyncapi(version: str) -> Document:

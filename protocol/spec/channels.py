@@ -31,10 +31,17 @@ from protocol.messages.frames import Error
 from protocol.messages.inspection import Inspection, ProcessFacts, SessionsPage, SessionsRequest
 from protocol.messages.operator_requests import ANSWERS, REQUESTS, Handled
 from protocol.messages.plan_facts import PlanClose, PlanFact, PlanNotice, PlanOpen
-from protocol.messages.proctor_events import EVENTS, MobileSyncCompleted, PlanStateEvent
+from protocol.messages.proctor_events import (
+    EVENTS,
+    HelpClosed,
+    HelpRequested,
+    HelpTaken,
+    MobileSyncCompleted,
+    PlanStateEvent,
+)
 from protocol.messages.progress import Applied
 from protocol.messages.server_messages import Lease, QueueCreate, QueueCreated
-from protocol.messages.session_messages import SOCKET_MESSAGES
+from protocol.messages.session_messages import SOCKET_MESSAGES, ProctorActivity
 from protocol.spec.schemas import INTEGER, TEXT, Direction, Schema
 
 TO_EXAMINEES = ("mobile_sync_status", "mobile_sync_completed", "notice", "plan_state")
@@ -128,7 +135,7 @@ def nats_channels() -> tuple[NatsChannel, ...]:
     facts = tuple(message for message in STATUS_MESSAGES if issubclass(message, ExamineeFact | PlanFact))
     to_servers = tuple(message for message in SOCKET_MESSAGES if message not in EVENTS)
     to_proctors = tuple(message for message in SOCKET_MESSAGES if message in EVENTS)
-    to_examinee = (MobileSyncStatus, MobileSyncCompleted, Notice)
+    to_examinee = (MobileSyncStatus, MobileSyncCompleted, Notice, HelpRequested, HelpTaken, HelpClosed)
     return (
         NatsChannel(
             "statusServer",
@@ -245,6 +252,12 @@ def nats_channels() -> tuple[NatsChannel, ...]:
             "From a state manager each second, to every socket server and state manager: how far it has applied the "
             "log, and what it waits for. One that is silent for 3 s counts as not working.",
             ChannelContent("applied", (Applied,)),
+        ),
+        NatsChannel(
+            "activity",
+            subjects.proctor_activity("{planId}"),
+            "What a proctor of the plan is doing with an examinee, to every socket server. It is not stored.",
+            ChannelContent("activity", (ProctorActivity,)),
         ),
         NatsChannel(
             "checkpoint",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from protocol.access.phone_codes import PhoneCode
 from protocol.broker.dead_letters import Letter, Source
 from protocol.close_codes import CloseCode
@@ -17,6 +19,9 @@ from protocol.messages.facts import (
     ExamineeFinish,
     ExamineeResume,
     FinishReason,
+    HelpClose,
+    HelpRequest,
+    HelpTake,
     LossReason,
     MobileSyncCode,
     MobileSyncExtend,
@@ -35,6 +40,10 @@ from protocol.messages.facts import (
 )
 from protocol.messages.frames import (
     Accepted,
+    ActivityFrame,
+    AskForHelp,
+    CancelHelp,
+    CloseHelp,
     ConfirmNotice,
     EnterMobileSync,
     Error,
@@ -53,6 +62,7 @@ from protocol.messages.frames import (
     ReconnectPolicy,
     RemoveFrame,
     ResumeFrame,
+    TakeHelp,
     ViewStatus,
     Welcome,
 )
@@ -82,13 +92,16 @@ from protocol.messages.proctor_events import (
     ExamineeRemoved,
     ExamineeResumed,
     ExamineeUnstable,
+    HelpClosed,
+    HelpRequested,
+    HelpTaken,
     MobileSyncCompleted,
     PlanStateEvent,
 )
 from protocol.messages.progress import Applied, PartitionApplied
 from protocol.messages.server_messages import Lease, QueueCreate, QueueCreated, ServerStatus, ServerStatusCode
-from protocol.messages.session_messages import SessionClose, SessionLost, SessionState
-from protocol.messages.views import ConnectionView, MobileSyncView, NoticesView, NoticeView, ReconnectView
+from protocol.messages.session_messages import ProctorActivity, SessionClose, SessionLost, SessionState
+from protocol.messages.views import ConnectionView, HelpView, MobileSyncView, NoticesView, NoticeView, ReconnectView
 
 SOCKET_ID = "SOCK001-7c9e6679f3b1d04a5e8c2f"
 INCARNATION = "7c9e6679f3b1"
@@ -98,6 +111,7 @@ IMAGE_URL = "/captures/E001/sync_cap.jpg"
 ENDPOINTS = ["wss://sock1.exam.example/v1/connect", "wss://sock2.exam.example/v1/connect"]
 BROWSER = "Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36"
 ACTION_ID = "b6f1c2d49a7e"
+HELP_ID = "3e8c70a1d2f4"
 
 
 def _at(clock: str) -> str:
@@ -110,6 +124,8 @@ _SOCKET = {"socket_id": SOCKET_ID, "server_id": "SOCK001"}
 _DECIDED = {"by": "proctor-1", "action_id": ACTION_ID}
 _PLAN = {"plan_id": "P001", "by": "operator", "timestamp": _at("08:30:00.000")}
 _CLIENT = ClientInfo(ip_address="203.0.113.7", browser_info=BROWSER, user_agent=BROWSER)
+_HELP = HelpView(request_id=HELP_ID, text="Page 3 does not load.", since=_at("09:30:00.000"))
+_HELP_TOLD: dict[str, Any] = {"request_id": HELP_ID, "unconfirmed": [], "sent": 1}
 _CONNECTED = ConnectionView(
     status="CONNECTED", socket_id=SOCKET_ID, server_id="SOCK001", since=_at("09:00:03.120"), version=VERSION
 )
@@ -132,6 +148,11 @@ _CLIENT_FRAMES: tuple[Message, ...] = (
     ResumeFrame(examinee_id="E001", request_id=ACTION_ID),
     ExtendExamFrame(examinee_id="E001", request_id=ACTION_ID, seconds=900),
     NotifyPlanFrame(request_id=ACTION_ID, text="Ten minutes are left."),
+    AskForHelp(request_id=HELP_ID, text="Page 3 does not load."),
+    CancelHelp(request_id=HELP_ID),
+    TakeHelp(examinee_id="E001", help_id=HELP_ID, request_id=ACTION_ID),
+    CloseHelp(examinee_id="E001", help_id=HELP_ID, request_id=ACTION_ID),
+    ActivityFrame(examinee_id="E001", doing="looking"),
 )
 _SERVER_FRAMES: tuple[Message, ...] = (
     Welcome(
@@ -182,6 +203,7 @@ _SERVER_FRAMES: tuple[Message, ...] = (
     Accepted(request_type="notify", request_id=ACTION_ID),
     Error(code=ErrorCode.INVALID_FIELD, message="Field required", field="data.examineeId", request_type="remove"),
     Migrate(endpoints=ENDPOINTS[1:]),
+    ProctorActivity(plan_id="P001", examinee_id="E001", by="proctor-2", socket_id=SOCKET_ID, doing="looking"),
 )
 _EVENTS: tuple[Message, ...] = (
     ExamineeConnected(
@@ -273,6 +295,23 @@ _EVENTS: tuple[Message, ...] = (
         version=VERSION + 1024,
     ),
     NoticeConfirmed(**_E001, **_DECIDED, timestamp=_at("09:05:09.000"), unconfirmed=[], sent=1, version=VERSION + 1280),
+    HelpRequested(
+        **_E001,
+        **_HELP_TOLD,
+        by="E001",
+        timestamp=_at("09:30:00.000"),
+        help=_HELP,
+        version=VERSION + 2304,
+    ),
+    HelpTaken(
+        **_E001,
+        **_HELP_TOLD,
+        **_DECIDED,
+        timestamp=_at("09:30:20.000"),
+        help=_HELP.model_copy(update={"taken_by": "proctor-1"}),
+        version=VERSION + 2560,
+    ),
+    HelpClosed(**_E001, **_HELP_TOLD, **_DECIDED, timestamp=_at("09:33:00.000"), version=VERSION + 2816),
 )
 _FACTS: tuple[Message, ...] = (
     ConnectionStatus(
@@ -314,6 +353,9 @@ _FACTS: tuple[Message, ...] = (
     ExamWindow(**_PLAN, examinee_id="E001", extra_seconds=1800),
     PlanPurged(**_PLAN, records=12, messages=4711, pictures=3, archive_sha256=CAPTURE_ID),
     PlanRestate(**_PLAN),
+    HelpRequest(**_E001, action_id=HELP_ID, text="Page 3 does not load.", timestamp=_at("09:30:00.000")),
+    HelpTake(**_E001, **_DECIDED, help_id=HELP_ID, timestamp=_at("09:30:20.000")),
+    HelpClose(**_E001, **_DECIDED, help_id=HELP_ID, timestamp=_at("09:33:00.000")),
     Restate(**_E001, timestamp=_at("09:10:02.000")),
     MobileSyncWait(**_E001, timestamp=_at("09:01:00.000"), deadline=_at("09:03:00.000")),
     MobileSyncExtend(**_E001, **_DECIDED, seconds=120, timestamp=_at("09:02:00.000")),

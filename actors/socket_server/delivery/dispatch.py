@@ -19,7 +19,7 @@ from protocol.errors import InvalidField
 from protocol.messages.base import Message
 from protocol.messages.codec import Element
 from protocol.messages.facts import MobileSyncStatus, Notice
-from protocol.messages.proctor_events import MobileSyncCompleted, PlanStateEvent
+from protocol.messages.proctor_events import HelpEvent, MobileSyncCompleted, PlanStateEvent
 from protocol.messages.session_messages import SessionClose, SessionLost, SessionState
 from protocol.times import format_time
 
@@ -73,7 +73,7 @@ class Dispatcher:
         match message:
             case SessionState() | SessionClose():
                 session = self._sessions.examinees.get(message.socket_id)
-            case MobileSyncCompleted() | MobileSyncStatus() | Notice():
+            case MobileSyncCompleted() | MobileSyncStatus() | Notice() | HelpEvent():
                 session = self._sessions.examinee(message.plan_id, message.examinee_id)
             case SessionLost():
                 lost.update(message.socket_ids)

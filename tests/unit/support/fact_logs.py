@@ -65,7 +65,8 @@ _repeats = st.integers(0, 4)
 _picks = st.integers(0, 9)
 _connection_moves = st.sampled_from("CDCDCDAERXNFGT")
 _mobile_sync_moves = st.sampled_from("WWUFTTM")
-_notice_moves = st.sampled_from("NNC")
+_notice_moves = st.sampled_from("NNCHHTX")
+_proctors = st.sampled_from(["kim", "lee"])
 _names = st.sampled_from([None, "Kim", "Lee"])
 _labels = st.sampled_from([None, {}, {"room": "A"}, {"room": "B", "seat": "7"}])
 _actions = st.sampled_from([None, "a1", "a2"])
@@ -143,9 +144,17 @@ def mobile_sync_fact(draw: Draw, past: Log) -> MobileSyncFact:
 def notice_fact(draw: Draw, past: Log) -> NoticeFact:
     """What may come next of the messages to one examinee."""
     second, action = draw(_seconds), draw(_notices)
-    if draw(_notice_moves) == "N":
-        return facts.notice(action, f"message {second}", second)
-    return facts.notice_confirmed(action, second)
+    match draw(_notice_moves):
+        case "N":
+            return facts.notice(action, f"message {second}", second)
+        case "H":
+            return facts.help_request(action, second)
+        case "T":
+            return facts.help_take(action, second, by=draw(_proctors))
+        case "X":
+            return facts.help_close(action, second)
+        case _:
+            return facts.notice_confirmed(action, second)
 
 
 _moments = st.sampled_from([None, *range(0, 300, 50)])

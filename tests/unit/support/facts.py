@@ -13,6 +13,9 @@ from protocol.messages.facts import (
     ExamineeFinish,
     ExamineeResume,
     FinishReason,
+    HelpClose,
+    HelpRequest,
+    HelpTake,
     MobileSyncCode,
     MobileSyncExtend,
     MobileSyncStatus,
@@ -167,6 +170,18 @@ def notice(action: str = "a1", text: str = "Please look up.", second: float = 0,
 
 def notice_confirmed(action: str = "a1", second: float = 0) -> NoticeConfirmed:
     return NoticeConfirmed(plan_id=PLAN, examinee_id=EXAMINEE, action_id=action, timestamp=at(second))
+
+
+def help_request(action: str = "h1", second: float = 0, text: str | None = None) -> HelpRequest:
+    return HelpRequest(plan_id=PLAN, examinee_id=EXAMINEE, action_id=action, text=text, timestamp=at(second))
+
+
+def help_take(help_id: str = "h1", second: float = 0, by: str = "S001", action: str | None = None) -> HelpTake:
+    return HelpTake(plan_id=PLAN, examinee_id=EXAMINEE, help_id=help_id, by=by, action_id=action, timestamp=at(second))
+
+
+def help_close(help_id: str = "h1", second: float = 0, by: str = "S001", action: str | None = None) -> HelpClose:
+    return HelpClose(plan_id=PLAN, examinee_id=EXAMINEE, help_id=help_id, by=by, action_id=action, timestamp=at(second))
 
 
 def restate(second: float = 0, aspect: Aspect = "connection") -> Restate:

@@ -39,7 +39,7 @@ from protocol.close_codes import CLOSE_RULES, CloseCode, may_reconnect
 from protocol.messages.base import Message
 from protocol.messages.codec import encode
 from protocol.messages.frames import Accepted, ExamineeRow, PlanSnapshot, ReconnectPolicy, ViewStatus
-from protocol.messages.plan_facts import PlanPolicy, PlanStatusCode
+from protocol.messages.plan_facts import PlanNotice, PlanPolicy, PlanStatusCode
 from protocol.messages.proctor_events import EVENTS, PlanStateEvent
 from protocol.times import format_time
 
@@ -187,6 +187,10 @@ _POOL: dict[str, Callable[[random.Random], Any]] = {
     "count": lambda rng: rng.randint(0, 5),
     "sent": lambda rng: rng.randint(0, 30),
     "unconfirmed": lambda rng: f"action-{rng.randint(1, 9)}",
+    "confirmed_plan_notices": lambda rng: f"action-{rng.randint(1, 9)}",
+    "help_id": lambda rng: f"action-{rng.randint(1, 9)}",
+    "taken_by": lambda rng: rng.choice(("anna", "김감독")),
+    "doing": lambda rng: rng.choice(("looking", "writing", "nothing")),
     "close_code": lambda rng: rng.randint(1000, 4999),
     "share": lambda rng: rng.random(),
     "away_share": lambda rng: rng.random(),
@@ -245,7 +249,17 @@ def _snapshot(rng: random.Random) -> list[Message]:
     for part in range(announced):
         rows = [_row(rng, examinee_id) for examinee_id in ids[part::parts]]
         resync = rng.choice((None, True))
-        frames.append(PlanSnapshot(plan_id="P001", examinees=rows, part=part + 1, parts=parts, resync=resync))
+        notices = [PlanNotice.model_validate(_fields(rng, PlanNotice))] if rng.random() < 0.3 else None
+        frames.append(
+            PlanSnapshot(
+                plan_id="P001",
+                examinees=rows,
+                part=part + 1,
+                parts=parts,
+                resync=resync,
+                plan_notices=notices,
+            )
+        )
     return frames
 
 
@@ -309,9 +323,9 @@ def _look(view: PlanView) -> Json:
         "events": dict(view.events),
         "plan": _data(view.plan) if view.plan is not None else None,
         "planNotices": [[action_id, _data(notice)] for action_id, notice in view.plan_notices.items()],
-        "planNoticesVersion": view.plan_notices_version,
         "examinees": {
             row.examinee_id: {to_camel(name): value for name, value in dataclasses.asdict(row).items()}
+            | {"help": row.help and row.help.model_dump(by_alias=True, exclude_none=True)}
             for row in view.examinees.values()
         },
     }

@@ -64,6 +64,7 @@ def fake_context(outbox: FakeOutbox | None = None) -> ServerContext:
         "SOCK001",
         "1f",
         PlanStates(cast(Any, None)),
+        lambda _activity: None,
     )
 
 

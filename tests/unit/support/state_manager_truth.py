@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection
 
 from protocol.messages.facts import ConnectionStatus, MobileSyncCode, Notice
+from protocol.messages.proctor_events import HelpClosed, HelpRequested, HelpTaken
 from protocol.messages.session_messages import SessionClose, SessionState
 from protocol.records import keys
 from protocol.rules.connection_state import ConnectionState, server_id_of
@@ -75,6 +76,7 @@ def check_proctor(
     assert (row.name, row.labels) == (connection.name, connection.labels)
     assert row.mobile_sync == mobile_sync.view().status
     assert (row.notices, row.unconfirmed) == (notices.sent, notices.unconfirmed)
+    assert (row.confirmed_plan_notices, row.help) == ([*notices.confirmed_plan_notices], notices.open_help)
     assert (row.flags, row.unstable) == (list(connection.flags), connection.unstable)
     if connection.live and connection.finished is None:
         assert row.socket_id == connection.socket_id
@@ -96,6 +98,10 @@ def check_socket_servers(broker: Broker, notices: NoticesState) -> None:
                 assert SessionClose(socket_id=effect.socket_id, code=effect.code) in messages
     action_ids = {message.action_id for message in messages if isinstance(message, Notice)}
     assert set(notices.unconfirmed) <= action_ids
+    if notices.help is not None:
+        told = [message for message in messages if isinstance(message, HelpRequested | HelpTaken | HelpClosed)]
+        newest = max(told, key=lambda event: event.version)
+        assert (newest.request_id, newest.help) == (notices.help.request_id, notices.open_help)
 
 
 def check_timers(broker: Broker, connection: ConnectionState, mobile_sync: MobileSyncState) -> None:

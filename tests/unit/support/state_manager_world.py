@@ -13,6 +13,9 @@ from protocol.messages.base import Message
 from protocol.messages.facts import (
     ConnectionStatus,
     ConnectionStatusCode,
+    HelpClose,
+    HelpRequest,
+    HelpTake,
     MobileSyncExtend,
     MobileSyncStatus,
     MobileSyncTimeout,
@@ -100,7 +103,7 @@ def record_key(fact: Message) -> str:
             return keys.mobile_sync(fact.plan_id, fact.examinee_id)
         case MobileSyncExtend():
             return keys.mobile_sync(fact.plan_id, fact.examinee_id)
-        case Notice() | NoticeConfirmed() | Restate(aspect="notices"):
+        case Notice() | NoticeConfirmed() | HelpRequest() | HelpTake() | HelpClose() | Restate(aspect="notices"):
             return keys.notices(fact.plan_id, fact.examinee_id)
         case _:
             return keys.progress(PLAN, str(getattr(fact, "examinee_id")))  # noqa: B009

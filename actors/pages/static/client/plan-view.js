@@ -7,6 +7,12 @@
  */
 
 /**
+ * An open request for help of an examinee; `takenBy`: the proctor who is on it. `confirmedPlanNotices` beside it: the
+ * messages to several that the examinee has confirmed.
+ * @typedef {{requestId: string, text?: string, since: string, takenBy?: string}} Help
+ */
+
+/**
  * What a frame did to the view. DOUBLED: a repetition of the latest applied event. LATE: older than the latest applied
  * event. COVERED: not newer than a snapshot, harmless. OTHER: not about the plan.
  * @typedef {"APPLIED" | "DOUBLED" | "LATE" | "COVERED" | "OTHER"} Verdict
@@ -54,6 +60,8 @@ export class Seen {
     this.mobileSyncVersion = 0;
     this.notices = 0;
     /** @type {string[]} */ this.unconfirmed = [];
+    /** @type {string[]} */ this.confirmedPlanNotices = [];
+    /** @type {Help | null} */ this.help = null;
     this.noticesVersion = 0;
     this.versionFromEvent = false;
     this.mobileSyncFromEvent = false;
@@ -83,7 +91,6 @@ export class PlanView {
     /** @type {Map<string, Seen>} */ this.examinees = new Map();
     /** @type {Record<string, any> | null} */ this.plan = null;
     /** @type {Map<string, Record<string, any>>} */ this.planNotices = new Map();
-    this.planNoticesVersion = 0;
     this.complete = false;
     this.current = true;
     /** @type {string | null} */ this.currentUntil = null;
@@ -151,6 +158,9 @@ export class PlanView {
   _snapshot(data) {
     const part = data.part ?? 1;
     if (part === 1) this._sinceFirstPart = new Set();
+    for (const notice of data.planNotices ?? []) {
+      if (applyPlanNotice(this, { type: "plan_notice", data: notice }) === "APPLIED") this._planChanged = true;
+    }
     for (const row of data.examinees) {
       if (takeRow(this._examinee(row.examineeId), row)) this._changed.add(row.examineeId);
     }
@@ -347,6 +357,8 @@ function applyNotices(view, { data }) {
   seen.noticesFromEvent = true;
   seen.notices = data.sent ?? 0;
   seen.unconfirmed = [...(data.unconfirmed ?? [])];
+  seen.confirmedPlanNotices = [...(data.confirmedPlanNotices ?? [])];
+  seen.help = data.help ?? null;
   return "APPLIED";
 }
 
@@ -361,9 +373,9 @@ function applyPlanState(view, { data }) {
 
 /** @param {PlanView} view @param {Message} message @returns {Verdict} */
 function applyPlanNotice(view, { data }) {
-  const version = data.version ?? 0;
-  if (version <= view.planNoticesVersion) return version === view.planNoticesVersion ? "COVERED" : "LATE";
-  view.planNoticesVersion = version;
+  // Each message has versions of its own, for it never changes, and no event lists all of them.
+  const [version, known] = [data.version ?? 0, view.planNotices.get(data.actionId)?.version ?? 0];
+  if (version <= known) return version === known ? "COVERED" : "LATE";
   view.planNotices.set(data.actionId, data);
   return "APPLIED";
 }
@@ -395,6 +407,8 @@ function takeRow(seen, row) {
   if (notices?.version > seen.noticesVersion) {
     seen.notices = notices.sent ?? 0;
     seen.unconfirmed = [...(notices.unconfirmed ?? [])];
+    seen.confirmedPlanNotices = [...(notices.confirmedPlanNotices ?? [])];
+    seen.help = notices.help ?? null;
     seen.noticesVersion = notices.version;
     seen.noticesFromEvent = false;
     changed = true;
@@ -424,6 +438,9 @@ export const CHANGES = new Map([
   ["mobile_sync_completed", applyMobileSync],
   ["notice", applyNotices],
   ["notice_confirmed", applyNotices],
+  ["help_requested", applyNotices],
+  ["help_taken", applyNotices],
+  ["help_closed", applyNotices],
 ]);
 
 /**

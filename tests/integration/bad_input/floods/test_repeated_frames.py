@@ -82,7 +82,7 @@ async def test_a_confirmation_before_the_first_session_state_is_stored(
     session = next(
         examinee for examinee in system.server("SOCK001").sessions.examinees.values() if examinee.examinee_id == "E001"
     )
-    session._notices.clear()  # as if it had been shown on an earlier connection, and no state had come yet
+    session._confirmations._steps.clear()  # as if it had been shown on an earlier connection, and no state had come yet
     await examinee.say("notice_confirm", actionId="n-1")
     await examinee.expect("accepted", requestId="n-1")
     await neighbours.proctor.expect("notice_confirmed", actionId="n-1")

@@ -18,7 +18,7 @@ from protocol.messages.facts import (
     Notice,
     NoticeConfirmed,
 )
-from protocol.messages.frames import ExamineeRow, ViewStatus
+from protocol.messages.frames import ExamineeRow, PlanSnapshot, ViewStatus
 from protocol.messages.plan_facts import PlanNotice, PlanStatusCode
 from protocol.messages.proctor_events import (
     ExamineeConnected,
@@ -382,13 +382,20 @@ def test_the_state_of_the_plan_is_the_newest() -> None:
 def test_messages_to_the_plan_are_kept_by_action() -> None:
     view = PlanView()
     notices = [
-        PlanNotice(plan_id="P1", timestamp=NOW, by="anna", action_id=f"a{version}", text="Look up.", version=version)
-        for version in (1, 1, 3, 2, None)
+        PlanNotice(plan_id="P1", timestamp=NOW, by="anna", action_id=action_id, text="Look up.", version=version)
+        for action_id, version in (("a3", 3), ("a3", 3), ("a1", 1), ("a3", 2), ("a3", None), ("a2", None))
     ]
     applied, covered, late = ApplyResult.APPLIED, ApplyResult.COVERED, ApplyResult.LATE
-    assert PlanView().apply(notices[4]) is covered
-    assert [view.apply(notice) for notice in notices] == [applied, covered, applied, late, late]
-    assert view.plan_notices == {"a1": notices[0], "a3": notices[2]}
+    assert [view.apply(notice) for notice in notices] == [applied, covered, applied, late, late, covered]
+    assert view.plan_notices == {"a1": notices[2], "a3": notices[0]}, "one that comes late is not dropped"
+
+
+def test_a_snapshot_brings_the_messages_to_the_plan() -> None:
+    view = PlanView()
+    told = PlanNotice(plan_id="P1", timestamp=NOW, by="anna", action_id="a1", text="Look up.", version=1)
+    view.apply(PlanSnapshot(plan_id="P1", examinees=[], plan_notices=[told]))
+    assert view.plan_notices == {"a1": told}
+    assert view.apply(told) is ApplyResult.COVERED
 
 
 def test_a_new_view_is_current_and_empty() -> None:
@@ -435,12 +442,13 @@ def test_a_second_snapshot_removes_examinees_that_only_the_first_had() -> None:
         ("examinee_connected", "connection"),
         ("examinee_enrolled", "connection"),
         ("plan_state", "plan"),
-        ("plan_notice", "plan_notices"),
+        ("help_taken", "notices"),
     ],
 )
 def test_the_type_of_an_event_says_which_versions_it_counts_in(event_type: str, aspect: str) -> None:
     assert event_key({"type": event_type, "data": {"examineeId": "E1"}}) == ("E1", aspect)
     assert event_key({"type": event_type, "data": {}}) == ("", aspect), "about the whole plan"
+    assert event_key({"type": "plan_notice", "data": {"actionId": "a1"}}) == ("a1", "plan_notices")
 
 
 @pytest.mark.parametrize("result", ["APPLIED", "DOUBLED", "LATE", "COVERED", "OTHER"])

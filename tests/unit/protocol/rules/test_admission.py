@@ -20,6 +20,7 @@ from protocol.messages.proctor_events import (
     ExamineeReconnecting,
     ExamineeRemoved,
 )
+from protocol.messages.views import HelpView
 from protocol.records.kinds import CONNECTION
 from protocol.records.snapshot_rows import MOBILE_SYNC_FIELDS, PROGRESS_FIELDS, examinee_row
 from protocol.rules.effects import CloseSocket
@@ -222,11 +223,19 @@ def test_a_row_of_the_snapshot_matches_the_events() -> None:
         watching.apply(log.add(fact).event())
     fields = CONNECTION.fields(log.state)
     progress = [fields.get(name) for name in PROGRESS_FIELDS]
-    row = examinee_row(EXAMINEE, progress, [None] * len(MOBILE_SYNC_FIELDS), ['["a1"]', "2", "7"])
+    row = examinee_row(
+        EXAMINEE,
+        progress,
+        [None] * len(MOBILE_SYNC_FIELDS),
+        ['["a1"]', "2", '["p1"]', '{"requestId": "h1", "since": "2024-01-01T09:15:00.000Z"}', "7"],
+    )
     assert (row.name, row.removed, row.status) == ("Kim", True, "DISCONNECTED")
     assert row.notices is not None
     assert (row.notices.unconfirmed, row.notices.sent, row.notices.version) == (["a1"], 2, 7)
+    assert row.notices.confirmed_plan_notices == ["p1"]
+    assert row.notices.help == HelpView(request_id="h1", since=at(0))
     late.apply(PlanSnapshot(plan_id="P001", examinees=[row]))
+    assert late.examinees[EXAMINEE].help == row.notices.help
     for view in (watching, late):
         seen = view.examinees[EXAMINEE]
         assert (seen.name, seen.removed, seen.reason, seen.attempt, seen.version) == ("Kim", True, "REMOVED", 0, 5)
@@ -291,7 +300,7 @@ def test_actions_without_effect_are_listed_as_without_effect() -> None:
         notice_confirmed("n9", 7),
         timed_out(10, 8),
     )
-    assert [one.effect for one in told] == [True, False, False, True, False, False, True, False, False, False]
+    assert [one.effect for one in told] == [True, False, False, True, False, False, True, False, True, False]
 
 
 def outages_of(*told: ExamineeFact) -> Outages:

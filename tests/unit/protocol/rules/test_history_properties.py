@@ -10,7 +10,7 @@ from hypothesis import event as note
 from hypothesis import given
 from hypothesis import strategies as st
 
-from protocol.client.plan_view import PlanView
+from protocol.client.plan_view import ExamineeView, PlanView
 from protocol.messages.base import Message
 from protocol.messages.facts import Aspect, MobileSyncCode
 from protocol.messages.proctor_events import Event, ExamineeConnected, ExamineeDisconnected
@@ -147,7 +147,7 @@ def view_of(told: list[Event]) -> tuple[object, ...]:
         view.apply(event)
     seen = view.examinees.get(facts.EXAMINEE)
     if seen is None:
-        return (NOBODY, ("NONE", None), (0, ()))
+        return (NOBODY, ("NONE", None), (0, (), (), None))
     connection: tuple[object, ...] = (
         seen.status,
         seen.socket_id if seen.connected else None,
@@ -157,14 +157,18 @@ def view_of(told: list[Event]) -> tuple[object, ...]:
         seen.labels,
     )
     connection += (tuple(seen.flags), seen.unstable)
-    return (connection, (seen.mobile_sync, seen.deadline), (seen.notices, tuple(seen.unconfirmed)))
+    return (connection, (seen.mobile_sync, seen.deadline), _told_notices(seen))
+
+
+def _told_notices(seen: ExamineeView) -> tuple[object, ...]:
+    return (seen.notices, tuple(seen.unconfirmed), tuple(seen.confirmed_plan_notices), seen.help)
 
 
 def view_in(kind_name: str, state: Any) -> tuple[object, ...]:
     """What the proctor's client should make of it."""
     connection: tuple[object, ...] = NOBODY
     picture: tuple[object, ...] = ("NONE", None)
-    notices: tuple[object, ...] = (0, ())
+    notices: tuple[object, ...] = (0, (), (), None)
     if kind_name == "connection":
         status, *rest = KINDS[kind_name][0].visible_part(state)
         connection = (status.value if status else "NEVER", *rest)

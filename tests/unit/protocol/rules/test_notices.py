@@ -3,11 +3,24 @@
 from __future__ import annotations
 
 from protocol.messages.facts import Notice, NoticeConfirmed, NoticeFact
+from protocol.messages.proctor_events import HelpClosed, HelpRequested, HelpTaken
+from protocol.messages.views import HelpView
 from protocol.records.kinds import NOTICES
 from protocol.rules.action_ids import MAX_ACTIONS, message_id
-from protocol.rules.effects import SendNotice
-from protocol.rules.notices import NoticesState
-from tests.unit.support.facts import EXAMINEE, PLAN, at, notice, notice_confirmed, readmit, restate
+from protocol.rules.effects import SendHelp, SendNotice
+from protocol.rules.notices import MAX_CONFIRMED_PLAN_NOTICES, NoticesState
+from tests.unit.support.facts import (
+    EXAMINEE,
+    PLAN,
+    at,
+    help_close,
+    help_request,
+    help_take,
+    notice,
+    notice_confirmed,
+    readmit,
+    restate,
+)
 from tests.unit.support.scenario import Scenario
 
 
@@ -17,9 +30,9 @@ class Log(Scenario[NoticesState, NoticeFact]):
     def __init__(self, *facts: NoticeFact) -> None:
         super().__init__(NOTICES, facts)
 
-    def event(self) -> Notice | NoticeConfirmed:
+    def event(self) -> Notice | NoticeConfirmed | HelpRequested | HelpTaken | HelpClosed:
         event = super().event()
-        assert isinstance(event, Notice | NoticeConfirmed)
+        assert isinstance(event, Notice | NoticeConfirmed | HelpRequested | HelpTaken | HelpClosed)
         return event
 
 
@@ -52,9 +65,71 @@ def test_the_same_action_again_has_no_second_effect() -> None:
     assert log.changes_nothing(notice_confirmed("a1", 80))
 
 
-def test_a_confirmation_of_an_unknown_message_changes_nothing() -> None:
-    assert Log().changes_nothing(notice_confirmed("a1"))
-    assert Log(notice("a1")).changes_nothing(notice_confirmed("a2"))
+def test_a_confirmation_of_a_message_to_several_is_kept_beside_the_messages() -> None:
+    log = Log(notice("a1"), notice_confirmed("p1", 9))
+    event = log.event()
+    assert isinstance(event, NoticeConfirmed)
+    assert (event.action_id, event.by, event.timestamp) == ("p1", None, at(9))
+    assert (event.unconfirmed, event.sent, event.confirmed_plan_notices) == (["a1"], 1, ["p1"])
+    assert log.changes_nothing(notice_confirmed("p1", 10))
+    for number in range(2, MAX_CONFIRMED_PLAN_NOTICES + 2):
+        log.add(notice_confirmed(f"p{number}", 11))
+    assert log.state.confirmed_plan_notices[0] == "p2"
+    assert len(log.state.confirmed_plan_notices) == MAX_CONFIRMED_PLAN_NOTICES
+
+
+def test_a_request_for_help_is_asked_taken_and_closed() -> None:
+    log = Log(help_request("h1", 5, text="Page 3 does not load."))
+    asked = log.event()
+    assert isinstance(asked, HelpRequested)
+    assert (asked.by, asked.request_id, asked.timestamp) == (EXAMINEE, "h1", at(5))
+    assert asked.help == HelpView(request_id="h1", text="Page 3 does not load.", since=at(5))
+    assert log.effects == (SendHelp(PLAN, EXAMINEE, 1),)
+    taken = log.add(help_take("h1", 7, by="kim", action="t1")).event()
+    assert isinstance(taken, HelpTaken)
+    assert (taken.by, taken.action_id, taken.timestamp) == ("kim", "t1", at(7))
+    assert taken.help is not None
+    assert taken.help.taken_by == "kim"
+    closed = log.add(help_close("h1", 9, by="kim", action="c1")).event()
+    assert isinstance(closed, HelpClosed)
+    assert (closed.by, closed.action_id, closed.timestamp, closed.help) == ("kim", "c1", at(9), None)
+    assert log.effects == (SendHelp(PLAN, EXAMINEE, 3),)
+
+
+def test_only_one_request_is_open_and_only_the_open_one_is_taken_or_closed() -> None:
+    log = Log(help_request("h1"))
+    assert log.changes_nothing(help_request("h1"))
+    assert log.changes_nothing(help_request("h2"))
+    assert log.changes_nothing(help_take("h2"))
+    assert log.changes_nothing(help_close("h2"))
+    log.add(help_take("h1", by="kim"))
+    assert log.changes_nothing(help_take("h1", by="kim"))
+    taken = log.add(help_take("h1", by="lee")).event()  # kim has left
+    assert taken.help is not None
+    assert taken.help.taken_by == "lee"
+    log.add(help_close("h1", by=EXAMINEE))
+    assert log.changes_nothing(help_close("h1"))
+    assert log.changes_nothing(help_take("h1"))
+    assert log.changes_nothing(help_request("h1"))
+    assert log.add(help_request("h2")).event().help == HelpView(request_id="h2", since=at(0))
+
+
+def test_messages_and_help_tell_of_each_other() -> None:
+    log = Log(help_request("h1"), notice("a1"))
+    assert log.event().help == HelpView(request_id="h1", since=at(0))
+    asked = log.add(help_close("h1")).event()
+    assert (asked.unconfirmed, asked.sent) == (["a1"], 1)
+
+
+def test_a_restatement_tells_of_help_also_without_messages() -> None:
+    log = Log(help_request("h1"), help_take("h1", by="kim"), restate(50, "notices"))
+    event = log.event()
+    assert isinstance(event, HelpTaken)
+    assert (event.restated, event.by) == (True, "kim")
+    assert log.effects == (SendHelp(PLAN, EXAMINEE, 3),)
+    confirmed = Log(notice_confirmed("p1"), restate(50, "notices")).event()
+    assert isinstance(confirmed, NoticeConfirmed)
+    assert (confirmed.restated, confirmed.timestamp, confirmed.confirmed_plan_notices) == (True, at(50), ["p1"])
 
 
 def test_only_the_newest_messages_are_kept_but_more_actions_are_remembered() -> None:
@@ -62,7 +137,6 @@ def test_only_the_newest_messages_are_kept_but_more_actions_are_remembered() -> 
     assert [kept.action_id for kept in log.state.kept] == [f"a{number}" for number in range(6, 26)]
     assert log.state.sent == 25
     assert log.changes_nothing(notice("a1"))
-    assert log.changes_nothing(notice_confirmed("a1"))
     for number in range(MAX_ACTIONS):
         log.add(notice(f"b{number}"))
     assert len(log.state.actions) == MAX_ACTIONS

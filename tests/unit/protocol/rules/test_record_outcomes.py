@@ -444,5 +444,5 @@ def test_the_outcome_of_a_server_status(
 
 def test_what_readers_see_of_a_record() -> None:
     assert mobile_sync.visible_part(COMPLETED) == (MobileSyncCode.COMPLETED, "a" * 64, at(120))
-    assert notices.visible_part(SENT) == (3, ("a1",))
+    assert notices.visible_part(SENT) == (3, ("a1",), (), None)
     assert socket_server.visible_part(READY_SERVER) == (ServerStatusCode.READY, "i1")
