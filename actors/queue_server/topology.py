@@ -10,13 +10,12 @@ from protocol.broker.streams import (
     ADVISORY_WATCH,
     DAY,
     LEASE_WATCH,
-    RECONNECT_EXHAUSTED,
+    RECONNECT_WATCH,
     STATE_MANAGERS,
     STREAMS,
     ConsumerSpec,
     StreamSpec,
     captures_stream,
-    reconnect_watch,
     status_stream,
 )
 
@@ -31,10 +30,9 @@ def topology_streams(settings: Settings) -> list[StreamSpec]:
     return streams
 
 
-def topology_consumers(settings: Settings) -> list[ConsumerSpec]:
+def topology_consumers() -> list[ConsumerSpec]:
     """Return the durable consumers that do not belong to a socket server."""
-    attempts = reconnect_watch(settings.reconnect.max_attempts, settings.reconnect.backoff_seconds)
-    return [*STATE_MANAGERS, LEASE_WATCH, attempts, RECONNECT_EXHAUSTED, ADVISORY_WATCH]
+    return [*STATE_MANAGERS, LEASE_WATCH, RECONNECT_WATCH, ADVISORY_WATCH]
 
 
 async def apply_topology(bus: Bus, settings: Settings) -> None:
@@ -48,5 +46,5 @@ async def apply_topology(bus: Bus, settings: Settings) -> None:
 
 def topology(bus: Bus, settings: Settings, checkpoints: Checkpoints) -> Topology:
     """Return the topology that the settings declare."""
-    streams, consumers = topology_streams(settings), topology_consumers(settings)
+    streams, consumers = topology_streams(settings), topology_consumers()
     return Topology(bus, streams, consumers, settings.nats.replicas, checkpoints)

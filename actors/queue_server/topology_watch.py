@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from actors.queue_server.checkpoints import Checkpoints
 from actors.queue_server.metrics import CONSUMER_UP, MADE_AGAIN, WRITABLE
 from actors.runtime.broker.connection import Bus
-from protocol.broker.streams import LEASE, NATS_VERSION, ConsumerSpec, StreamSpec
+from protocol.broker.streams import LEASE, NATS_VERSION, RETIRED_CONSUMERS, ConsumerSpec, StreamSpec
 from protocol.errors import BrokerUnavailable, ConfigurationError, StateUnavailable
 
 log = logging.getLogger("examwire.queue_server")
@@ -46,7 +46,7 @@ class Topology:
         self._checkpoints = checkpoints
 
     async def apply(self) -> None:
-        """Create or update everything. Harmless when repeated.
+        """Create or update everything, and delete what an earlier release needed. Harmless when repeated.
 
         Raises `BrokerUnavailable`, `NotPermitted`, `ConfigurationError` when there is no cluster for the copies or the
         broker is too old, and `StateUnavailable` when all others are applied, but for a consumer that has vanished only
@@ -65,6 +65,8 @@ class Topology:
                 await self.apply_consumer(consumer)
             except StateUnavailable as error:
                 unknown = error
+        for stream_name, name in RETIRED_CONSUMERS:
+            await self._bus.delete_consumer(stream_name, name)
         if unknown is not None:
             raise unknown
 

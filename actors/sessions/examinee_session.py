@@ -25,6 +25,7 @@ from protocol.messages.facts import (
     MobileSyncCode,
     MobileSyncStatus,
     MobileSyncWait,
+    UnstableRule,
 )
 from protocol.messages.frames import (
     ActivityFrame,
@@ -42,10 +43,8 @@ from protocol.messages.frames import (
     TakeHelp,
     error_frame,
 )
-from protocol.messages.proctor_events import (
-    MobileSyncCompleted,
-    PlanStateEvent,
-)
+from protocol.messages.plan_facts import PlanPolicy
+from protocol.messages.proctor_events import MobileSyncCompleted, PlanStateEvent
 from protocol.messages.session_messages import SessionClose, SessionState
 from protocol.texts import clean_line
 from protocol.times import format_time
@@ -63,7 +62,7 @@ class ExamineeSession(ExamineeMessages):
 
     session = ExamineeSession(context, connection, claims, hello, facts=budget, lookups=lookups)
     session.announce()  # CONNECTED
-    session.ended("SOCKET_CLOSED")  # DISCONNECTED
+    session.ended("CLIENT_CLOSED")  # DISCONNECTED
 
     `facts` limits what it stores, `lookups` what it asks Redis.
     """
@@ -152,8 +151,27 @@ class ExamineeSession(ExamineeMessages):
             client_id=self._client_id,
             connection_no=self._connection_no,
             again=again,
+            close_code=self.connection.frame_code() if self.over else None,
+            unstable_rule=self._unstable_rule() if status is ConnectionStatusCode.CONNECTED else None,
             traceparent=self._trace(status, reason) if tracing.on() else None,
         )
+
+    def _unstable_rule(self) -> UnstableRule:
+        """Return when the plan calls this examinee unstable, as far as this server knows."""
+        plan = self._context.plans.known(self.plan_id)
+        policy = self._policy()
+        own = (plan.own_times or {}).get(self.examinee_id) if plan is not None else None
+        starts_at = own.starts_at if own is not None else plan.starts_at if plan is not None else None
+        rule = UnstableRule(starts_at=starts_at)
+        return UnstableRule(
+            share=policy.unstable_share or rule.share,
+            window_seconds=policy.unstable_window_seconds or rule.window_seconds,
+            starts_at=starts_at,
+        )
+
+    def _policy(self) -> PlanPolicy:
+        plan = self._context.plans.known(self.plan_id)
+        return (plan.policy if plan is not None else None) or PlanPolicy()
 
     def _trace(self, status: ConnectionStatusCode, reason: str | None) -> str | None:
         """Begin the trace of a status; that of the first CONNECTED goes on from the client's hello."""
@@ -245,12 +263,13 @@ class ExamineeSession(ExamineeMessages):
             return
         self._stage_asked_at = asked_at
         now = self._outbox.clock.now()
+        lasts = self._policy().mobile_sync_seconds or self._context.settings.mobile_sync.timeout_seconds
         self._outbox.add(
             MobileSyncWait(
                 plan_id=self.plan_id,
                 examinee_id=self.examinee_id,
                 timestamp=format_time(now),
-                deadline=format_time(now + self._context.settings.mobile_sync.timeout_seconds),
+                deadline=format_time(now + lasts),
                 by_log_time=True,
                 traceparent=spans.start_trace(
                     "mobile sync entered", frame.traceparent, plan=self.plan_id, examinee=self.examinee_id
@@ -293,12 +312,14 @@ class ExamineeSession(ExamineeMessages):
 
 
 def client_info_of(connection: WebSocketConnection, hello: Hello) -> ClientInfo:
-    """Return the client's address and browser: what the hello says, or else the `User-Agent` of its handshake."""
-    browser_info = hello.client_info.browser_info if hello.client_info else None
-    agent = connection.request.headers.get("User-Agent") if connection.request else None
-    if not browser_info:
-        browser_info = clean_line(_utf8(agent))[:MAX_BROWSER_INFO] if agent else None
-    return ClientInfo(ip_address=connection.slot.ip or None, browser_info=browser_info)
+    """Return the client's address and browser.
+
+    `browserInfo` is what the hello says, or else the `User-Agent` of its handshake, which is kept beside it.
+    """
+    header = connection.request.headers.get("User-Agent") if connection.request else None
+    agent = clean_line(_utf8(header))[:MAX_BROWSER_INFO] if header else None
+    browser_info = (hello.client_info.browser_info if hello.client_info else None) or agent
+    return ClientInfo(ip_address=connection.slot.ip or None, browser_info=browser_info, user_agent=agent or None)
 
 
 def _utf8(header: str) -> str:

@@ -212,7 +212,16 @@ class WebSocketConnection(ServerConnection):
             return self._end_reason
         if self.protocol.close_sent is not None and self.protocol.close_sent.code in _PROTOCOL_ERRORS:
             return LossReason.PROTOCOL_ERROR.value
-        return LossReason.SOCKET_CLOSED.value
+        if not self._client_closed_first:
+            return LossReason.SOCKET_CLOSED.value
+        # A client closes with our own code when it has heard nothing: the network has failed, nobody has left.
+        silent = self.first_close_code() == CloseCode.PING_TIMEOUT
+        return (LossReason.PING_TIMEOUT if silent else LossReason.CLIENT_CLOSED).value
+
+    @property
+    def _client_closed_first(self) -> bool:
+        """Whether the client's close frame came first. A page that is left or reloaded sends one, too (1001)."""
+        return self.protocol.close_rcvd is not None and self.protocol.close_rcvd_then_sent is not False
 
     @property
     def opened(self) -> bool:
@@ -222,8 +231,13 @@ class WebSocketConnection(ServerConnection):
     def first_close_code(self) -> int:
         """Return the close code of the side that closed first; 1006 when the connection broke."""
         sent, received = self.protocol.close_sent, self.protocol.close_rcvd
-        first = received if self.protocol.close_rcvd_then_sent or sent is None else sent
+        first = received if self._client_closed_first or sent is None else sent
         return int(first.code) if first is not None else int(WireCode.ABNORMAL_CLOSURE)
+
+    def frame_code(self) -> int | None:
+        """Return the code of the first close frame; `None`: the connection broke."""
+        code = self.first_close_code()
+        return None if code == WireCode.ABNORMAL_CLOSURE else code
 
     @property
     def is_open(self) -> bool:

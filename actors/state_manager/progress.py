@@ -14,7 +14,7 @@ from actors.runtime.broker.consumers.progress import ConsumerWatch
 from actors.runtime.store.state_store import StateStore
 from actors.state_manager.metrics import BEHIND
 from protocol.broker import subjects
-from protocol.broker.streams import LEASE_WATCH, STATUS, reconnect_watch
+from protocol.broker.streams import LEASE_WATCH, RECONNECT_WATCH, STATUS
 from protocol.errors import BrokerUnavailable, StateDamaged, StateUnavailable
 from protocol.messages.codec import encode
 from protocol.messages.progress import (
@@ -69,7 +69,7 @@ class StateProgress:
             part: ConsumerWatch(bus, STATUS.name, reading.consumer, reading.in_hand) for part, reading in parts.items()
         }
         # Without these consumers, lost servers and used up reconnect attempts are never reported.
-        specs = (LEASE_WATCH, reconnect_watch(1, [1.0]))
+        specs = (LEASE_WATCH, RECONNECT_WATCH)
         self._loss_watches = [ConsumerWatch(bus, spec.stream, spec.name, HeldDeliveries) for spec in specs]
         self._redis_silent_since: float | None = None
         self._not_whole_since: float | None = None

@@ -15,13 +15,10 @@ from actors.runtime.broker.connection import Bus, Outgoing
 from actors.runtime.broker.consumers.consumer import Delivery
 from actors.runtime.broker.dead_letter import dead_letter
 from protocol.broker.stream_codecs import Advisory, decode_advisory
-from protocol.broker.streams import ADVISORY_WATCH, DEADLETTER, RECONNECT_EXHAUSTED
+from protocol.broker.streams import ADVISORY_WATCH, DEADLETTER
 from protocol.broker.subjects import TERMINATED
 
 log = logging.getLogger("examwire.advisory_watch")
-
-NORMAL = RECONNECT_EXHAUSTED.filters
-"""Advisories about examinees whose attempts are used up: no dead letters, the reconnect watch handles them."""
 
 
 class DeadLetterWatch(Actor):
@@ -37,17 +34,15 @@ class DeadLetterWatch(Actor):
     def __init__(self, bus: Bus, name: str) -> None:
         super().__init__(f"advisory-watch.{name}", bus)
         self._bus = bus
-        self.letters = self.normal = 0
+        self.letters = 0
 
     def details(self) -> dict[str, Any]:
-        return {"putAside": self.letters, "normal": self.normal}
+        return {"putAside": self.letters}
 
     @on(Advisory)
     async def write_dead_letter(self, advisory: Advisory, delivery: Delivery) -> None:
         """Write the dead letter for the message that an advisory names."""
-        if delivery.subject in NORMAL:
-            self.normal += 1
-        elif (letter := await self._letter(advisory, delivery.subject)) is not None:
+        if (letter := await self._letter(advisory, delivery.subject)) is not None:
             await self._bus.publish_until_stored([letter])
             self.letters += 1
 

@@ -1,31 +1,35 @@
 """The reconnect watch: publishes the attempts of examinees who lost their connection. NATS counts them.
 
-A loss stores one message on `reconnect.{planId}.{examineeId}`, and each delivery of it is one attempt. The consumer's
-`max_deliver` is the limit of attempts and its `backoff` the time between them. After the last attempt NATS publishes an
-advisory, which the stream ADVISORY stores: then the attempts are used up.
+A loss stores one message on `reconnect.{planId}.{examineeId}`, and each delivery of it is one attempt. The watch
+answers each delivery with the time of the next one, by the ladder of the plan. At the delivery after the last attempt
+the attempts are used up.
 """
 
 from __future__ import annotations
 
 import logging
-from typing import Any
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
 
 from actors.runtime.actor.actor import Actor, on
-from actors.runtime.actor.addresses import AddressBook
 from actors.runtime.actor.receiver import Batch, Consumer
 from actors.runtime.broker.connection import Bus, Outgoing
 from actors.runtime.broker.consumers.consumer import Delivery
+from actors.runtime.config.ladder import Ladder
 from actors.runtime.config.settings import Settings
 from actors.runtime.store.state_store import StateStore
 from actors.watches.metrics import ATTEMPTS, EXHAUSTED
 from protocol.broker import subjects
-from protocol.broker.stream_codecs import Advisory, ReconnectWait, decode_advisory, decode_wait, encode_wait, parse_wait
-from protocol.broker.streams import RECONNECT, RECONNECT_EXHAUSTED, attempt_seconds, reconnect_watch
+from protocol.broker.stream_codecs import ReconnectWait, decode_wait, encode_wait
+from protocol.broker.streams import RECONNECT_WATCH, REDELIVERY_SECONDS
 from protocol.errors import StateDamaged, StateLost, StateUnavailable
 from protocol.messages.base import Message
 from protocol.messages.facts import ConnectionStatusCode, ReconnectAttempt, ReconnectExhausted
-from protocol.records import keys
-from protocol.rules.connection_state import READMITTED, REMOVED
+from protocol.records import keys, kinds
+from protocol.records.writes import StoredRecord
+from protocol.rules.connection_state import READMITTED, REMOVED, RESUMED
+from protocol.rules.history import fold
+from protocol.rules.plan_state import Phase, PlanState
 from protocol.times import format_time
 
 log = logging.getLogger("examwire.reconnect_watch")
@@ -33,13 +37,45 @@ log = logging.getLogger("examwire.reconnect_watch")
 GRACE_SECONDS = 1.0
 """The first attempt waits so long at most: an examinee who is back by then is never shown as reconnecting."""
 
+_UNCOUNTED = (READMITTED, REMOVED, RESUMED)
+
 
 class Attempts(Batch[ReconnectWait]):
     """Lost examinees, one a delivery: the next attempt of each has begun, or the examinee is back."""
 
 
+class Progress(NamedTuple):
+    """The part of a connection record that says whether an outage goes on."""
+
+    status: str | None
+    loss_version: str | None
+    exhausted: str | None
+    reason: str | None
+
+    @property
+    def lost(self) -> bool:
+        away = self.status in (ConnectionStatusCode.DISCONNECTED, ConnectionStatusCode.MIGRATING)
+        return away and self.exhausted != "1" and self.reason not in _UNCOUNTED
+
+    @property
+    def loss(self) -> int:
+        loss = self.loss_version or ""
+        return int(loss) if loss.isascii() and loss.isdigit() else 0
+
+
+@dataclass(slots=True)
+class Work:
+    """What follows from a batch: facts by plan, newer losses to wait for, and what to answer to the broker."""
+
+    facts: dict[str, list[Message]] = field(default_factory=dict)
+    exhausted: list[ReconnectExhausted] = field(default_factory=list)
+    newer_losses: list[Outgoing] = field(default_factory=list)
+    over: list[Delivery] = field(default_factory=list)
+    again: list[tuple[Delivery, float]] = field(default_factory=list)
+
+
 class ReconnectWatch(Actor):
-    """Publishes attempts, and when they are used up. Several may run: they share the consumers.
+    """Publishes attempts, and when they are used up. Several may run: they share the consumer.
 
     watch = ReconnectWatch(settings, bus, store, "rw1")
     await supervisor.start_child(ChildSpec("reconnect-watch", lambda: watch))
@@ -51,108 +87,156 @@ class ReconnectWatch(Actor):
         super().__init__(f"reconnect-watch.{name}", bus)
         self._bus = bus
         self._store = store
-        self._max_attempts = settings.reconnect.max_attempts
-        self._attempt_seconds = attempt_seconds(self._max_attempts, settings.reconnect.backoff_seconds)
-        self._actors = AddressBook(bus)
+        self._settings = settings.reconnect
+        self._ladder = Ladder.of(settings.reconnect)
         self.receives = (
             Consumer(
-                reconnect_watch(self._max_attempts, settings.reconnect.backoff_seconds),
+                RECONNECT_WATCH,
                 decode_wait,
                 batch=Attempts,
                 handler_acks=True,
                 max_messages=1024,
-                first_delay=min(GRACE_SECONDS, self._attempt_seconds[0] / 4),
+                # An attempt that is being published is not delivered again: that would count as the next one.
+                keep_alive=REDELIVERY_SECONDS / 2,
+                first_delay=min(GRACE_SECONDS, self._ladder.backoff_seconds[0] / 4),
             ),
-            Consumer(RECONNECT_EXHAUSTED, decode_advisory),
         )
         self._redis_error: type[Exception] | None = None
         self.attempts = self.exhausted = 0
 
     def details(self) -> dict[str, Any]:
-        return {"attempts": self.attempts, "exhausted": self.exhausted, "ladder": self._attempt_seconds}
+        ladder = self._ladder.backoff_seconds
+        return {"attempts": self.attempts, "exhausted": self.exhausted, "ladder": ladder}
 
     @on(Attempts)
     async def count_attempts(self, attempts: Attempts) -> None:
-        """Publish the attempt that has begun for each examinee, and acknowledge those who are back.
+        """Publish the attempt that has begun for each examinee, or that the attempts are used up.
 
-        The others stay unacknowledged: after the next step of the backoff the broker delivers them again.
+        Who is back is acknowledged; for everybody else the broker is told when the next attempt begins.
         """
-        by_plan: dict[str, list[Message]] = {}
-        now = self._bus.clock.now()
         waits = [(received.delivery, wait) for received in attempts.received for wait in received.messages]
-        for (delivery, wait), is_over in zip(waits, await self._are_over(waits), strict=True):
-            if is_over:
-                await delivery.ack()
-                continue
-            self.attempts += 1
-            ATTEMPTS.inc()
-            next_attempt_at = None
-            if delivery.attempt < self._max_attempts:
-                next_attempt_at = format_time(now + self._attempt_seconds[delivery.attempt - 1])
-            by_plan.setdefault(wait.plan_id, []).append(
-                ReconnectAttempt(
-                    plan_id=wait.plan_id,
-                    examinee_id=wait.examinee_id,
-                    loss_version=wait.loss_version,
-                    attempt=delivery.attempt,
-                    max_attempts=self._max_attempts,
-                    next_attempt_at=next_attempt_at,
-                    timestamp=format_time(now),
-                )
-            )
-        await self._bus.publish_until_stored(
-            [
-                outgoing
-                for plan_id, messages in by_plan.items()
-                for outgoing in Outgoing.batches(subjects.status_plan(plan_id, subjects.WATCH), messages)
-            ]
-        )
-
-    async def _are_over(self, waits: list[tuple[Delivery, ReconnectWait]]) -> list[bool]:
-        """Read from Redis which of these outages are over.
-
-        While Redis is away none is: the attempt is published, and the rules ignore it if the examinee is back.
-        """
-        progress_keys = [keys.progress(wait.plan_id, wait.examinee_id) for _, wait in waits]
+        work = Work()
         try:
-            records = await self._store.fields(progress_keys, ("connStatusCode", "lossVersion", "exhausted", "reason"))
+            records = await self._records(waits)
+            plans = await self._plans({wait.plan_id for _, wait in waits})
         except (StateUnavailable, StateDamaged) as error:
-            # A Redis that has lost its state is being repaired by a state manager: that is no warning.
-            level = logging.INFO if isinstance(error, StateLost) else logging.WARNING
-            if type(error) is not self._redis_error:  # log it once, not for each attempt
-                log.log(level, "%s: attempts are not recorded: %s", self.address, error)
-            self._redis_error = type(error)
-            return [False] * len(waits)
-        self._redis_error = None
-        are_over: list[bool] = []
-        newer_losses: list[Outgoing] = []
-        for (delivery, wait), (status, current, exhausted, reason) in zip(waits, records, strict=True):
-            away = status in (ConnectionStatusCode.DISCONNECTED, ConnectionStatusCode.MIGRATING)
-            lost = away and exhausted != "1" and reason not in (READMITTED, REMOVED)
-            loss = int(current) if current is not None and current.isascii() and current.isdigit() else 0
-            if lost and loss > wait.loss_version:
-                # Two state managers published two losses, the older one last, and it replaced the newer one here.
-                newer_losses.append(Outgoing(delivery.subject, encode_wait(loss), f"again:{loss}"))
-            are_over.append(not lost or loss != wait.loss_version)
-        await self._bus.publish_until_stored(newer_losses)
-        return are_over
+            self._redis_failed(error)
+            for delivery, wait in waits:
+                self._count_without_redis(delivery, wait, work)
+        else:
+            self._redis_error = None
+            for (delivery, wait), progress in zip(waits, records, strict=True):
+                self._count(delivery, wait, progress, plans[wait.plan_id], work)
+        await self._publish(work)
+        for delivery in work.over:
+            await delivery.ack()
+        for delivery, seconds in work.again:
+            await delivery.nak(seconds)
 
-    @on(Advisory)
-    async def declare_exhausted(self, advisory: Advisory) -> None:
-        """Publish that all attempts of an examinee are used up."""
-        stored = await self._bus.message_at(RECONNECT.name, advisory.stream_seq)
-        if stored is None or not stored.payload:
-            return  # a newer loss has replaced it, and has its own attempts
-        wait = parse_wait(stored.subject, stored.payload)
-        message = ReconnectExhausted(
-            plan_id=wait.plan_id,
-            examinee_id=wait.examinee_id,
-            loss_version=wait.loss_version,
-            timestamp=format_time(self._bus.clock.now()),
+    # -- reading -------------------------------------------------------------------------------------
+
+    async def _records(self, waits: list[tuple[Delivery, ReconnectWait]]) -> list[Progress]:
+        progress_keys = [keys.progress(wait.plan_id, wait.examinee_id) for _, wait in waits]
+        rows = await self._store.fields(progress_keys, ("connStatusCode", "lossVersion", "exhausted", "reason"))
+        return [Progress(*row) for row in rows]
+
+    async def _plans(self, plan_ids: set[str]) -> dict[str, PlanState]:
+        """Read the plans. One whose record cannot be read counts as one that nobody has set up."""
+        names = sorted(plan_ids)
+        plans: dict[str, PlanState] = {}
+        for plan_id, stored in zip(names, await self._store.load([keys.plan(name) for name in names]), strict=True):
+            try:
+                if not isinstance(stored, StoredRecord):
+                    raise stored
+                plans[plan_id] = fold(kinds.PLAN.read(stored.history), kinds.PLAN.rule)
+            except (StateDamaged, ValueError) as error:
+                log.error("%s: %s: %s", self.address, keys.plan(plan_id), error, extra={"plan": plan_id})
+                plans[plan_id] = PlanState(plan_id)
+        return plans
+
+    def _redis_failed(self, error: StateUnavailable | StateDamaged) -> None:
+        # A Redis that has lost its state is being repaired by a state manager: that is no warning.
+        level = logging.INFO if isinstance(error, StateLost) else logging.WARNING
+        if type(error) is not self._redis_error:  # log it once, not for each attempt
+            log.log(level, "%s: attempts are not recorded: %s", self.address, error)
+        self._redis_error = type(error)
+
+    # -- deciding ------------------------------------------------------------------------------------
+
+    def _count(self, delivery: Delivery, wait: ReconnectWait, progress: Progress, plan: PlanState, work: Work) -> None:
+        """Decide about one delivery: an attempt has begun, all are used up, or nobody needs to wait."""
+        if progress.lost and progress.loss > wait.loss_version:
+            # Two state managers published two losses, the older one last, and it replaced the newer one here.
+            again = Outgoing(delivery.subject, encode_wait(progress.loss), f"again:{progress.loss}")
+            work.newer_losses.append(again)
+        ladder = Ladder.of(self._settings, plan.policy)
+        now = self._bus.clock.now()
+        phase = plan.phase_of(wait.examinee_id, now)
+        # Who does not arrive at another server is told to be lost by an attempt, also before the exam.
+        arriving = phase is Phase.BEFORE and progress.status == ConnectionStatusCode.MIGRATING
+        counts = phase is Phase.RUNNING or arriving
+        used_up = delivery.attempt > ladder.max_attempts
+        if not progress.lost or progress.loss != wait.loss_version or not counts:
+            work.over.append(delivery)
+        elif not used_up:
+            self._add_attempt(delivery, wait, ladder, work, goes_on=phase is Phase.RUNNING)
+        else:
+            work.over.append(delivery)
+            if ladder.shut_out and phase is Phase.RUNNING:
+                work.exhausted.append(
+                    ReconnectExhausted(
+                        plan_id=wait.plan_id,
+                        examinee_id=wait.examinee_id,
+                        loss_version=wait.loss_version,
+                        timestamp=format_time(now),
+                    )
+                )
+
+    def _count_without_redis(self, delivery: Delivery, wait: ReconnectWait, work: Work) -> None:
+        """Count by the settings while Redis is away; the rules ignore an attempt of an examinee who is back.
+
+        Nobody is shut out before the plan's own ladder is known.
+        """
+        if delivery.attempt <= self._ladder.max_attempts:
+            self._add_attempt(delivery, wait, self._ladder, work, goes_on=True)
+        else:
+            work.again.append((delivery, self._ladder.backoff_seconds[-1]))
+
+    def _add_attempt(
+        self, delivery: Delivery, wait: ReconnectWait, ladder: Ladder, work: Work, *, goes_on: bool
+    ) -> None:
+        """Add the attempt of a delivery; `goes_on`: others follow until all are used up."""
+        now = self._bus.clock.now()
+        seconds = ladder.backoff_seconds[delivery.attempt - 1]
+        is_last = delivery.attempt == ladder.max_attempts or not goes_on
+        work.facts.setdefault(wait.plan_id, []).append(
+            ReconnectAttempt(
+                plan_id=wait.plan_id,
+                examinee_id=wait.examinee_id,
+                loss_version=wait.loss_version,
+                attempt=delivery.attempt,
+                max_attempts=ladder.max_attempts,
+                next_attempt_at=None if is_last else format_time(now + seconds),
+                timestamp=format_time(now),
+            )
         )
-        address = subjects.status_plan(wait.plan_id, subjects.WATCH)
-        await self._actors.tell(address, message, message_id=f"exhausted:{message.loss_version}")
-        self.exhausted += 1
-        about = {"plan": wait.plan_id, "examinee": wait.examinee_id, "version": message.loss_version}
-        log.info("%s: all attempts of %s are used up", self.address, wait.examinee_id, extra=about)
-        EXHAUSTED.inc()
+        work.again.append((delivery, seconds))
+
+    # -- publishing ----------------------------------------------------------------------------------
+
+    async def _publish(self, work: Work) -> None:
+        """Publish what was decided, and return when the broker has stored it."""
+        outgoing = list(work.newer_losses)
+        for plan_id, facts in work.facts.items():
+            outgoing += Outgoing.batches(subjects.status_plan(plan_id, subjects.WATCH), facts)
+            self.attempts += len(facts)
+            ATTEMPTS.inc(len(facts))
+        for fact in work.exhausted:
+            address = subjects.status_plan(fact.plan_id, subjects.WATCH)
+            outgoing.append(Outgoing.of(address, fact, message_id=f"exhausted:{fact.loss_version}"))
+        await self._bus.publish_until_stored(outgoing)
+        for fact in work.exhausted:
+            self.exhausted += 1
+            about = {"plan": fact.plan_id, "examinee": fact.examinee_id, "version": fact.loss_version}
+            log.info("%s: all attempts of %s are used up", self.address, fact.examinee_id, extra=about)
+            EXHAUSTED.inc()

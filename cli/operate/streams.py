@@ -136,7 +136,7 @@ async def compare_topology(bus: Bus, settings: Settings) -> list[TopologyCompari
         if stream.safeguard and actual is not None and 0 < actual.get("max_bytes", -1) < stream.max_bytes:
             stream = replace(stream, max_bytes=actual["max_bytes"])  # a small account gets a smaller bound
         findings.append(_finding("stream", stream.name, stream_config(stream, settings.nats.replicas), actual))
-    for consumer in topology_consumers(settings):
+    for consumer in topology_consumers():
         name = f"{consumer.stream}/{consumer.name}"
         actual = await bus.consumer_config(consumer.stream, consumer.name)
         findings.append(_finding("consumer", name, consumer_config(consumer), actual))

@@ -13,7 +13,7 @@ from protocol.times import parse_time
 
 MEANINGS: dict[str, tuple[str, str]] = {
     LossReason.SOCKET_CLOSED: (
-        "the browser or its network closed the connection",
+        "the connection broke: the network failed, or the browser ended without closing it",
         "The page reconnects by itself. If not: have them reload the exam page, and check their network.",
     ),
     LossReason.CLIENT_CLOSED: (

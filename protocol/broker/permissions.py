@@ -26,7 +26,7 @@ from protocol.broker.streams import (
     LEASE,
     LEASE_WATCH,
     PHONE,
-    RECONNECT_EXHAUSTED,
+    RECONNECT_WATCH,
     SOCKET,
     STATE_MANAGERS,
     STATUS,
@@ -36,7 +36,6 @@ from protocol.broker.streams import (
     broadcast_consumer,
     bucket_stream,
     queue_id,
-    reconnect_watch,
 )
 from protocol.errors import ConfigurationError
 from protocol.ids import check_server_id
@@ -163,7 +162,7 @@ def _state_manager() -> tuple[list[str], list[str]]:
         subjects.reconnect("*", "*"),
         subjects.applied("*"),
         subjects.deadletter(">"),
-        *_read_consumers(*STATE_MANAGERS, LEASE_WATCH, reconnect_watch(1, [1.0]), RECONNECT_EXHAUSTED, ADVISORY_WATCH),
+        *_read_consumers(*STATE_MANAGERS, LEASE_WATCH, RECONNECT_WATCH, ADVISORY_WATCH),
         # One manager at a time reads a partition. A manager that takes over has unacknowledged messages redelivered.
         *(
             f"{API}.CONSUMER.{verb}.{consumer.stream}.{consumer.name}"

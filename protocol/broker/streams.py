@@ -202,11 +202,14 @@ LEASE_WATCH = ConsumerSpec(
     "The state managers, about servers that fell silent",
     ack_wait=REDELIVERY_SECONDS,
 )
-RECONNECT_EXHAUSTED = ConsumerSpec(
-    ADVISORY.name,
-    "reconnect-exhausted",
-    (f"{subjects.MAX_DELIVERIES}.RECONNECT.reconnect-watch",),
-    "The reconnect watch, about examinees whose attempts are used up",
+RECONNECT_WATCH = ConsumerSpec(
+    RECONNECT.name,
+    "reconnect-watch",
+    (subjects.reconnect("*", "*"),),
+    "The reconnect watch: each delivery is one attempt",
+    # The watch says at each delivery when the next one is due: plans have ladders of their own.
+    ack_wait=REDELIVERY_SECONDS,
+    max_ack_pending=-1,
 )
 
 ADVISORY_WATCH = ConsumerSpec(
@@ -215,6 +218,8 @@ ADVISORY_WATCH = ConsumerSpec(
     ADVISORY_SUBJECTS,
     "The advisory watch: what consumers gave up goes to the dead letters",
 )
+RETIRED_CONSUMERS = ((ADVISORY.name, "reconnect-exhausted"),)
+"""Consumers of earlier releases (stream, name), which the queue server deletes."""
 
 
 def is_marker(headers: Mapping[str, str]) -> bool:
@@ -240,24 +245,6 @@ def captures_stream(keep_seconds: float, max_bytes: int | None = None) -> Stream
         allow_rollup=True,
         max_bytes=max_bytes if max_bytes is not None else -1,
         refuse_when_full=True,
-    )
-
-
-def reconnect_watch(max_attempts: int, backoff_seconds: Sequence[float]) -> ConsumerSpec:
-    """Return the consumer of RECONNECT: `max_deliver` limits the attempts, `backoff` spaces them (seconds).
-
-    NATS refuses more steps than deliveries, so there are exactly `max_attempts` steps (`attempt_seconds`).
-    """
-    ladder = attempt_seconds(max_attempts, backoff_seconds)
-    return ConsumerSpec(
-        RECONNECT.name,
-        "reconnect-watch",
-        (subjects.reconnect("*", "*"),),
-        "The reconnect watch: each delivery is one attempt",
-        ack_wait=ladder[0],
-        max_deliver=max_attempts,
-        backoff=tuple(ladder),
-        max_ack_pending=-1,
     )
 
 

@@ -8,12 +8,11 @@ from protocol.broker.permissions import BrokerRole, permissions
 from protocol.broker.streams import (
     ADVISORY_WATCH,
     LEASE_WATCH,
-    RECONNECT_EXHAUSTED,
+    RECONNECT_WATCH,
     STATE_MANAGERS,
     ConsumerSpec,
     queue_consumers,
     queue_id,
-    reconnect_watch,
 )
 from protocol.messages.server_messages import QueueCreate
 from protocol.spec.channels import NatsChannel
@@ -23,8 +22,7 @@ _CONSUMERS: dict[BrokerRole, tuple[ConsumerSpec, ...]] = {
     BrokerRole.STATE_MANAGER: (
         *STATE_MANAGERS,
         LEASE_WATCH,
-        reconnect_watch(1, [1.0]),
-        RECONNECT_EXHAUSTED,
+        RECONNECT_WATCH,
         ADVISORY_WATCH,
     ),
     BrokerRole.SOCKET_SERVER: tuple(

@@ -137,7 +137,8 @@ class Consumer(Generic[T]):
     `decode` is the codec of its stream. `batch`: hand over batches of this type instead of single messages, each of
     at most `batch_deliveries` deliveries (0: all that have arrived). `max_messages`: so many deliveries are on their
     way or wait here. `keep_alive`: seconds, see `PullConsumer`. `first_delay`: seconds that the first delivery of a
-    message waits before it is handed over. With `handler_acks` the handler of the batch settles its deliveries.
+    message waits before it is handed over. With `handler_acks` the handler of the batch settles its deliveries,
+    unless it raises.
     """
 
     spec: ConsumerSpec
@@ -336,8 +337,6 @@ class Receiver(Generic[T]):
                     await received.delivery.ack()
 
     async def _deliver_again(self, batch: Sequence[Received[T]], delay: float) -> None:
-        if self._consumer.handler_acks:
-            return  # not settled, they come again after the consumer's ack wait
         for received in batch:
             await received.delivery.nak(delay)
 

@@ -142,7 +142,8 @@ async def test_any_user_agent_of_a_browser_is_accepted(
         await neighbours.proctor.expect("examinee_connected", examineeId="E007")
         stored = await bus.last_message("STATUS", SAID)
         assert stored is not None
-        assert json.loads(stored.payload)["data"]["clientInfo"]["browserInfo"].strip() == shown.strip()
+        info = json.loads(stored.payload)["data"]["clientInfo"]
+        assert info["browserInfo"].strip() == info["userAgent"].strip() == shown.strip()
 
 
 async def test_any_browser_name_in_hello_is_accepted(system: System, neighbours: Neighbours, bus: Bus) -> None:

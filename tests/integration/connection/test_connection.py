@@ -78,6 +78,7 @@ async def test_a_loss_and_a_recovery_reach_redis_and_the_proctors_on_both_server
     for proctor in (first_proctor, second_proctor):
         loss = await proctor.expect("examinee_disconnected", examineeId="E001")
         assert loss["data"]["reason"] == "SOCKET_CLOSED"
+        assert "closeCode" not in loss["data"]
     record = await system.progress("E001")
     assert record["connStatusCode"] == "DISCONNECTED"
     socket = await system.store.entries(keys.socket("P001", record["socketId"]))
@@ -93,12 +94,16 @@ async def test_a_loss_and_a_recovery_reach_redis_and_the_proctors_on_both_server
     assert (await returning.expect("session_state"))["data"]["reconnect"]["count"] == 1
 
 
-async def test_a_clean_close_is_a_loss_too(system: System) -> None:
+@pytest.mark.parametrize(("code", "reason"), [(1000, "CLIENT_CLOSED"), (1001, "CLIENT_CLOSED"), (4000, "PING_TIMEOUT")])
+async def test_a_clean_close_is_a_loss_too_by_the_client_unless_it_heard_nothing(
+    system: System, code: int, reason: str
+) -> None:
     proctor = await system.proctor()
     examinee = await system.examinee()
-    await examinee.close()
-    loss = await proctor.expect("examinee_disconnected", examineeId="E001")
-    assert loss["data"]["reason"] == "SOCKET_CLOSED"
+    await examinee.websocket.close(code)
+    loss = (await proctor.expect("examinee_disconnected", examineeId="E001"))["data"]
+    assert (loss["reason"], loss["closeCode"]) == (reason, code)
+    assert (await system.progress("E001"))["closeCode"] == str(code)
 
 
 async def test_a_peer_that_stops_answering_pings_is_lost_by_ping_timeout(system: System) -> None:

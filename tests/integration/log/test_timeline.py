@@ -212,7 +212,7 @@ async def test_a_diagnosis_explains_why_an_examinee_is_red(system: System, bus: 
     await eventually(named, "the dead letter")
     red = await out(invoke, "examinees", "show", "P001", "E0042")
     assert red["status"] == "DISCONNECTED"
-    assert "SOCKET_CLOSED - the browser or its network closed the connection" in red["headline"]
+    assert "SOCKET_CLOSED - the connection broke: the network failed" in red["headline"]
     assert "SOCK001, which is READY" in red["headline"]
     assert red["session"] == {}
     assert [entry["what"] for entry in red["timeline"]][:2] == ["JOINED", "LOST"]

@@ -24,7 +24,7 @@ from tests.integration.support.system import RawClient, System, eventually
 from tests.support.metrics import sample
 
 DECLARED = load_settings()
-CONSUMERS = topology_consumers(DECLARED)
+CONSUMERS = topology_consumers()
 STREAM_NAMES = [stream.name for stream in topology_streams(DECLARED)]
 AS_NUMBERED = ("DEADLETTER", "PHONE", "CHECKPOINT")
 """Streams whose numbers begin with 1, also when they are made again."""

@@ -48,6 +48,9 @@ class FakeConnection:
     def abort(self, reason: str) -> None:
         self.is_open, self.aborted = False, reason
 
+    def frame_code(self) -> int | None:
+        return None
+
     async def end(self, code: CloseCode, _reason: str | None = None) -> None:
         if self._never_closes:
             await asyncio.Event().wait()

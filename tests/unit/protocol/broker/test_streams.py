@@ -7,11 +7,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from protocol.broker.streams import (
-    ADVISORY,
     LEASE,
     LEASE_WATCH,
     RECONNECT,
-    RECONNECT_EXHAUSTED,
+    RECONNECT_WATCH,
     SOCKET,
     STATE_MANAGERS,
     STATUS,
@@ -19,7 +18,6 @@ from protocol.broker.streams import (
     attempt_seconds,
     queue_consumers,
     queue_id,
-    reconnect_watch,
 )
 from protocol.messages.server_messages import QueueConfig, QueueCreate
 
@@ -125,12 +123,9 @@ def test_a_ladder_has_a_step_for_each_attempt(attempts: int, backoff: list[float
     assert set(ladder[len(backoff) :]) <= {backoff[-1]}
 
 
-def test_the_attempt_limit_is_the_consumers_max_deliver() -> None:
-    spec = reconnect_watch(3, [5, 10, 20, 40])
-    assert (spec.stream, spec.max_deliver, spec.backoff, spec.ack_wait) == (RECONNECT.name, 3, (5, 10, 20), 5)
-    assert len(spec.backoff) <= spec.max_deliver
-    assert reconnect_watch(4, [1, 2]).backoff == (1, 2, 2, 2)
-    assert RECONNECT_EXHAUSTED.filters[0].endswith(f".{spec.stream}.{spec.name}")
+def test_a_ladder_has_one_step_for_each_attempt() -> None:
+    assert attempt_seconds(3, [5, 10, 20, 40]) == [5, 10, 20]
+    assert attempt_seconds(4, [1, 2]) == [1, 2, 2, 2]
 
 
 # -- the streams ------------------------------------------------------------------------------------------
@@ -153,13 +148,11 @@ def test_every_consumers_filters_match_subjects_of_its_stream() -> None:
     for spec in (
         *STATE_MANAGERS,
         LEASE_WATCH,
-        RECONNECT_EXHAUSTED,
-        reconnect_watch(1, [1]),
+        RECONNECT_WATCH,
         *queue_consumers(request()),
     ):
         heads = {subject.rstrip(">*").rstrip(".").split(".*")[0] for subject in by_name[spec.stream].subjects}
         assert all(any(subject.startswith(head) for head in heads) for subject in spec.filters)
-    assert RECONNECT_EXHAUSTED.stream == ADVISORY.name
 
 
 def test_the_state_managers_do_not_read_the_subjects_of_schedules() -> None:

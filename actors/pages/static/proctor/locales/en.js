@@ -284,7 +284,7 @@ export const texts = {
   "what.RESTATED": "State repeated after a late message",
   "what.FINISHED": "Finished ({reason})",
   "what.RESUMED": "Resumed",
-  "reason.SOCKET_CLOSED": "connection closed",
+  "reason.SOCKET_CLOSED": "connection broke",
   "reason.PING_TIMEOUT": "no answer",
   "reason.SLOW_CLIENT": "reads too slowly",
   "reason.PROTOCOL_ERROR": "invalid messages",
