@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import csv
-import getpass
 import io
 import os
+import re
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -18,17 +18,29 @@ from actors.runtime.config.settings import Settings
 from actors.runtime.config.tokens import issue_token
 from actors.runtime.store.state_store import StateStore
 from cli.local.page_links import page_bases
-from cli.plans.enrol import EnrolmentCounts, enrol
+from cli.plans.decisions import PlanArgument, PlanTimes, new_action_id, operator_name, plan_json, plan_state
+from cli.plans.enrol import EnrolmentCounts, changed_windows, enrol
+from cli.plans.schedule import (
+    EndsAtOption,
+    NameOption,
+    StartsAtOption,
+    after_schedule,
+    decide_plan,
+    news_of,
+    schedule_fact,
+)
 from cli.shared.live_actors import connected
 from cli.shared.options import takes_settings
 from cli.shared.output import Format, NotFound, OutputOption, paragraph, show, table
 from cli.shared.running_system import RunningSystem
 from cli.shared.signing import require_tokens_accepted
-from cli.shared.times import local_time, parse_duration, zone_name
+from cli.shared.times import local_time, parse_duration, parse_time_option, zone_name
 from protocol.access.roster import InvalidRoster, RosterEntry, read_roster
 from protocol.errors import ConfigurationError
 from protocol.ids import check_id
 from protocol.records import keys
+from protocol.records.snapshot_rows import labels_of
+from protocol.rules.plan_state import PlanState
 from protocol.texts import escape_cell
 
 if TYPE_CHECKING:
@@ -36,9 +48,8 @@ if TYPE_CHECKING:
 
 CHUNK = 500
 PROCTOR = "T001"
-_FIELDS = ("name", "enrolled", "removed", "connStatusCode", "since")
-
-PlanArgument = Annotated[str, typer.Argument(metavar="PLAN_ID", help="The plan.", show_default=False)]
+_DATE = re.compile("[0-9]{4}-[0-9]{2}-[0-9]{2}[T ]")
+_FIELDS = ("name", "labels", "enrolled", "removed", "connStatusCode", "since")
 
 
 @takes_settings("nats_url", "redis_url", "data_dir", running=True)
@@ -48,9 +59,14 @@ def create(
     roster: Annotated[
         Path,
         typer.Option(
-            "--roster", metavar="CSV", help="UTF-8 file: the line `examineeId,name`, then one line for each examinee."
+            "--roster",
+            metavar="CSV",
+            help="UTF-8 file: a line such as `examineeId,name,room`, then the examinees.",
         ),
     ],
+    name: NameOption = None,
+    starts_at: StartsAtOption = None,
+    ends_at: EndsAtOption = None,
     tokens: Annotated[
         Path | None,
         typer.Option("--tokens", metavar="CSV", help="Write a token and a link for each examinee and for a proctor."),
@@ -68,11 +84,12 @@ def create(
 
     Example: examwire plans create P001 --roster roster.csv --tokens tokens.csv
 
-    Proctors then see who has not connected yet.
+    Proctors then see who has not connected yet. The columns startsAt, endsAt and extraMinutes are times of an examinee
+    that differ from the plan's; every other column is a label, such as room or seat.
 
     The whole file is checked first: with a wrong line, nothing is written. The command can be repeated: new lines are
-    added, changed names are updated, nobody is removed. Tokens are written to the file only (mode 0600). Exit code 2:
-    the file is not a valid roster; each error is printed with its line.
+    added, changed names, labels and times are updated, nobody is removed. Tokens are written to the file only (mode
+    0600). Exit code 2: the file is not a valid roster; each error is printed with its line.
     """
     check_id("planId", plan_id)
     entries = _entries(roster)
@@ -82,16 +99,26 @@ def create(
     if tokens is not None and not (tokens.parent.is_dir() and os.access(tokens.parent, os.W_OK)):
         raise ConfigurationError(f"--tokens: the directory {tokens.parent} does not exist or is not writable")
     base = _web_url(settings, web_url)
+    fact = schedule_fact(plan_id, name, starts_at, ends_at, (), None, new_action_id(None))
 
-    async def work() -> EnrolmentCounts:
+    async def work() -> tuple[EnrolmentCounts, PlanState]:
         async with connected(settings, "plans create") as bus:
             store = StateStore(settings.redis_url, settings.redis)
             try:
-                return await enrol(bus, store, plan_id, entries, _operator())
+                plan = await plan_state(store, plan_id)
+                change = news_of(plan, fact)
+                # Everything is checked before anything is published.
+                windows = changed_windows(after_schedule(plan, change, bus.clock.now()), entries, bus.clock.now())
+                if change is not None:
+                    plan = await decide_plan(bus, store, plan, change)
+                counts = await enrol(bus, store, plan_id, entries, operator_name("create"), windows)
+                return counts, plan
+            except InvalidRoster as bad:
+                raise _not_valid(roster, bad) from None
             finally:
                 await store.close()
 
-    counts = asyncio.run(work())
+    counts, plan = asyncio.run(work())
     if tokens is not None:
         _write_secret(tokens, _tokens(settings, plan_id, entries, seconds, base))
     result = {
@@ -99,10 +126,13 @@ def create(
         "examinees": len(entries),
         "new": counts.new,
         "renamed": counts.renamed,
+        "relabelled": counts.relabelled,
+        "timed": counts.timed,
         "known": counts.known,
         "tokens": str(tokens) if tokens is not None else None,
+        "plan": {**plan_json(plan), "planId": plan_id},
     }
-    show(result, lambda: _summary(result), output)
+    show(result, lambda: _summary(result, plan), output)
 
 
 @takes_settings("redis_url", "data_dir", running=True)
@@ -166,6 +196,7 @@ def _row(examinee_id: str, record: dict[str, str | None]) -> dict[str, Any]:
     return {
         "examineeId": examinee_id,
         "name": record["name"] or None,
+        "labels": labels_of(record["labels"]),
         "enrolled": record["enrolled"] == "1",
         "came": bool(record["connStatusCode"]),
         "status": record["connStatusCode"] or "NEVER",
@@ -180,10 +211,12 @@ def _draw(roster: dict[str, Any]) -> RenderableType:
         f"plan {roster['planId']}: {counts['enrolled']} enrolled, {counts['came']} of them came, "
         f"{counts['neverCame']} never came; {counts['notOnRoster']} not on the roster; times in {zone_name()}"
     )
+    labels = list(dict.fromkeys(label for row in roster["examinees"] for label in row["labels"]))
     rows = [
         (
             row["examineeId"],
             row["name"],
+            *(row["labels"].get(label) for label in labels),
             "never came" if not row["came"] else row["status"],
             local_time(row["since"]),
             "removed" if row["removed"] else None,
@@ -191,7 +224,7 @@ def _draw(roster: dict[str, Any]) -> RenderableType:
         )
         for row in roster["examinees"]
     ]
-    return table(["examinee", "name", "status", "since", "", ""], rows, title=title)
+    return table(["examinee", "name", *labels, "status", "since", "", ""], rows, title=title)
 
 
 # -- the roster -------------------------------------------------------------------------------------------
@@ -199,20 +232,23 @@ def _draw(roster: dict[str, Any]) -> RenderableType:
 
 def _entries(path: Path) -> list[RosterEntry]:
     try:
-        return read_roster(path.read_bytes())
+        return read_roster(path.read_bytes(), _moment)
     except OSError as error:
         raise ConfigurationError(f"{path} cannot be read: {error.strerror}") from None
     except InvalidRoster as bad:
-        lines = "\n".join(f"  {line}" for line in str(bad).splitlines())
-        raise ConfigurationError(f"{path} is not a valid roster; nothing was written:\n{lines}") from None
+        raise _not_valid(path, bad) from None
 
 
-def _operator() -> str | None:
-    """Return the operator's name for the timeline; `None` when the system does not know it."""
-    try:
-        return f"{getpass.getuser()} (plans create)"[:256]
-    except (KeyError, OSError):
-        return None
+def _not_valid(path: Path, bad: InvalidRoster) -> ConfigurationError:
+    lines = "\n".join(f"  {line}" for line in str(bad).splitlines())
+    return ConfigurationError(f"{path} is not a valid roster; nothing was written:\n{lines}")
+
+
+def _moment(cell: str) -> float:
+    """Return the time in a cell: RFC 3339, or a date and a time in this machine's zone. Raises `ConfigurationError`."""
+    if _DATE.match(cell) is None:
+        raise ConfigurationError("a time without a date")
+    return parse_time_option(cell, "time")
 
 
 def _web_url(settings: Settings, url: str | None) -> str:
@@ -227,12 +263,15 @@ def _web_url(settings: Settings, url: str | None) -> str:
     return page_bases(f"{scheme}://{settings.web.host}:{settings.web.port}", settings)[0]
 
 
-def _summary(result: dict[str, Any]) -> RenderableType:
-
+def _summary(result: dict[str, Any], plan: PlanState) -> RenderableType:
     lines = [
         f"plan {result['planId']}: {result['examinees']} examinees on the roster: {result['new']} enrolled now, "
-        f"{result['renamed']} renamed, {result['known']} unchanged"
+        f"{result['renamed']} renamed, {result['relabelled']} with other labels, {result['known']} unchanged"
     ]
+    if result["timed"]:
+        lines.append(f"{result['timed']} have got times of their own")
+    if plan.version:
+        lines.append(PlanTimes(plan).sentence())
     if result["tokens"] is not None:
         lines.append(
             f"tokens and links are in {result['tokens']}, readable by you only: whoever has a token can connect"

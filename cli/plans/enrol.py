@@ -1,60 +1,128 @@
-"""Enrol the examinees of a roster: publish a fact for each new or renamed examinee."""
+"""Enrol the examinees of a roster: publish facts for those who are new, or whose name, labels or times have changed."""
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from actors.runtime.broker.connection import Bus, Outgoing
 from actors.runtime.store.state_store import StateStore
-from protocol.access.roster import RosterEntry
+from protocol.access.roster import InvalidRoster, RosterEntry
 from protocol.broker import subjects
 from protocol.messages.facts import Enrol
+from protocol.messages.plan_facts import ExamWindow
 from protocol.records import keys
-from protocol.times import format_time
+from protocol.records.snapshot_rows import labels_of
+from protocol.rules.plan_state import OwnTimes, PlanState
+from protocol.times import format_time, parse_time
 
 CHUNK = 500
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class EnrolmentCounts:
-    """How many entries of a roster were `new`, got another name (`renamed`), or were `known` unchanged."""
+    """How many entries of a roster were `new`, got another name (`renamed`), other labels only (`relabelled`), or were
+    `known` unchanged. `timed`: how many got other times than before.
+    """
 
-    new: int
-    renamed: int
-    known: int
+    new: int = 0
+    renamed: int = 0
+    relabelled: int = 0
+    known: int = 0
+    timed: int = 0
 
 
 async def enrol(
-    bus: Bus, store: StateStore, plan_id: str, entries: Sequence[RosterEntry], by: str | None
+    bus: Bus,
+    store: StateStore,
+    plan_id: str,
+    entries: Sequence[RosterEntry],
+    by: str | None,
+    windows: Sequence[OwnTimes] = (),
 ) -> EnrolmentCounts:
-    """Publish the entries and return when the log has them. Raises `BrokerUnavailable`, `StateUnavailable`.
+    """Publish the entries, and the times of those who differ; return when the log has them.
 
-    Can be repeated. Entries that Redis already has are skipped to keep the log short; publishing them again would have
-    no effect.
+    Raises `BrokerUnavailable`, `StateUnavailable`. Can be repeated. Entries that Redis already has are skipped to keep
+    the log short; publishing them again would have no effect.
     """
-    missing: list[RosterEntry] = []
-    new = 0
+    counts = EnrolmentCounts(timed=len(windows))
+    changed: list[RosterEntry] = []
     for start in range(0, len(entries), CHUNK):
         batch = entries[start : start + CHUNK]
         records = await store.fields(
-            [keys.progress(plan_id, entry.examinee_id) for entry in batch], ("enrolled", "name")
+            [keys.progress(plan_id, entry.examinee_id) for entry in batch], ("enrolled", "name", "labels")
         )
-        for entry, (enrolled, name) in zip(batch, records, strict=True):
+        for entry, (enrolled, name, labels) in zip(batch, records, strict=True):
             if enrolled != "1":
-                new += 1
-                missing.append(entry)
+                counts.new += 1
             elif entry.name is not None and entry.name != name:
-                missing.append(entry)
+                counts.renamed += 1
+            elif entry.labels is not None and entry.labels != labels_of(labels):
+                counts.relabelled += 1
+            else:
+                counts.known += 1
+                continue
+            changed.append(entry)
     now = format_time(bus.clock.now())
     facts = [
-        Enrol(plan_id=plan_id, examinee_id=entry.examinee_id, name=entry.name, by=by, timestamp=now)
-        for entry in missing
+        Enrol(
+            plan_id=plan_id,
+            examinee_id=entry.examinee_id,
+            name=entry.name,
+            labels=dict(entry.labels) if entry.labels is not None else None,
+            by=by,
+            timestamp=now,
+        )
+        for entry in changed
+    ]
+    times = [
+        ExamWindow(
+            plan_id=plan_id,
+            examinee_id=own.examinee_id,
+            starts_at=own.starts_at,
+            ends_at=own.ends_at,
+            extra_seconds=own.extra_seconds,
+            by=by or subjects.OPERATOR,
+            timestamp=now,
+        )
+        for own in windows
     ]
     subject = subjects.status_plan(plan_id, subjects.OPERATOR)
-    await bus.confirm(await bus.send(Outgoing.batches(subject, facts, _message_id)))
-    return EnrolmentCounts(new, len(missing) - new, len(entries) - len(missing))
+    outgoing = [*Outgoing.batches(subject, facts, _message_id), *Outgoing.batches(subject, times, _message_id)]
+    await bus.confirm(await bus.send(outgoing))
+    return counts
+
+
+def changed_windows(plan: PlanState, entries: Sequence[RosterEntry], now: float) -> list[OwnTimes]:
+    """Return the own times that a roster changes. `plan`: as it is when the roster has been read.
+
+    An empty cell leaves what is set. Raises `InvalidRoster` when times contradict one another or the plan's, or when a
+    new end is in the past (`now`: seconds since the epoch).
+    """
+    windows: list[OwnTimes] = []
+    problems: list[str] = []
+    for entry in entries:
+        if not entry.has_times:
+            continue
+        before = plan.own(entry.examinee_id)
+        own = replace(
+            before,
+            starts_at=entry.starts_at or before.starts_at,
+            ends_at=entry.ends_at or before.ends_at,
+            extra_seconds=before.extra_seconds if entry.extra_seconds is None else entry.extra_seconds,
+        )
+        if own == before:
+            continue
+        windows.append(own)
+        starts_at, ends_at = own.starts_at or plan.starts_at, own.ends_at or plan.ends_at
+        if starts_at is not None and ends_at is not None and parse_time(ends_at) <= parse_time(starts_at):
+            problems.append(f"line {entry.line}: the exam of {entry.examinee_id} would end before it begins")
+        elif own.ends_at is not None and own.ends_at != before.ends_at and parse_time(own.ends_at) <= now:
+            problems.append(f"line {entry.line}, column endsAt: {own.ends_at} is in the past")
+    if problems:
+        raise InvalidRoster(problems)
+    return windows
 
 
 def _message_id(payload: bytes) -> str:

@@ -1,0 +1,201 @@
+"""Publish an operator's decisions about a plan and its examinees, and wait until they are applied."""
+
+from __future__ import annotations
+
+import asyncio
+import getpass
+import time
+import uuid
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+import typer
+
+from actors.runtime.broker.connection import Bus, Outgoing
+from actors.runtime.broker.publisher import PubAck
+from actors.runtime.store.state_store import StateStore
+from cli.shared.output import NotFound
+from cli.shared.times import local_time, zone_name
+from protocol.broker import subjects
+from protocol.errors import BrokerUnavailable, ErrorCode, InvalidField, ProtocolError, StateDamaged
+from protocol.messages.facts import ActionFact
+from protocol.messages.plan_facts import PlanFact
+from protocol.records import keys
+from protocol.records.kinds import CONNECTION, PLAN, RecordKind
+from protocol.rules.action_ids import message_id
+from protocol.rules.connection_state import ConnectionState
+from protocol.rules.history import fold
+from protocol.rules.plan_state import PlanState
+from protocol.texts import check_token
+from protocol.times import parse_time
+
+CHUNK = 500
+APPLIED_SECONDS = 15.0
+POLL_SECONDS = 0.1
+
+PlanArgument = Annotated[str, typer.Argument(metavar="PLAN_ID", help="The plan.", show_default=False)]
+ActionIdOption = Annotated[
+    str | None,
+    typer.Option(
+        "--action-id",
+        metavar="ID",
+        help="Names this decision: repeated with the same id, it has one effect. [default: a new id]",
+    ),
+]
+
+
+class NotApplied(BrokerUnavailable):
+    """A decision is in the log, and no state manager has applied it yet."""
+
+
+def conflict(detail: str) -> ProtocolError:
+    """Return the error for a decision that the present state of the plan does not allow."""
+    return ProtocolError(ErrorCode.CONFLICT, detail)
+
+
+def new_action_id(given: str | None) -> str:
+    """Return the id of a decision: the given one if it is valid, else a new one. Raises `InvalidField`."""
+    if given is None:
+        return uuid.uuid4().hex
+    try:
+        check_token(given)
+    except ValueError as error:
+        raise InvalidField("--action-id", str(error)) from None
+    if not 1 <= len(given) <= 64:
+        raise InvalidField("--action-id", "must be 1 to 64 characters")
+    return given
+
+
+def operator_name(command: str) -> str:
+    """Return who decides, for the timeline: the system's user and the command."""
+    try:
+        return f"{getpass.getuser()} (plans {command})"[:256]
+    except (KeyError, OSError):
+        return f"operator (plans {command})"
+
+
+# -- reading ----------------------------------------------------------------------------------------------
+
+
+async def read_plan(store: StateStore, plan_id: str) -> PlanState:
+    """Return the state of a plan; that of one that nobody has set up is open. Raises `NotFound`."""
+    if plan_id not in await store.members(keys.PLANS):
+        raise NotFound(
+            f"plan {plan_id} is unknown: create it with `examwire plans create {plan_id} --roster FILE`, or set it up "
+            f"without a roster with `examwire plans schedule {plan_id} --new`"
+        )
+    return await plan_state(store, plan_id)
+
+
+async def plan_state(store: StateStore, plan_id: str) -> PlanState:
+    """Return the recorded state of a plan. Raises `StateUnavailable`, `StateDamaged`."""
+    (state,) = await _load(store, [keys.plan(plan_id)], PLAN)
+    return state  # type: ignore[no-any-return]
+
+
+async def read_connections(store: StateStore, plan_id: str, examinees: Sequence[str]) -> dict[str, ConnectionState]:
+    """Return the connection of each of these examinees, by id. Raises `StateUnavailable`, `StateDamaged`."""
+    found: dict[str, ConnectionState] = {}
+    for start in range(0, len(examinees), CHUNK):
+        batch = examinees[start : start + CHUNK]
+        states = await _load(store, [keys.progress(plan_id, examinee_id) for examinee_id in batch], CONNECTION)
+        found.update(zip(batch, states, strict=True))
+    return found
+
+
+async def _load(store: StateStore, record_keys: Sequence[str], kind: RecordKind[Any, Any]) -> list[Any]:
+    states = []
+    for key, stored in zip(record_keys, await store.load(record_keys), strict=True):
+        if isinstance(stored, StateDamaged):
+            raise stored
+        try:
+            states.append(fold(kind.read(stored.history), kind.rule))
+        except ValueError as error:
+            raise StateDamaged(f"{key}: {error}", keys.parse_key(key)) from error
+    return states
+
+
+# -- deciding ---------------------------------------------------------------------------------------------
+
+
+async def publish(bus: Bus, facts: Sequence[ActionFact | PlanFact]) -> None:
+    """Put decisions into the log. Raises `BrokerUnavailable`; the same actionId again has one effect."""
+    outgoing = [
+        Outgoing.of(subjects.status_plan(fact.plan_id, subjects.OPERATOR), fact, message_id=message_id(fact))
+        for fact in facts
+    ]
+    for result in await bus.publish_many(outgoing):
+        if isinstance(result, PubAck):
+            continue
+        if not isinstance(result, BrokerUnavailable):
+            raise result
+        action = facts[0].action_id
+        raise BrokerUnavailable(f"{result}; give --action-id {action} when you repeat it, so that it has one effect")
+
+
+async def wait_applied(read: Callable[[], Any], applied: Callable[[Any], bool], what: str) -> Any:
+    """Read until `applied` says so, and return what was read. Raises `NotApplied` after `APPLIED_SECONDS`."""
+    deadline = time.monotonic() + APPLIED_SECONDS
+    while True:
+        value = await read()
+        if applied(value):
+            return value
+        if time.monotonic() > deadline:
+            raise NotApplied(
+                f"{what} is in the log, but not applied after {APPLIED_SECONDS:g} s; it follows by itself as soon as a "
+                "state manager works: `examwire actors ls`, `examwire doctor`"
+            )
+        await asyncio.sleep(POLL_SECONDS)
+
+
+# -- showing ----------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class PlanTimes:
+    """Texts of a plan's times for people, in the machine's zone."""
+
+    plan: PlanState
+
+    def sentence(self) -> str:
+        """Return `plan P001 (Algebra) is OPEN; it ends 2026-12-01 11:00:00 KST (UTC+09:00)`."""
+        plan = self.plan
+        name = f" ({plan.name})" if plan.name else ""
+        parts = [f"plan {plan.plan_id}{name} is {plan.status}"]
+        if plan.closed:
+            parts.append(f"closed {moment_text(plan.closed_at)} by {plan.closed_by}")
+        if plan.starts_at is not None:
+            begins = "begins" if parse_time(plan.starts_at) > time.time() else "began"
+            parts.append(f"it {begins} {moment_text(plan.starts_at)}")
+        if not plan.closed:
+            end = f"it ends {moment_text(plan.ends_at)}" if plan.ends_at else "it ends when somebody closes it"
+            parts.append(end)
+        if plan.own_times:
+            parts.append(f"{len(plan.own_times)} have times of their own")
+        return "; ".join(parts)
+
+
+def moment_text(moment: str | None) -> str:
+    """Return a time for people: `2026-12-01 09:00:00 KST (UTC+09:00)`."""
+    return f"{local_time(moment)[:19]} {zone_name(parse_time(moment))}" if moment else ""
+
+
+def plan_json(plan: PlanState) -> dict[str, Any]:
+    """Return the state of a plan as JSON-ready values, in the spelling of the wire."""
+    return {
+        "planId": plan.plan_id,
+        "status": plan.status.value,
+        "name": plan.name,
+        "startsAt": plan.starts_at,
+        "endsAt": plan.ends_at,
+        "policy": plan.policy.model_dump(mode="json", by_alias=True, exclude_none=True),
+        "ownTimes": {
+            own.examinee_id: {"startsAt": plan.start_of(own.examinee_id), "endsAt": plan.end_of(own.examinee_id)}
+            for own in plan.own_times
+        },
+        "closedAt": plan.closed_at,
+        "closedBy": plan.closed_by,
+        "closedReason": plan.closed_reason,
+        "version": plan.version,
+    }
