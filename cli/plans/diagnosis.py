@@ -7,8 +7,9 @@ from typing import Any
 
 from cli.shared.times import duration_text, local_time
 from protocol.log.timeline_entry import EntryKind, TimelineEntry
-from protocol.messages.facts import ConnectionStatusCode, LossReason, MobileSyncCode
-from protocol.rules.connection_state import READMITTED, ConnectionState
+from protocol.messages.facts import ConnectionStatusCode, FinishReason, LossReason, MobileSyncCode
+from protocol.rules.connection_state import READMITTED, RESUMED, ConnectionState
+from protocol.rules.plan_state import Phase, PlanState
 from protocol.times import parse_time
 
 MEANINGS: dict[str, tuple[str, str]] = {
@@ -17,7 +18,7 @@ MEANINGS: dict[str, tuple[str, str]] = {
         "The page reconnects by itself. If not: have them reload the exam page, and check their network.",
     ),
     LossReason.CLIENT_CLOSED: (
-        "the browser closed the connection itself: the page was closed, reloaded or left",
+        "their browser closed the connection: the page was closed, reloaded or left",
         "Have them open the exam page again.",
     ),
     LossReason.PING_TIMEOUT: (
@@ -65,8 +66,9 @@ class DiagnosisInput:
     """The data about one examinee from all sources; `None` means that the source did not answer.
 
     `record`, `picture`, `server`: hashes from Redis. `session`: the inspection of the live session, empty when there
-    is none. `by_log`: the connection state computed from the log. `others_gone`: other disconnected examinees of the
-    plan, `others_of_server`: how many of these were on the same server.
+    is none. `by_log`: the connection state computed from the log. `plan`: the plan, from Redis or else from the log.
+    `others_gone`: other disconnected examinees of the plan, `others_of_server`: how many of these were on the same
+    server.
     """
 
     plan_id: str
@@ -78,6 +80,7 @@ class DiagnosisInput:
     session: dict[str, Any] | None = None
     happened: list[TimelineEntry] | None = None
     by_log: ConnectionState | None = None
+    plan: PlanState | None = None
     letters: list[int] | None = None
     others_gone: int = 0
     others_of_server: int = 0
@@ -89,6 +92,11 @@ class DiagnosisInput:
         if self.record is not None:
             return self.record.get("connStatusCode") or "NEVER"
         return self.by_log.view().status if self.by_log is not None else "UNKNOWN"
+
+    @property
+    def phase(self) -> Phase:
+        """Where the examinee is in the exam; a plan that is not known is taken for open."""
+        return (self.plan or PlanState()).phase_of(self.examinee_id, self.now)
 
     @property
     def never_seen(self) -> bool:
@@ -138,19 +146,81 @@ def _by_status(data: DiagnosisInput) -> Diagnosis:
                 "on another server."
             )
             return Diagnosis(text, ["Wait: a client that does not arrive within the first attempt counts as lost."])
+        case ConnectionStatusCode.FINISHED:
+            return _finished(data)
         case ConnectionStatusCode.DISCONNECTED:
             return _gone(data)
         case "NEVER":
             if _value(data, "removed") == "1":
                 return _removed(data, f"{examinee_id} is removed from the exam, and has never been connected")
-            return Diagnosis(
-                f"{examinee_id} has never been connected.", ["Have them open the exam page with their own token."]
-            )
+            return _never_came(data)
         case _:
             return Diagnosis(f"The status of {examinee_id} cannot be determined now.")
 
 
+def _finished(data: DiagnosisInput) -> Diagnosis:
+    by, at = _value(data, "finishedBy"), _value(data, "finishedAt")
+    match _value(data, "finished"):
+        case FinishReason.HANDED_IN:
+            how = "has handed in"
+        case FinishReason.PLAN_ENDED:
+            how = "is finished, because the exam has ended"
+        case _:
+            how = f"was finished by {by}"
+    when = f" at {local_time(at)}, {_ago(data, at)} ago" if at else ""
+    connected = "They are still connected." if data.session and data.session.get("details") else "They are gone."
+    text = f"{data.examinee_id} {how}{when}. {connected} No connection or loss of theirs counts any more."
+    go_on = f"To let them go on: `examwire plans resume {data.plan_id} {data.examinee_id}`, or Resume on the wall."
+    if data.plan is not None and data.plan.closed:
+        go_on = f"The plan is closed. To let everybody go on: `examwire plans open {data.plan_id}`."
+    return Diagnosis(text, [f"Nothing to do. {go_on}"])
+
+
+def _never_came(data: DiagnosisInput) -> Diagnosis:
+    text, advice = f"{data.examinee_id} has never been connected", "Have them open the exam page with their own token."
+    match data.phase:
+        case Phase.BEFORE:
+            return Diagnosis(f"{text}; {_begins(data)}.", [f"{advice} They wait there until it begins."])
+        case Phase.OVER:
+            return Diagnosis(f"{text}, and the exam is over for them{_ended(data)}.", [_more_time(data)])
+        case Phase.RUNNING:
+            return Diagnosis(f"{text}.", [advice])
+
+
+def _begins(data: DiagnosisInput) -> str:
+    start = data.plan.start_of(data.examinee_id) if data.plan is not None else None
+    return f"the exam begins for them at {local_time(start)}" if start else "the exam has not begun"
+
+
+def _ended(data: DiagnosisInput) -> str:
+    plan = data.plan or PlanState()
+    if plan.closed:
+        why = f": {plan.closed_reason}" if plan.closed_reason else ""
+        return f": closed by {plan.closed_by} at {local_time(plan.closed_at)}{why}"
+    return f" since {local_time(plan.end_of(data.examinee_id))}"
+
+
+def _more_time(data: DiagnosisInput) -> str:
+    if data.plan is not None and data.plan.closed:
+        return f"To let them in, open the plan again: `examwire plans open {data.plan_id}`."
+    return f"To let them in, give them more time: `examwire plans extend {data.plan_id}`, or More time on the wall."
+
+
 def _gone(data: DiagnosisInput) -> Diagnosis:
+    """Explain a disconnected examinee by the phase of the exam: only while it runs is it something to act on."""
+    diagnosis = _loss(data)
+    match data.phase:
+        case Phase.BEFORE:
+            note = f" Before the exam nothing of it counts: {_begins(data)}."
+            return Diagnosis(diagnosis.headline + note, diagnosis.advice)
+        case Phase.OVER:
+            note = f" The exam is over for them{_ended(data)}; until then it counted."
+            return Diagnosis(diagnosis.headline + note, [f"Nothing to do. {_more_time(data)}"])
+        case Phase.RUNNING:
+            return diagnosis
+
+
+def _loss(data: DiagnosisInput) -> Diagnosis:
     examinee_id, reason = data.examinee_id, _value(data, "reason") or "UNKNOWN"
     loss = _lost(data)
     if _value(data, "exhausted") == "1":
@@ -169,6 +239,13 @@ def _gone(data: DiagnosisInput) -> Diagnosis:
             "and not back yet.",
             ["Have them reload the exam page: after a refusal it does not reconnect by itself."],
         )
+    if reason == RESUMED:
+        by = next((entry.by for entry in reversed(data.happened or ()) if entry.what is EntryKind.RESUMED), None)
+        return Diagnosis(
+            f"{examinee_id} is DISCONNECTED for {_long(data)}: finished, then resumed{f' by {by}' if by else ''}, "
+            "and not back yet.",
+            ["Have them open the exam page again."],
+        )
     explanation, advice = _meaning(reason)
     attempt, maximum = _value(data, "reconnectAttempt") or "0", _value(data, "maxAttempts")
     next_at = _value(data, "nextAttemptAt")
@@ -184,6 +261,11 @@ def _gone(data: DiagnosisInput) -> Diagnosis:
         same_server = f", {data.others_of_server} of them from the same server" if data.others_of_server else ""
         diagnosis.headline += f" {data.others_gone} others of the plan are disconnected, too{same_server}."
     diagnosis.advice.append(advice)
+    if reason == LossReason.CLIENT_CLOSED:
+        compensated = data.plan is not None and data.plan.policy.compensate_client_closed
+        diagnosis.advice.append(
+            f"By the policy of the plan such an outage is {'' if compensated else 'not '}compensated."
+        )
     return diagnosis
 
 
@@ -222,6 +304,8 @@ def _compare(data: DiagnosisInput, diagnosis: Diagnosis) -> None:
     if data.session is None or data.record is None:
         return
     details = data.session.get("details") or {}
+    if data.status == ConnectionStatusCode.FINISHED:
+        return  # whether they are connected is no matter
     if details and data.status != ConnectionStatusCode.CONNECTED:
         diagnosis.disagreements.append(
             f"a live session answers ({details.get('socketId')}), but Redis says {data.status}: it has just come, or "
@@ -252,6 +336,9 @@ def _value(data: DiagnosisInput, name: str) -> str | None:
         "nextAttemptAt": state.next_attempt_at,
         "exhausted": "1" if state.exhausted else "0",
         "removed": "1" if state.removed else "0",
+        "finished": state.finished.value if state.finished else None,
+        "finishedAt": state.finished_at,
+        "finishedBy": state.finished_by,
     }.get(name)
 
 

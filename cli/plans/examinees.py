@@ -15,6 +15,7 @@ from actors.runtime.store.state_store import StateStore
 from actors.status_log.plan_log import PlanLog
 from cli.operate.dead_letter_admin import DeadLetterAdmin
 from cli.plans.diagnosis import Diagnosis, DiagnosisInput, diagnose
+from cli.plans.plan_text import plan_json, plan_text, read_plans
 from cli.plans.timeline import as_json, cells, read_entries
 from cli.shared.live_actors import connected, session_at
 from cli.shared.options import takes_settings
@@ -85,6 +86,10 @@ async def _from_redis(settings: Settings, data: DiagnosisInput) -> StateUnavaila
     store = StateStore(settings.redis_url, settings.redis)
     try:
         progress = await _readable(data, store.entries, keys.progress(data.plan_id, data.examinee_id))
+        try:
+            (data.plan,) = await read_plans(store, [data.plan_id])
+        except StateDamaged as error:
+            data.unavailable.append(f"{error}: repair it with `examwire state rebuild --plan {data.plan_id}`")
         data.picture = await _readable(data, store.entries, keys.mobile_sync(data.plan_id, data.examinee_id))
         if progress is not None and progress.get("serverId"):
             data.server = await _readable(data, store.entries, keys.server_status(progress["serverId"]))
@@ -147,6 +152,7 @@ async def _read_log(bus: Bus, data: DiagnosisInput) -> None:
     timeline = Timeline(truncated=(await plan_log.beginning()).truncated)
     data.happened = await read_entries(plan_log, timeline, data.examinee_id)
     person = timeline.examinees.get(data.examinee_id)
+    data.plan = data.plan or timeline.plan
     data.by_log = person.connection if person is not None else None
 
 
@@ -172,6 +178,7 @@ def _as_json(data: DiagnosisInput, diagnosis: Diagnosis) -> dict[str, Any]:
         "disagreements": diagnosis.disagreements,
         "record": _visible(data.record),
         "mobileSync": _visible(data.picture),
+        "plan": plan_json(data.plan) if data.plan is not None else None,
         "session": data.session,
         "server": _visible(data.server),
         "timeline": [as_json(entry) for entry in (data.happened or ())[-LAST:]] if data.happened is not None else None,
@@ -191,6 +198,8 @@ def _print(data: DiagnosisInput, diagnosis: Diagnosis) -> None:
         print_line(f"  note: {line}")
     for line in diagnosis.advice:
         print_line(f"  what to do: {line}")
+    if data.plan is not None and data.plan.version:
+        print_line(f"plan: {plan_text(plan_json(data.plan))}")
     print_line("")
     for title, values in (
         ("record", _visible(data.record)),

@@ -10,6 +10,7 @@ import typer
 
 from actors.runtime.config.settings import Settings
 from actors.runtime.store.state_store import StateStore
+from cli.plans.plan_text import moment_text, plan_json, plan_text, read_plans
 from cli.shared.options import takes_settings
 from cli.shared.output import (
     Format,
@@ -20,10 +21,13 @@ from cli.shared.output import (
     show,
     table,
     watch,
+    with_heading,
+    without_empty,
 )
 from cli.shared.times import local_time, zone_name
 from protocol.ids import check_id
 from protocol.messages.facts import ConnectionStatusCode
+from protocol.messages.plan_facts import PlanStatusCode
 from protocol.records import keys
 
 if TYPE_CHECKING:
@@ -34,14 +38,14 @@ CHUNK = 500  # records in one round trip, so that Redis serves other clients in 
 
 PROGRESS_FIELDS = (
     *("connStatusCode", "since", "lastActiveTime", "reason", "serverId", "socketId"),
-    *("reconnectAttempt", "exhausted", "name", "removed", "version"),
+    *("reconnectAttempt", "exhausted", "name", "removed", "version", "finished", "finishedAt", "finishedBy"),
 )
 MOBILE_SYNC_FIELDS = ("status", "deviceId", "timestamp", "imageUrl", "reason", "version")
 
 
 @takes_settings("redis_url", "data_dir", running=True)
 def list_plans(settings: Settings, watching: WatchOption = False, output: OutputOption = Format.TABLE) -> None:
-    """List all plans with the number of examinees in each status.
+    """List all plans with their status, times and numbers of examinees.
 
     Example: examwire plans ls --watch
     """
@@ -50,22 +54,28 @@ def list_plans(settings: Settings, watching: WatchOption = False, output: Output
         return [await count_of(store, plan_id) for plan_id in await store.members(keys.PLANS)]
 
     def draw(plans: list[dict[str, Any]]) -> RenderableType:
-        columns = ["plan", "examinees", "connected", "disconnected", "migrating", "shut out", "mobile sync"]
-        return table(
-            columns,
-            [
-                (
-                    plan["planId"],
-                    plan["examinees"],
-                    plan["connected"],
-                    plan["disconnected"],
-                    plan["migrating"],
-                    plan["exhausted"],
-                    _counts(plan["mobileSync"]),
-                )
-                for plan in plans
-            ],
-        )
+        columns = [
+            *("plan", "name", "status", "begins", "ends", "examinees", "connected", "disconnected", "migrating"),
+            *("finished", "shut out", "mobile sync"),
+        ]
+        cells = [
+            (
+                plan["planId"],
+                plan["plan"]["name"],
+                plan["plan"]["status"],
+                moment_text(plan["plan"]["startsAt"]) or None,
+                moment_text(plan["plan"]["endsAt"]) or None,
+                plan["examinees"],
+                plan["connected"],
+                plan["disconnected"],
+                plan["migrating"] or None,
+                plan["finished"] or None,
+                plan["exhausted"] or None,
+                _counts(plan["mobileSync"]) or None,
+            )
+            for plan in plans
+        ]
+        return table(*without_empty(columns, cells))
 
     _show_or_watch(settings, fetch, draw, watching, output)
 
@@ -77,7 +87,7 @@ def show_plan(
     watching: WatchOption = False,
     output: OutputOption = Format.TABLE,
 ) -> None:
-    """Show a plan's examinees: status, reason, server, mobile sync.
+    """Show a plan's times and policy, and the status of each examinee.
 
     Example: examwire plans show P001 --watch
 
@@ -105,6 +115,7 @@ async def plan_of(store: StateStore, plan_id: str) -> dict[str, Any]:
     """Return `{planId, counts, examinees: [row...]}`. Raises `NotFound`, `StateUnavailable`, `StateDamaged`."""
     if plan_id not in await store.members(keys.PLANS):
         raise NotFound(f"plan {plan_id} is unknown: it has no roster, and no examinee or proctor has connected")
+    (plan,) = await read_plans(store, [plan_id])
     ids = await store.members(keys.plan_examinees(plan_id))
     rows: list[dict[str, Any]] = []
     for start in range(0, len(ids), CHUNK):
@@ -120,11 +131,13 @@ async def plan_of(store: StateStore, plan_id: str) -> dict[str, Any]:
     statuses = Counter(row["status"] for row in rows)
     return {
         "planId": plan_id,
+        "plan": plan_json(plan),
         "counts": {
             "examinees": len(rows),
             "connected": statuses[ConnectionStatusCode.CONNECTED],
             "disconnected": statuses[ConnectionStatusCode.DISCONNECTED],
             "migrating": statuses[ConnectionStatusCode.MIGRATING],
+            "finished": statuses[ConnectionStatusCode.FINISHED],
             "exhausted": sum(row["exhausted"] for row in rows),
             "removed": sum(row["removed"] for row in rows),
             "never": statuses["NEVER"],
@@ -135,8 +148,9 @@ async def plan_of(store: StateStore, plan_id: str) -> dict[str, Any]:
 
 
 async def count_of(store: StateStore, plan_id: str) -> dict[str, Any]:
-    """Return the counts of a plan."""
-    return {"planId": plan_id, **(await plan_of(store, plan_id))["counts"]}
+    """Return the counts of a plan, and its status and times."""
+    plan = await plan_of(store, plan_id)
+    return {"planId": plan_id, "plan": plan["plan"], **plan["counts"]}
 
 
 def _known(names: Sequence[str], values: Sequence[str | None]) -> dict[str, str]:
@@ -149,9 +163,10 @@ def row_of(examinee_id: str, progress: dict[str, str], mobile_sync: dict[str, st
         "examineeId": examinee_id,
         "name": progress.get("name"),
         "status": progress.get("connStatusCode", "NEVER"),
-        "since": progress.get("since"),
+        "since": progress.get("finishedAt") or progress.get("since"),
         "lastActiveTime": progress.get("lastActiveTime"),
-        "reason": progress.get("reason"),
+        "reason": progress.get("finished") or progress.get("reason"),
+        "finishedBy": progress.get("finishedBy"),
         "serverId": progress.get("serverId"),
         "socketId": progress.get("socketId"),
         "reconnectAttempt": int(progress.get("reconnectAttempt", 0)),
@@ -171,28 +186,37 @@ def row_of(examinee_id: str, progress: dict[str, str], mobile_sync: dict[str, st
 
 def _draw_plan(plan: dict[str, Any]) -> RenderableType:
     counts = plan["counts"]
+    never = "never came" if plan["plan"]["status"] == PlanStatusCode.CLOSED else "have not come yet"
     title = (
         f"plan {plan['planId']}: {counts['examinees']} examinees, {counts['connected']} connected, "
         f"{counts['disconnected']} disconnected, {counts['migrating']} migrating, {counts['exhausted']} shut out, "
-        f"{counts['removed']} removed, {counts['never']} never came; "
+        f"{counts['finished']} finished, {counts['removed']} removed, {counts['never']} {never}; "
         f"mobile sync {_counts(counts['mobileSync']) or 'none'}; times in {zone_name()}"
     )
-    columns = ["examinee", "name", "status", "since", "last active", "reason", "server", "attempt", "mobile sync"]
-    return table(columns, [_cells(row) for row in plan["examinees"]], title=title)
+    columns = [
+        *("examinee", "name", "status", "since", "last active", "reason", "server", "attempt", "own begin", "own end"),
+        "mobile sync",
+    ]
+    own_times = plan["plan"]["ownTimes"]
+    cells = [_cells(row, own_times.get(row["examineeId"], {})) for row in plan["examinees"]]
+    heading = plan_text(plan["plan"]) if plan["plan"]["version"] else None
+    return with_heading(heading, table(*without_empty(columns, cells), title=title))
 
 
-def _cells(row: dict[str, Any]) -> tuple[object, ...]:
+def _cells(row: dict[str, Any], own: dict[str, str]) -> tuple[object, ...]:
     sync = row["mobileSync"]
     attempt = row["reconnectAttempt"] if row["status"] == ConnectionStatusCode.DISCONNECTED else 0
     return (
         row["examineeId"],
         row["name"],
         row["status"],
-        local_time(row["since"]),
-        local_time(row["lastActiveTime"]),
+        local_time(row["since"]) or None,
+        local_time(row["lastActiveTime"]) or None,
         row["reason"],
         row["serverId"],
         "shut out" if row["exhausted"] else attempt or None,
+        moment_text(own.get("startsAt")) or None,
+        moment_text(own.get("endsAt")) or None,
         f"{sync['status']} {sync['reason']}" if sync["reason"] else sync["status"],
     )
 

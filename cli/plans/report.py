@@ -4,21 +4,25 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from actors.runtime.config.settings import Settings
 from actors.status_log.plan_log import PlanLog
+from cli.plans.plan_text import moment_text, plan_json, plan_text
 from cli.plans.timeline import never_seen
 from cli.shared.live_actors import connected
 from cli.shared.options import takes_settings
-from cli.shared.output import Format, NotFound, OutputOption, say, show, table
+from cli.shared.output import Format, NotFound, OutputOption, console, say, show, table, with_heading
 from cli.shared.times import TIME_HELP, duration_text, local_time, parse_time_option, zone_name
 from protocol.errors import ConfigurationError
 from protocol.ids import check_id
 from protocol.log.outage_csv import format_reasons, outages_csv
-from protocol.log.outages import OutageRow, OutageTotals, sum_rows
+from protocol.log.outages import EndStatus, OutageRow, OutageTotals, sum_rows
+from protocol.rules.plan_state import PlanState
 from protocol.times import format_time
 
 if TYPE_CHECKING:
@@ -49,9 +53,12 @@ def report(
     Example: examwire plans report P001 --from 09:00 --to 11:00 --csv
 
     The time to compensate is the sum of the outages in the window, rounded up to whole seconds. An outage lasts from
-    the detected loss to the next connection, or to the end of the window. Give the exam's end with --to: examinees
-    who leave afterwards count as lost. A migration is an outage only if it ends in a loss. Exit code 3: the plan is
-    unknown.
+    the detected loss to the next connection, or to the end of the window. It counts while the exam runs for the
+    examinee: from the start of the plan to their finish or own end, with the time they were given. Of a plan without
+    times, give the exam's end with --to. An outage that the examinee's browser began by closing the connection is
+    compensated only if the plan's policy says so. A migration is an outage only if it ends in a loss.
+
+    A narrow terminal shows the most important columns only. Exit code 3: the plan is unknown.
     """
     check_id("planId", plan_id)
     if as_csv and output is Format.JSON:
@@ -84,10 +91,11 @@ def report(
             "to": format_time(window[1]),
             "ignoreBelowSeconds": ignore_below,
             "logSince": beginning.since,
+            "plan": plan_json(outages.plan),
             "examinees": [_json(row) for row in rows],
             "totals": _json(total_row),
         }
-        show(value, lambda: _draw(plan_id, window, rows, total_row), output)
+        show(value, lambda: _draw(plan_id, outages.plan, window, rows, total_row), output)
 
     asyncio.run(work())
 
@@ -99,51 +107,94 @@ def _json(outages: OutageRow | OutageTotals) -> dict[str, Any]:
 # -- the table --------------------------------------------------------------------------------------------
 
 
-def _draw(plan_id: str, window: tuple[float, float], rows: list[OutageRow], total_row: OutageTotals) -> RenderableType:
+def end_text(row: OutageRow) -> str:
+    """Return how the exam ended for an examinee, in words."""
+    match row.end_status:
+        case EndStatus.DECIDED:
+            return f"finished by {row.finished_by}"
+        case EndStatus.LOST if row.still_disconnected:
+            return "disconnected"
+        case status:
+            return _END_TEXTS[status]
+
+
+_END_TEXTS = {
+    EndStatus.HANDED_IN: "handed in",
+    EndStatus.PLAN_ENDED: "ended with the plan",
+    EndStatus.CONNECTED: "connected",
+    EndStatus.MIGRATING: "migrating",
+    EndStatus.LOST: "lost at the end",
+    EndStatus.REMOVED: "removed",
+    EndStatus.NEVER_CAME: "never came",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class _Column:
+    """A column of the report. `narrow`: a narrow terminal shows it, too."""
+
+    title: str
+    cell: Callable[[OutageRow], object]
+    total: Callable[[OutageTotals], object] = lambda _: None
+    narrow: bool = False
+
+
+def _seconds(seconds: float) -> str | None:
+    return f"{seconds:.3f}" if seconds else None
+
+
+_COLUMNS = (
+    _Column("examinee", lambda row: row.examinee_id, lambda _: "total", narrow=True),
+    _Column("result", end_text, lambda totals: f"{totals.finished} finished", narrow=True),
+    _Column("outages", lambda row: row.outages or None, lambda totals: totals.outages, narrow=True),
+    _Column("seconds", lambda row: _seconds(row.outage_seconds), lambda totals: f"{totals.outage_seconds:.3f}"),
+    _Column("longest", lambda row: _seconds(row.longest_seconds), lambda totals: f"{totals.longest_seconds:.3f}"),
+    _Column(
+        "compensate", lambda row: row.compensate_seconds or None, lambda totals: totals.compensate_seconds, narrow=True
+    ),
+    _Column("reasons", lambda row: format_reasons(row) or None, narrow=True),
+    _Column(
+        "by client",
+        lambda row: _seconds(row.client_closed_seconds),
+        lambda totals: _seconds(totals.client_closed_seconds),
+    ),
+    _Column("unstable", lambda row: row.unstable or None, lambda totals: totals.unstable or None),
+    _Column("attempts", lambda row: row.attempts or None),
+    _Column("shut out", lambda row: row.shut_out or None, lambda totals: totals.shut_out or None),
+    _Column("removed", lambda row: row.removals or None, lambda totals: totals.removals or None),
+    _Column("readmitted", lambda row: row.readmissions or None, lambda totals: totals.readmissions or None),
+    _Column("migrations", lambda row: row.migrations or None, lambda totals: totals.migrations or None),
+    _Column("begin", lambda row: moment_text(row.window_start) or None),
+    _Column("end", lambda row: moment_text(row.window_end) or None),
+    _Column("mobile sync", lambda row: _mobile_sync_text(row)),
+    _Column("at", lambda row: local_time(row.mobile_sync_time) or None),
+)
+_NARROW = 120
+
+
+def _mobile_sync_text(row: OutageRow) -> str | None:
+    return f"{row.mobile_sync} {row.mobile_sync_reason or ''}".strip() if row.mobile_sync != "NONE" else None
+
+
+def _draw(
+    plan_id: str, plan: PlanState, window: tuple[float, float], rows: list[OutageRow], totals: OutageTotals
+) -> RenderableType:
     title = (
         f"plan {plan_id} from {local_time(window[0])} to {local_time(window[1])} {zone_name(window[1])}: "
-        f"{total_row.examinees} examinees, {total_row.affected} with outages; {total_row.outages} outages, "
-        f"{duration_text(total_row.outage_seconds)} in total"
+        f"{totals.examinees} examinees, {totals.finished} finished, {totals.lost} lost, "
+        f"{totals.never_came} never came; {totals.affected} with outages; {totals.outages} outages, "
+        f"{duration_text(totals.outage_seconds)} in total"
     )
+    narrow = console().width < _NARROW
+    # An empty column takes the place of the others.
     columns = [
-        *("examinee", "outages", "seconds", "longest", "compensate", "reasons", "attempts", "shut out"),
-        *("removed", "readmitted", "migrations", "still gone", "mobile sync", "at"),
+        column
+        for column in _COLUMNS
+        if column.title == "examinee"
+        or (any(column.cell(row) is not None for row in rows) and (column.narrow or not narrow))
     ]
-    cells = [
-        (
-            row.examinee_id,
-            row.outages or None,
-            f"{row.outage_seconds:.3f}" if row.outages else None,
-            f"{row.longest_seconds:.3f}" if row.outages else None,
-            row.compensate_seconds or None,
-            format_reasons(row),
-            row.attempts or None,
-            row.shut_out or None,
-            row.removals or None,
-            row.readmissions or None,
-            row.migrations or None,
-            "yes" if row.still_disconnected else None,
-            f"{row.mobile_sync} {row.mobile_sync_reason or ''}".strip() if row.mobile_sync != "NONE" else None,
-            local_time(row.mobile_sync_time),
-        )
-        for row in rows
-    ]
-    totals_cells = (
-        *(
-            "total",
-            total_row.outages,
-            f"{total_row.outage_seconds:.3f}",
-            f"{total_row.longest_seconds:.3f}",
-            total_row.compensate_seconds,
-        ),
-        *(
-            "",
-            None,
-            total_row.shut_out or None,
-            total_row.removals or None,
-            total_row.readmissions or None,
-            total_row.migrations or None,
-        ),
-        *(total_row.still_disconnected or None, None, None),
+    cells = [[column.cell(row) for column in columns] for row in rows]
+    report_table = table(
+        [column.title for column in columns], [*cells, [column.total(totals) for column in columns]], title=title
     )
-    return table(columns, [*cells, totals_cells], title=title)
+    return with_heading(plan_text(plan_json(plan)) if plan.version else None, report_table)

@@ -93,6 +93,19 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[object]], *, title: st
     return result
 
 
+def with_heading(heading: str | None, below: RenderableType) -> RenderableType:
+    """Return what is drawn with a line of text above it, if there is one."""
+    from rich.console import Group
+
+    return below if heading is None else Group(text(heading), below)
+
+
+def without_empty(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> tuple[list[str], list[list[object]]]:
+    """Return a table's columns and rows without the columns that are empty in every row: they take space only."""
+    shown = [number for number in range(len(columns)) if not rows or any(row[number] is not None for row in rows)]
+    return [columns[number] for number in shown], [[row[number] for number in shown] for row in rows]
+
+
 def printable(text: str, *, lines: bool = True) -> str:
     """Escape control characters and invisible characters in foreign text, so that a terminal does not obey them.
 

@@ -14,15 +14,8 @@ COLUMNS = [
     *("planId", "examineeId", "outages", "outageSeconds", "longestSeconds", "compensateSeconds", "stillDisconnected"),
     *("ongoingSeconds", "reasons", "attempts", "shutOut", "removals", "readmissions", "migrations"),
     *("mobileSync", "mobileSyncTime", "mobileSyncReason", "firstSeen", "complete"),
-    *(
-        "endStatus",
-        "finishedBy",
-        "finishedAt",
-        "windowStart",
-        "windowEnd",
-        "clientClosedOutages",
-        "clientClosedSeconds",
-    ),
+    *("endStatus", "finishedBy", "finishedAt", "windowStart", "windowEnd"),
+    *("clientClosedOutages", "clientClosedSeconds", "unstable"),
 ]
 
 

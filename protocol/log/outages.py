@@ -87,6 +87,7 @@ class _Examinee:
     listed: int
     first: int | None = None
     statuses: list[_StatusChange] = field(default_factory=list)
+    unstable: list[int] = field(default_factory=list)
     outages: list[Outage] = field(default_factory=list)
     happened: list[tuple[int, EntryKind]] = field(default_factory=list)
     pictures: list[tuple[int, str, str, str | None]] = field(default_factory=list)
@@ -98,7 +99,8 @@ class OutageRow(Wire):
     `reasons`: reason to number of outages. `ongoingSeconds`: the part of `outageSeconds` of the outage that had not
     ended. `complete`: false when the log does not hold how the first connection began, for that has expired.
     `firstSeen` is absent for an examinee who is only on the roster. `clientClosedOutages` and `clientClosedSeconds`:
-    those of the outages that the examinee's own client began. `endStatus`: at the end of the window; `finishedBy` and
+    those of the outages that the examinee's own client began. `unstable`: how often the examinee became unstable, that
+    is, was away for more than the policy's share of its window. `endStatus`: at the end of the window; `finishedBy` and
     `finishedAt` if they have finished. `windowStart` and `windowEnd`: when the exam ran for them (absent: no bound).
     """
 
@@ -122,6 +124,7 @@ class OutageRow(Wire):
     complete: bool
     client_closed_outages: int
     client_closed_seconds: float
+    unstable: int
     end_status: EndStatus
     finished_by: str | None
     finished_at: str | None
@@ -130,7 +133,10 @@ class OutageRow(Wire):
 
 
 class OutageTotals(Wire):
-    """The sums over all examinees; `affected` have at least one outage. `finished` counts every kind of end."""
+    """The sums over all examinees; `affected` have at least one outage. `finished` counts every kind of end.
+
+    `unstable`: how many examinees were unstable at least once.
+    """
 
     examinees: int
     affected: int
@@ -145,6 +151,7 @@ class OutageTotals(Wire):
     migrations: int
     client_closed_outages: int
     client_closed_seconds: float
+    unstable: int
     finished: int
     lost: int
     never_came: int
@@ -195,6 +202,8 @@ class Outages:
             return  # an examinee who is only on the roster was never seen
         examinee.first = now if examinee.first is None else min(examinee.first, now)
         examinee.happened.append((now, happening.what))
+        if after.unstable and not before.unstable:
+            examinee.unstable.append(now)
         if happening.what.name.startswith("SYNC_"):
             examinee.pictures.append((now, happening.mobile_sync, happening.time, happening.reason))
         is_away = _is_away(after)
@@ -254,6 +263,7 @@ def sum_rows(rows: Iterable[OutageRow]) -> OutageTotals:
         migrations=sum(row.migrations for row in rows),
         client_closed_outages=sum(row.client_closed_outages for row in rows),
         client_closed_seconds=round(sum(row.client_closed_seconds for row in rows), 3),
+        unstable=sum(row.unstable > 0 for row in rows),
         finished=sum(row.end_status in FINISHED for row in rows),
         lost=sum(row.end_status is EndStatus.LOST for row in rows),
         never_came=sum(row.end_status is EndStatus.NEVER_CAME for row in rows),
@@ -317,6 +327,7 @@ def _row(
         complete=complete,
         client_closed_outages=len(client_closed),
         client_closed_seconds=union_length(part for parts in client_closed for part in parts) / 1000,
+        unstable=sum(any(first <= when <= last for first, last in exam) for when in examinee.unstable),
         end_status=change.status,
         finished_by=change.by,
         finished_at=_text(change.at),

@@ -12,24 +12,27 @@ from protocol.log.entries import LogEntry
 from protocol.log.outage_csv import COLUMNS, outages_csv
 from protocol.log.outages import Outages
 from protocol.log.timeline import Timeline
-from protocol.messages.facts import ExamineeFact, LossReason
+from protocol.messages.facts import ExamineeFact, FinishReason, LossReason
+from protocol.messages.plan_facts import PlanFact
 from protocol.rules.connection_state import ConnectionState
 from protocol.times import parse_time
 from tests.unit.support import facts
 from tests.unit.support.facts import DAWN, at
 
 
-def seen(*logged: ExamineeFact, second: float = 124, record: bool = True) -> DiagnosisInput:
+def seen(*logged: ExamineeFact | PlanFact, second: float = 124, record: bool = True) -> DiagnosisInput:
     """What is known `second` seconds after the morning began, when Redis is as the log says."""
     timeline = Timeline()
     entries = [timeline.add(LogEntry(10 * n, DAWN, fact)) for n, fact in enumerate(logged, 1)]
-    state = timeline.examinees["E001"].connection if logged else ConnectionState()
+    person = timeline.examinees.get("E001")
+    state = person.connection if person is not None else ConnectionState()
     inputs = DiagnosisInput(
         "P001", "E001", DAWN + second, happened=[entry for entry in entries if entry is not None], by_log=state
     )
+    inputs.plan = timeline.plan
     if record:
         inputs.record = {
-            "connStatusCode": state.status.value if state.status else "",
+            "connStatusCode": state.shown_status.value if state.shown_status else "",
             "lastActiveTime": state.since or "",
             "socketId": state.socket_id or "",
             "serverId": state.server_id or "",
@@ -40,6 +43,9 @@ def seen(*logged: ExamineeFact, second: float = 124, record: bool = True) -> Dia
             "nextAttemptAt": state.next_attempt_at or "",
             "exhausted": str(int(state.exhausted)),
             "removed": str(int(state.removed)),
+            "finished": state.finished.value if state.finished else "",
+            "finishedAt": state.finished_at or "",
+            "finishedBy": state.finished_by or "",
             "version": str(state.version),
         }
         inputs.server = {"statusCode": "READY"}
@@ -96,6 +102,43 @@ def test_other_statuses_are_explained() -> None:
     nothing = DiagnosisInput("P001", "E001", DAWN)
     assert nothing.never_seen
     assert "cannot be determined" in diagnose(nothing).headline
+
+
+@pytest.mark.parametrize("record", [True, False])
+def test_a_finish_is_explained_with_who_and_when_and_how_to_go_on(record: bool) -> None:
+    handed_in = facts.finish(4, "E001", reason=FinishReason.HANDED_IN)
+    diagnosis = diagnose(seen(JOINED, handed_in, record=record))
+    assert diagnosis.headline.startswith("E001 has handed in at ")
+    assert ", 2 min ago. They are still connected." in diagnosis.headline
+    assert "examwire plans resume P001 E001" in diagnosis.advice[0]
+    assert diagnosis.disagreements == []
+    decided = diagnose(seen(JOINED, facts.finish(4, "kim"), facts.disconnected("SOCK001-a", 9), record=record))
+    assert decided.headline.startswith("E001 was finished by kim at ")
+    assert "They are gone." in decided.headline
+    ended = facts.finish(4, "plan", reason=FinishReason.PLAN_ENDED)
+    closed = diagnose(seen(JOINED, facts.close_plan(4), ended, record=record))
+    assert "because the exam has ended" in closed.headline
+    assert "examwire plans open P001" in closed.advice[0]
+    resumed = diagnose(seen(JOINED, facts.finish(4, "kim"), TIMED_OUT, facts.resume(9, "anna"), record=record))
+    assert "finished, then resumed by anna, and not back yet" in resumed.headline
+
+
+def test_before_the_start_and_after_the_end_a_loss_is_explained_as_such() -> None:
+    gone = (JOINED, facts.disconnected("SOCK001-a", 60, "CLIENT_CLOSED"))
+    before = diagnose(seen(facts.schedule(600, 900), *gone))
+    assert "Before the exam nothing of it counts: the exam begins for them at" in before.headline
+    running = diagnose(seen(facts.schedule(50, 900), *gone))
+    assert running.headline.endswith("The last server was SOCK001, which is READY.")
+    assert running.advice[1] == "By the policy of the plan such an outage is not compensated."
+    over = diagnose(seen(facts.schedule(0, 100), *gone))
+    assert "The exam is over for them since" in over.headline
+    assert "examwire plans extend P001" in over.advice[0]
+    closed = diagnose(seen(*gone, facts.close_plan(70, reason="a fire")))
+    assert "closed by operator at" in closed.headline
+    assert ": a fire; until then it counted." in closed.headline
+    never = diagnose(seen(facts.enrol("Kim"), facts.schedule(600, 900)))
+    assert "has never been connected; the exam begins for them at" in never.headline
+    assert "over for them" in diagnose(seen(facts.enrol("Kim"), facts.close_plan(5))).headline
 
 
 def test_a_waiting_or_failed_picture_gives_advice() -> None:

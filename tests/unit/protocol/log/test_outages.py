@@ -193,6 +193,7 @@ def test_every_column_of_a_row_is_what_happened_in_the_window() -> None:
         "complete": True,
         "client_closed_outages": 0,
         "client_closed_seconds": 0.0,
+        "unstable": 0,
         "end_status": "CONNECTED",
         "finished_by": None,
         "finished_at": None,
@@ -312,14 +313,14 @@ def test_the_table_has_a_header_and_a_line_an_examinee() -> None:
         "planId,examineeId,outages,outageSeconds,longestSeconds,compensateSeconds,stillDisconnected,"
         "ongoingSeconds,reasons,attempts,shutOut,removals,readmissions,migrations,"
         "mobileSync,mobileSyncTime,mobileSyncReason,firstSeen,complete,"
-        "endStatus,finishedBy,finishedAt,windowStart,windowEnd,clientClosedOutages,clientClosedSeconds"
+        "endStatus,finishedBy,finishedAt,windowStart,windowEnd,clientClosedOutages,clientClosedSeconds,unstable"
     )
     assert first == (
         "P001,'-E1,2,13.250,10.250,14,no,0.000,PING_TIMEOUT 1; SOCKET_CLOSED 1,2,0,0,0,0,NONE,,'=x\\x1b,"
-        f"{facts.at(0)},yes,CONNECTED,,,,,0,0.000"
+        f"{facts.at(0)},yes,CONNECTED,,,,,0,0.000,0"
     )
     assert second == (
-        f"P001,E001,1,60.000,60.000,60,yes,60.000,PING_TIMEOUT 1,0,0,0,0,0,NONE,,,{facts.at(0)},yes,LOST,,,,,0,0.000"
+        f"P001,E001,1,60.000,60.000,60,yes,60.000,PING_TIMEOUT 1,0,0,0,0,0,NONE,,,{facts.at(0)},yes,LOST,,,,,0,0.000,0"
     )
     assert rest == ""
 
