@@ -11,9 +11,18 @@ from actors.client.client import Client, ClientOptions, ConnectionLost
 from protocol.errors import ErrorCode
 from protocol.messages.base import Message
 from protocol.messages.facts import ConnectionStatusCode, Notice
-from protocol.messages.frames import Accepted, ConfirmNotice, EnterMobileSync, Error, FinishFrame
+from protocol.messages.frames import (
+    Accepted,
+    AskForHelp,
+    CancelHelp,
+    ConfirmNotice,
+    EnterMobileSync,
+    Error,
+    FinishFrame,
+)
+from protocol.messages.proctor_events import HelpEvent
 from protocol.messages.session_messages import SessionState
-from protocol.messages.views import MobileSyncView, NoticeView
+from protocol.messages.views import HelpView, MobileSyncView, NoticeView
 
 FINISH_AGAIN_SECONDS = 5.0
 """A request to hand in that was refused, because there were too many, is repeated after so many seconds."""
@@ -27,11 +36,21 @@ class ExamineeClient(Client):
     await client.enter_mobile_sync()
 
     `session_state` and `mobile_sync` are the latest that the server sent (by version). `notices` are the messages of
-    proctors that this client has not confirmed, by actionId, in the order of their arrival. `finishing` is the
-    requestId of the request to hand in that the server has not accepted yet.
+    proctors that this client has not confirmed, by actionId, in the order of their arrival. `help` is the open request
+    for help. `finishing` is the requestId of the request to hand in that the server has not accepted yet.
     """
 
-    __slots__ = ("_confirmed", "_repeating", "_retry", "finishing", "mobile_sync", "notices", "session_state")
+    __slots__ = (
+        "_confirmed",
+        "_help_version",
+        "_repeating",
+        "_retry",
+        "finishing",
+        "help",
+        "mobile_sync",
+        "notices",
+        "session_state",
+    )
 
     def __init__(self, url: str, token: str, **options: Unpack[ClientOptions]) -> None:
         super().__init__(url, token, **options)
@@ -39,6 +58,8 @@ class ExamineeClient(Client):
         self.mobile_sync = MobileSyncView()
         self.notices: dict[str, NoticeView] = {}
         self._confirmed: set[str] = set()
+        self.help: HelpView | None = None
+        self._help_version = 0
         self.finishing: str | None = None
         self._retry: asyncio.TimerHandle | None = None
         self._repeating: asyncio.Task[None] | None = None
@@ -89,6 +110,25 @@ class ExamineeClient(Client):
         self._confirmed.add(action_id)
         self.notices.pop(action_id, None)
 
+    async def ask_for_help(self, text: str | None = None, *, request_id: str | None = None) -> str:
+        """Ask the proctors for help. Returns the requestId; `help_requested` follows, and `help` is set.
+
+        While a request is open it has no effect. When it is not known whether it arrived (`ConnectionLost`), repeat it
+        with the same `request_id`.
+        """
+        request_id = request_id or secrets.token_hex(12)
+        await self.send(AskForHelp(request_id=request_id, text=text))
+        return request_id
+
+    async def cancel_help(self) -> None:
+        """Take the open request for help back; without one, do nothing."""
+        if self.help is not None:
+            await self.send(CancelHelp(request_id=self.help.request_id))
+
+    def _set_help(self, open_request: HelpView | None, version: int) -> None:
+        if version >= self._help_version:
+            self.help, self._help_version = open_request, version
+
     async def enter_mobile_sync(self) -> None:
         """Send `mobile_sync_wait`; a `mobile_sync_status` WAITING follows as a frame."""
         await self.send(EnterMobileSync())
@@ -106,7 +146,11 @@ class ExamineeClient(Client):
                     # Its confirmation was lost with a connection: the message is shown again.
                     self._confirmed.discard(notice.action_id)
                     self.notices.setdefault(notice.action_id, notice)
+                self._set_help(message.help, message.notices_version)
                 view = message.mobile_sync
+            case HelpEvent():
+                self._set_help(message.help, message.version)
+                return
             case Notice():
                 if message.action_id not in self._confirmed:
                     notice = NoticeView(

@@ -9,16 +9,32 @@ from actors.client.client import Client, ClientOptions
 from protocol.client.plan_view import ApplyResult, PlanView
 from protocol.messages.base import Message
 from protocol.messages.frames import (
+    ActivityFrame,
+    CloseHelp,
     ExtendExamFrame,
     ExtendMobileSyncFrame,
     FinishFrame,
     NotifyFrame,
+    NotifyPlanFrame,
     ReadmitFrame,
     RemoveFrame,
     ResumeFrame,
+    TakeHelp,
 )
+from protocol.messages.session_messages import ProctorDoing
 
-Action = ReadmitFrame | RemoveFrame | ExtendMobileSyncFrame | NotifyFrame | FinishFrame | ResumeFrame | ExtendExamFrame
+Action = (
+    ReadmitFrame
+    | RemoveFrame
+    | ExtendMobileSyncFrame
+    | NotifyFrame
+    | FinishFrame
+    | ResumeFrame
+    | ExtendExamFrame
+    | NotifyPlanFrame
+    | TakeHelp
+    | CloseHelp
+)
 
 
 class ProctorClient(Client):
@@ -71,6 +87,28 @@ class ProctorClient(Client):
         """Give `seconds` more to one examinee, or to everybody when nobody is named. Event: `plan_state`."""
         request_id = request_id or secrets.token_hex(12)
         return await self._ask(ExtendExamFrame(examinee_id=examinee_id, request_id=request_id, seconds=seconds))
+
+    async def notify_plan(self, text: str, examinees: list[str] | None = None, *, request_id: str | None = None) -> str:
+        """Show a message to everybody, or to these examinees. Events: `plan_notice`, `notice_confirmed` of each."""
+        request_id = request_id or secrets.token_hex(12)
+        return await self._ask(NotifyPlanFrame(request_id=request_id, text=text, examinees=examinees))
+
+    async def take_help(self, examinee_id: str, help_id: str, *, request_id: str | None = None) -> str:
+        """Take an examinee's request for help, whose requestId is `help_id`. Event: `help_taken`."""
+        request_id = request_id or secrets.token_hex(12)
+        return await self._ask(TakeHelp(examinee_id=examinee_id, help_id=help_id, request_id=request_id))
+
+    async def close_help(self, examinee_id: str, help_id: str, *, request_id: str | None = None) -> str:
+        """Close an examinee's request for help. Event: `help_closed`."""
+        request_id = request_id or secrets.token_hex(12)
+        return await self._ask(CloseHelp(examinee_id=examinee_id, help_id=help_id, request_id=request_id))
+
+    async def tell_activity(self, examinee_id: str, doing: ProctorDoing) -> None:
+        """Tell the other proctors what this one is doing with an examinee; they get a frame `proctor_activity`.
+
+        Call it again every `ACTIVITY_SECONDS` for as long as it lasts.
+        """
+        await self.send(ActivityFrame(examinee_id=examinee_id, doing=doing))
 
     async def _ask(self, frame: Action) -> str:
         await self.send(frame)

@@ -42,8 +42,8 @@ export { ASK_SECONDS } from "./client/server-list.js";
 export { OPEN_SECONDS, PROBE_SECONDS } from "./client/connection.js";
 export { LONG_HIDDEN_SECONDS } from "./client/connection-keeper.js";
 export { Client, RequestFailed } from "./client/client.js";
-export { ExamineeClient, HAND_IN_AGAIN_SECONDS } from "./client/examinee-client.js";
-export { ProctorClient, REQUEST_SECONDS } from "./client/proctor-client.js";
+export { ExamineeClient, HAND_IN_AGAIN_SECONDS, HELP_AGAIN_SECONDS } from "./client/examinee-client.js";
+export { ACTIVITY_SECONDS, FORGET_ACTIVITY_SECONDS, ProctorClient, REQUEST_SECONDS } from "./client/proctor-client.js";
 
 /** @typedef {import("./client/reconnect-rules.js").Comeback} Comeback */
 /** @typedef {import("./client/reconnect-rules.js").CloseRule} CloseRule */
@@ -56,6 +56,7 @@ export { ProctorClient, REQUEST_SECONDS } from "./client/proctor-client.js";
 /** @typedef {import("./client/exam-clock.js").ExamPhase} ExamPhase */
 /** @typedef {import("./client/exam-clock.js").PlanState} PlanState */
 /** @typedef {import("./client/plan-view.js").Message} Message */
+/** @typedef {import("./client/plan-view.js").Help} Help */
 /** @typedef {import("./client/plan-view.js").Verdict} Verdict */
 /** @typedef {import("./client/client.js").ClientOptions} ClientOptions */
 /** @typedef {import("./client/client.js").ViewStatus} ViewStatus */

@@ -15,6 +15,10 @@ const HAND_IN_KEY = "examwire.finish";
 /** A request to hand in that was refused, because there were too many, is repeated after so many seconds. */
 export const HAND_IN_AGAIN_SECONDS = 5;
 
+/** @typedef {import("./plan-view.js").Help} Help */
+/** A request for help that was refused, because there were too many, is repeated after so many seconds. */
+export const HELP_AGAIN_SECONDS = 5;
+
 /**
  * Since when the exam is over for the examinee, and why: handed in, decided by a proctor (`by`), or the plan has ended.
  * @typedef {{by: string, reason: "HANDED_IN" | "DECIDED" | "PLAN_ENDED", since: string}} Finish
@@ -29,7 +33,7 @@ export const HAND_IN_AGAIN_SECONDS = 5;
  *
  * More events: `state` (the data of `session_state`), `mobileSync` (its view, when it has changed), `notice` (a `Notice`,
  * once for each message of a proctor, also if it is sent again after a reconnect), `finished` (a `Finish`: the exam is over
- * for the examinee), `resumed` (a finished examinee goes on). When the plan is closed, the status becomes `gaveUp` with the
+ * for the examinee), `resumed` (a finished examinee goes on), `help` (`help` or `askingForHelp` has changed). When the plan is closed, the status becomes `gaveUp` with the
  * name `EXAM_OVER`.
  */
 export class ExamineeClient extends Client {
@@ -46,6 +50,13 @@ export class ExamineeClient extends Client {
     this._confirmed = new Set();
     /** Whether the exam is over for the examinee, and why; `null`: it is not. @type {Finish | null} */
     this.finished = null;
+    /** The open request for help; `takenBy`: the proctor who is on it. @type {Help | null} */
+    this.help = null;
+    this._helpVersion = 0;
+    /** The request for help that is not recorded yet: it is sent again on each connection. @type {{requestId: string, text?: string} | null} */
+    this.askingForHelp = null;
+    /** The request for help that is being taken back. @type {string | null} */
+    this._cancelledHelp = null;
     this._handIn = new HandIn({
       storage: this._storage,
       send: (type, data) => this.send(type, data),
@@ -83,6 +94,59 @@ export class ExamineeClient extends Client {
     return this._handIn.ask();
   }
 
+  /**
+   * Ask the proctors for help. Without a connection it is sent after the next welcome. While a request is open, it does
+   * nothing. The event `help` follows.
+   * @param {string} [text] at most 1000 characters
+   */
+  askForHelp(text) {
+    if (this.help !== null || this.askingForHelp !== null) return;
+    this.askingForHelp = { requestId: this._randomId(), ...(text?.trim() ? { text: text.trim() } : {}) };
+    this._sendHelp();
+    this._emit("help", this.help);
+  }
+
+  /** Take the request for help back. */
+  cancelHelp() {
+    const requestId = this.help?.requestId ?? this.askingForHelp?.requestId ?? null;
+    if (requestId === null) return;
+    this.askingForHelp = null;
+    this._cancelledHelp = requestId;
+    this._sendHelp();
+    this._emit("help", this.help);
+  }
+
+  /** Send what is not recorded yet. */
+  _sendHelp() {
+    if (this.askingForHelp !== null) this.send("help_request", this.askingForHelp);
+    if (this._cancelledHelp !== null) this.send("help_cancel", { requestId: this._cancelledHelp });
+  }
+
+  /**
+   * Take in the request for help, by version.
+   * @param {Help | null} help @param {number} version
+   */
+  _setHelp(help, version) {
+    if (version < this._helpVersion) return;
+    const before = JSON.stringify([this.help, this.askingForHelp]);
+    this._helpVersion = version;
+    this.help = help;
+    if (help !== null) this.askingForHelp = null; // it is recorded, or another one is open
+    if (help?.requestId !== this._cancelledHelp && this.askingForHelp === null) this._cancelledHelp = null;
+    if (JSON.stringify([this.help, this.askingForHelp]) !== before) this._emit("help", this.help);
+  }
+
+  /** @param {Record<string, any>} data of an answer @param {boolean} accepted */
+  _handleHelpAnswer(data, accepted) {
+    if (data.requestType === "help_cancel" && accepted) this._cancelledHelp = null;
+    if (accepted || !["help_request", "help_cancel"].includes(data.requestType)) return;
+    if (data.code === "TOO_MANY_REQUESTS") this._timer("_help", HELP_AGAIN_SECONDS, () => this._sendHelp());
+    else if (data.requestId === this.askingForHelp?.requestId) {
+      this.askingForHelp = null;
+      this._emit("help", this.help);
+    }
+  }
+
   /** Enter the mobile sync stage; `mobileSync` with WAITING and its deadline follows. Returns whether it was sent. */
   enterMobileSync() {
     return this.send("mobile_sync_wait");
@@ -102,6 +166,7 @@ export class ExamineeClient extends Client {
   /** @protected */
   _welcomed() {
     this._handIn.welcomed(this.welcome ?? {});
+    this._sendHelp();
   }
 
   /** @protected @param {string} code @param {string} detail */
@@ -133,17 +198,24 @@ export class ExamineeClient extends Client {
 
   /** @protected @param {Message} message */
   _handle({ type, data }) {
-    if (type === "accepted" || type === "error") this._handleHandIn(data, type === "accepted");
-    else if (type === "session_state") {
+    if (type === "accepted" || type === "error") {
+      this._handleHandIn(data, type === "accepted");
+      this._handleHelpAnswer(data, type === "accepted");
+    } else if (type === "session_state") {
       this.state = data;
       this._setFinished(data.connection);
       if (isObject(data.mobileSync)) this._setMobileSync(data.mobileSync);
       const notices = Array.isArray(data.notices) ? data.notices : [];
       for (const notice of notices) this._setNotice(notice);
+      this._setHelp(data.help ?? null, data.noticesVersion ?? 0);
       this._emit("state", data);
     } else if (type === "mobile_sync_status" || type === "mobile_sync_completed") {
       this._setMobileSync({ imageUrl: data.captureInfo?.imageUrl, ...data });
     } else if (type === "notice") this._setNotice(data);
+    else if (type.startsWith("help_")) {
+      if (type === "help_closed" && data.requestId === this.askingForHelp?.requestId) this.askingForHelp = null;
+      this._setHelp(data.help ?? null, data.version ?? 0);
+    }
     return {};
   }
 

@@ -16,6 +16,10 @@ export const ASK_AGAIN_SECONDS = 1;
 /** After so many seconds without an answer the proctor's view counts as out of date. */
 export const UNANSWERED_SECONDS = 3;
 
+/** What a proctor is doing with an examinee is said so often (seconds), and forgotten when it is not said again for so long. */
+export const ACTIVITY_SECONDS = 5;
+export const FORGET_ACTIVITY_SECONDS = 12;
+
 /** A proctor's action fails without an answer within so many seconds. */
 export const REQUEST_SECONDS = 30;
 
@@ -86,6 +90,45 @@ export class ProctorClient extends Client {
    */
   notify(examineeId, text, { requestId } = {}) {
     return this._request("notify", { examineeId, text }, requestId);
+  }
+
+  /**
+   * Show a message to everybody, or to these examinees only.
+   * @param {string} text
+   * @param {{examinees?: string[], requestId?: string}} [options]
+   */
+  notifyPlan(text, { examinees, requestId } = {}) {
+    return this._request("notify_plan", { text, examinees }, requestId);
+  }
+
+  /**
+   * Take an examinee's request for help: "I am on it".
+   * @param {string} examineeId
+   * @param {string} helpId the `requestId` of the examinee's request
+   * @param {{requestId?: string}} [options]
+   */
+  takeHelp(examineeId, helpId, { requestId } = {}) {
+    return this._request("help_take", { examineeId, helpId }, requestId);
+  }
+
+  /**
+   * Close an examinee's request for help.
+   * @param {string} examineeId
+   * @param {string} helpId
+   * @param {{requestId?: string}} [options]
+   */
+  closeHelp(examineeId, helpId, { requestId } = {}) {
+    return this._request("help_close", { examineeId, helpId }, requestId);
+  }
+
+  /**
+   * Tell the other proctors what this one is doing with an examinee. Call it again every `ACTIVITY_SECONDS`, as long as it
+   * lasts. They get `proctor_activity` as a `message`. Returns whether it was sent.
+   * @param {string} examineeId
+   * @param {"looking" | "writing" | "nothing"} doing
+   */
+  tellActivity(examineeId, doing) {
+    return this.send("proctor_activity", { examineeId, doing });
   }
 
   /**

@@ -119,7 +119,7 @@ export class Browser {
   client(Class, options = {}) {
     const client = new Class({ ...this.options, url: [A, B], ...options });
     client.addEventListener("status", ({ detail }) => this.statuses.push(detail));
-    for (const type of ["welcome", "message", "tokenNeeded", "state", "mobileSync", "notice", "change", "fresh", "viewStatus", "plan", "finished", "resumed"]) {
+    for (const type of ["welcome", "message", "tokenNeeded", "state", "mobileSync", "notice", "change", "fresh", "viewStatus", "plan", "finished", "resumed", "help"]) {
       client.addEventListener(type, ({ detail }) => this.events.push({ type, detail }));
     }
     return client;

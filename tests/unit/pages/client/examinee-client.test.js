@@ -172,3 +172,42 @@ test("ten and five minutes are announced when they pass, once", () => {
   const passed = [[601, 600], [600, 599], [301, 299.5], [4000, 250], [null, 500], [500, null], [900, 700]];
   assert.deepEqual(passed.map(([before, now]) => minutesToAnnounce(before, now)), [10, null, 5, 5, null, null, null]);
 });
+
+const ABOUT = { planId: "P001", examineeId: "E001", by: "E001", timestamp: "2026-11-22T09:00:00.000Z", unconfirmed: [], sent: 0 };
+const asks = (socket) => socket.sent.filter(({ type }) => type.startsWith("help_")).map(({ type, data }) => [type, data.requestId]);
+
+test("a request for help is sent until it is recorded, over a reconnect, and told by version", () => {
+  const { browser, client, socket } = connected({ Class: ExamineeClient });
+  socket.say(state({ noticesVersion: 0 }));
+  client.askForHelp(" Page 3 does not load. ");
+  client.askForHelp("again"); // one at a time
+  const { requestId, text } = client.askingForHelp;
+  assert.equal(text, "Page 3 does not load.");
+  socket.end();
+  browser.pass(1);
+  const again = browser.socket.open().say(welcome()).say(state({ noticesVersion: 0 }));
+  assert.deepEqual([...asks(socket), ...asks(again)], [["help_request", requestId], ["help_request", requestId]]);
+  const help = { requestId, text, since: "2026-11-22T09:00:00.000Z" };
+  again.say({ type: "help_requested", data: { ...ABOUT, requestId, help, version: 7 } });
+  again.say({ type: "help_taken", data: { ...ABOUT, requestId, by: "kim", help: { ...help, takenBy: "kim" }, version: 9 } });
+  again.say({ type: "help_requested", data: { ...ABOUT, requestId, help, version: 7 } }); // comes late
+  assert.deepEqual([client.help.takenBy, client.askingForHelp], ["kim", null]);
+  again.say(state({ noticesVersion: 11 })); // closed while this client was away
+  assert.equal(client.help, null);
+  assert.deepEqual(browser.told("help").map((one) => one?.takenBy ?? one?.requestId ?? null), [null, requestId, "kim", null]);
+});
+
+test("a request for help is taken back, also over a reconnect", () => {
+  const { browser, client, socket } = connected({ Class: ExamineeClient });
+  const help = { requestId: "h1", since: "2026-11-22T09:00:00.000Z" };
+  socket.say(state({ help, noticesVersion: 7 }));
+  socket.end();
+  client.cancelHelp();
+  browser.pass(1);
+  const again = browser.socket.open().say(welcome()).say(state({ help, noticesVersion: 7 }));
+  assert.deepEqual(asks(again), [["help_cancel", "h1"]]);
+  again.say({ type: "help_closed", data: { ...ABOUT, requestId: "h1", version: 9 } });
+  assert.equal(client.help, null);
+  client.askForHelp();
+  assert.equal(asks(again).at(-1)[0], "help_request");
+});
