@@ -404,4 +404,4 @@ async def test_a_request_without_a_connection_is_sent_on_the_next_one(screens: S
         request = {"requestType": "notify", "requestId": sent_request["data"]["requestId"]}
         refusal = {**request, "code": "NOT_FOUND", "message": "no examinee E0001"}
         await plan.say({"type": "error", "data": refusal})
-        await expect(page.locator("#actions li")).to_contain_text("refused: no examinee E0001")
+        await expect(page.locator("#actions li")).to_contain_text("refused: there is no such examinee in this plan")

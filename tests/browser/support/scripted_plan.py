@@ -10,6 +10,7 @@ import json
 import random
 import socket
 import time
+from collections.abc import Callable
 from types import TracebackType
 from typing import Any, Self
 
@@ -41,10 +42,13 @@ class ScriptedPlan:
     The examinees are spread over two servers and over networks of 50; everybody is connected at first.
     """
 
-    def __init__(self, examinees: int, *, seed: int = 1) -> None:
+    def __init__(self, examinees: int, *, seed: int = 1, plan_id: str = "P001") -> None:
         self.random = random.Random(seed)
         self.version = 1_000_000
         self.rows = {row["examineeId"]: row for row in (self._row(k) for k in range(examinees))}
+        self.plan_id = plan_id
+        self.state: Event | None = None
+        """The `plan_state` that a proctor gets after the welcome, if there is one (`exam`)."""
         self.proctors: list[ServerConnection] = []
         self.asked: list[Event] = []
         self._server: Server | None = None
@@ -74,8 +78,12 @@ class ScriptedPlan:
 
     @property
     def link(self) -> str:
+        return f"{self.url}/proctor#token={self.token}"
+
+    @property
+    def token(self) -> str:
         settings = load_settings(secret="a scripted plan needs no secret, but a token does")
-        return f"{self.url}/proctor#token={issue_token(settings, 'proctor', 'P001', 'kim')}"
+        return issue_token(settings, "proctor", self.plan_id, "kim")
 
     # -- the socket ----------------------------------------------------------------------------------
 
@@ -97,12 +105,14 @@ class ScriptedPlan:
 
     async def _proctor(self, connection: ServerConnection) -> None:
         await connection.recv()
-        await self._send(connection, _welcome(self.socket_url))
+        await self._send(connection, _welcome(self.socket_url, self.plan_id))
+        if self.state is not None:
+            await self._send(connection, self.state)
         rows = list(self.rows.values())
         parts = max(1, -(-len(rows) // ROWS_A_FRAME))
         for part in range(parts):
             part_rows = rows[part * ROWS_A_FRAME : (part + 1) * ROWS_A_FRAME]
-            data = {"planId": "P001", "examinees": part_rows, "part": part + 1, "parts": parts}
+            data = {"planId": self.plan_id, "examinees": part_rows, "part": part + 1, "parts": parts}
             await self._send(connection, {"type": "plan_snapshot", "data": data})
         self.proctors.append(connection)
         try:
@@ -127,6 +137,43 @@ class ScriptedPlan:
 
     async def _endpoints(self, _request: Request) -> Response:
         return JSONResponse({"socketServers": [self.socket_url]})
+
+    # -- what happens to the exam ----------------------------------------------------------------------
+
+    def exam(
+        self,
+        status: str,
+        *,
+        starts_in: float | None = None,
+        ends_in: float | None = None,
+        own: dict[str, dict[str, float]] | None = None,
+        **more: Any,
+    ) -> Event:
+        """The state of the plan; `own`: an examinee's own `startsIn` and `endsIn`. Proctors who come later get it."""
+        self.version += 1
+        now = time.time()
+        data: Event = {"planId": self.plan_id, "status": status, "policy": {}, "version": self.version}
+        if starts_in is not None:
+            data["startsAt"] = format_time(now + starts_in)
+        if ends_in is not None:
+            data["endsAt"] = format_time(now + ends_in)
+        if own is not None:
+            data["ownTimes"] = {
+                examinee_id: {name[:-2] + "At": format_time(now + seconds) for name, seconds in times.items()}
+                for examinee_id, times in own.items()
+            }
+        self.state = {"type": "plan_state", "data": {**data, **more, "serverTime": format_time(now)}}
+        return self.state
+
+    def finished(self, examinee_id: str, *, ago: float = 0.0, by: str | None = None) -> Event:
+        """The examinee hands in, or is finished `by` a proctor or the end of the plan."""
+        row = self.rows[examinee_id]
+        reason = {None: "HANDED_IN", "plan": "PLAN_ENDED"}.get(by, "DECIDED")
+        told = {"reason": reason, "by": by or examinee_id}
+        event = self._event(examinee_id, "examinee_finished", ago, **told, status="FINISHED")
+        row["status"] = row["connection"]["status"] = "FINISHED"
+        row["connection"] |= {"reason": reason, "finishedBy": told["by"], "since": event["data"]["timestamp"]}
+        return event
 
     # -- what happens to examinees -------------------------------------------------------------------
 
@@ -166,7 +213,12 @@ class ScriptedPlan:
         deadline = format_time(time.time() + left) if status == "WAITING" else None
         self.version += 1
         timestamp = format_time(time.time())
-        data: dict[str, Any] = {"planId": "P001", "examineeId": examinee_id, "status": status, "timestamp": timestamp}
+        data: dict[str, Any] = {
+            "planId": self.plan_id,
+            "examineeId": examinee_id,
+            "status": status,
+            "timestamp": timestamp,
+        }
         data |= {"deadline": deadline, "version": self.version, **more}
         self.rows[examinee_id]["mobileSync"] = {
             "status": status,
@@ -187,8 +239,9 @@ class ScriptedPlan:
         row["version"] = row["connection"]["version"] = self.version
         if kind in ("examinee_connected", "examinee_disconnected", "examinee_migrating"):
             row["connection"] |= {"since": timestamp, "reason": data.get("reason")}
-        about = {"planId": "P001", "examineeId": examinee_id, "name": row["name"], "timestamp": timestamp}
-        about["version"] = self.version
+        about = {"planId": self.plan_id, "examineeId": examinee_id, "name": row["name"], "timestamp": timestamp}
+        about |= {"version": self.version, "labels": row.get("labels"), "flags": row["connection"].get("flags")}
+        about["unstable"] = row["reconnect"].get("unstable")
         return {"type": kind, "data": {**about, **data}}
 
     def _row(self, k: int) -> Row:
@@ -215,6 +268,18 @@ class ScriptedPlan:
             "version": self.version,
         }
 
+    def seat(self, room_of: Callable[[int], str]) -> None:
+        """Give everybody a room and a seat; before a proctor has connected."""
+        for k, row in enumerate(self.rows.values()):
+            row["labels"] = {"room": room_of(k), "seat": str(k % 30 + 1)}
+
+    def taken_over(self, examinee_id: str, *differs: str) -> Event:
+        """Another connection takes over that `differs` in this."""
+        row = self.rows[examinee_id]
+        row["connection"]["flags"] = list(differs)
+        place = {"socketId": row["connection"]["socketId"], "serverId": row["connection"]["serverId"]}
+        return self._event(examinee_id, "examinee_connected", 0.0, **place, status="CONNECTED", differs=list(differs))
+
     def never_came(self, examinee_id: str) -> None:
         """By the roster only; before a proctor has connected."""
         row = self.rows[examinee_id]
@@ -222,9 +287,9 @@ class ScriptedPlan:
         row["connection"] = {"status": "NEVER", "version": row["version"]}
 
 
-def _welcome(url: str) -> Event:
+def _welcome(url: str, plan_id: str) -> Event:
     policy = {"maxAttempts": 50, "backoffSeconds": [1, 2], "jitter": 0.3}  # a script is not in a hurry
-    data = {"role": "proctor", "planId": "P001", "serverId": "SOCK001", "socketId": "SOCK001-script"}
+    data = {"role": "proctor", "planId": plan_id, "serverId": "SOCK001", "socketId": "SOCK001-script"}
     return {"type": "welcome", "data": {**data, "heartbeatSeconds": 5, "reconnect": policy, "endpoints": [url]}}
 
 

@@ -132,6 +132,35 @@ export class ProctorClient extends Client {
   }
 
   /**
+   * Say that the exam is over for an examinee; `resume` takes it back.
+   * @param {string} examineeId
+   * @param {{requestId?: string}} [options]
+   */
+  finish(examineeId, { requestId } = {}) {
+    return this._request("finish", { examineeId }, requestId);
+  }
+
+  /**
+   * Let a finished examinee go on with the exam. Rejects with CONFLICT if the plan is closed.
+   * @param {string} examineeId
+   * @param {{requestId?: string}} [options]
+   */
+  resume(examineeId, { requestId } = {}) {
+    return this._request("resume", { examineeId }, requestId);
+  }
+
+  /**
+   * Give an examinee, or everybody (`null`), `seconds` (1 to 86400) more for the exam. Rejects with CONFLICT if the plan is
+   * closed or has no end.
+   * @param {string | null} examineeId
+   * @param {number} seconds
+   * @param {{requestId?: string}} [options]
+   */
+  extendExam(examineeId, seconds, { requestId } = {}) {
+    return this._request("extend_exam", { ...(examineeId === null ? {} : { examineeId }), seconds }, requestId);
+  }
+
+  /**
    * @param {string} type
    * @param {Record<string, unknown>} data
    * @param {string} [givenId]

@@ -34,7 +34,7 @@ export const STATES = Object.freeze({
   // a tick
   done: look("good", "M13.6 2 16 4.3 6.3 14 0 7.9l2.3-2.3 4 3.8z", {}),
   // a half-filled ring
-  early: look("info", "M8 1a7 7 0 1 0 0 14A7 7 0 0 0 8 1zM8 3.2a4.8 4.8 0 0 0 0 9.6z", {}),
+  early: look("info", "M8 1a7 7 0 1 0 0 14A7 7 0 0 0 8 1zM8 3.2a4.8 4.8 0 1 1 0 9.6z", {}),
   // a clock
   notStarted: look("quiet", "M8 1a7 7 0 1 0 0 14A7 7 0 0 0 8 1zM8 3a5 5 0 1 1 0 10A5 5 0 0 1 8 3zM7.2 4.5v4.3l3 1.7.7-1.3-2.3-1.3V4.5z", {}),
   // a flag

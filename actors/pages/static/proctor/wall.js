@@ -19,12 +19,13 @@ import { IncidentList } from "./incidents/list.js";
 import { listenForKeys } from "./toolbar/keyboard.js";
 import { ConnectionBanner } from "./session/connection-banner.js";
 import { whyText } from "./session/plan-connection.js";
+import { PlanHeader } from "./session/plan-header.js";
 import { PlanTabs } from "./session/plan-tabs.js";
 import { WatchedPlan } from "./session/watched-plan.js";
 import { Throttle } from "./tiles/throttle.js";
 import { Panel } from "./panel/panel.js";
 import { isNarrowed, reorders } from "./examinees.js";
-import { ReadmitMany } from "./readmit/readmit.js";
+import { SeveralActions } from "./several/several.js";
 import { incidentName, nameOf } from "./texts.js";
 import { Tiles } from "./tiles/tiles.js";
 
@@ -48,12 +49,12 @@ class Wall {
     this._nextAnnouncementAt = 0;
     this.controls = new Controls();
     this.tiles = new Tiles(element("tiles"), () => this.plan.now());
-    this.readmitMany = new ReadmitMany({
+    this.several = new SeveralActions({
       plan: () => this.plan,
       name: (id) => nameOf(this.plan.people.all.get(id) ?? { id, name: null }),
       leave: () => this.tiles.focus() || element("search").focus(),
     });
-    this.list = new IncidentList(this.plan.incidents, (ids) => this.readmitMany.candidates(ids));
+    this.list = new IncidentList(this.plan.incidents, (ids) => this.several.candidates("readmit", ids));
     /** The shown examinees, in order. @type {import("./examinees.js").Person[]} */ this._shown = [];
     this._counts = new Throttle(() => this._drawCounts(), COUNT_EVERY_MS);
     const hold = () => this.tiles.touched + HOLD_MS - performance.now();
@@ -61,6 +62,7 @@ class Wall {
     this.banner = new ConnectionBanner(() => this.plan.connection, () => this._askToken(this.plan));
     this.panel = new Panel(this._panelParts());
     this.tabs = new PlanTabs(this.plans);
+    this.header = new PlanHeader();
     this.signIn = new SignIn((given) => this._useTokens(given));
     for (const plan of this.plans) this._follow(plan);
     this._wire();
@@ -77,8 +79,8 @@ class Wall {
 
   /** What the panel needs of the shown plan. */
   _panelParts() {
-    const { actions, web, client } = this.plan;
-    return { actions, web, online: () => client.connected };
+    const { plan } = this;
+    return { plan, actions: plan.actions, web: plan.web, online: () => plan.client.connected };
   }
 
   /** Listen to a plan; of one that is not shown, only its tab is drawn. @param {WatchedPlan} plan */
@@ -90,8 +92,12 @@ class Wall {
     });
     plan.addEventListener("change", (event) => this._change(plan, /** @type {CustomEvent} */ (event).detail));
     plan.addEventListener("plan", () => this._counts.ask());
-    plan.addEventListener("readmission", () => (plan === this.plan ? this.readmitMany.show() : this.readmitMany.announce(plan)));
-    whenShown(plan, "actions", () => this.panel.drawActions());
+    whenShown(plan, "plan", () => this.panel.refresh());
+    plan.addEventListener("batch", () => (plan === this.plan ? this.several.show() : this.several.announce(plan)));
+    whenShown(plan, "actions", () => {
+      this.panel.drawActions();
+      this.header.show(plan);
+    });
     whenShown(plan, "loaded", () => {
       this.panel.readAgain();
       this._reorder();
@@ -100,7 +106,7 @@ class Wall {
       if (message.verdict === "APPLIED" || message.verdict === "OTHER") this.panel.receive(message);
     });
     for (const type of ["status", "viewStatus", "fresh"]) whenShown(client, type, () => this.banner.show());
-    whenShown(client, "viewStatus", () => this.readmitMany.show());
+    whenShown(client, "viewStatus", () => this.several.show());
     whenShown(client, "status", () => this.panel.drawActions());
     whenShown(client, "token", () => this.panel.readAgain());
     client.addEventListener("tokenNeeded", () => this._askToken(plan));
@@ -117,9 +123,11 @@ class Wall {
     tiles.addEventListener("open", (event) => this._open(/** @type {CustomEvent} */ (event).detail));
     list.addEventListener("open", (event) => this._open(/** @type {CustomEvent} */ (event).detail));
     list.addEventListener("only", () => this._reorder());
-    list.addEventListener("readmit", (event) => this.readmitMany.ask(/** @type {CustomEvent} */ (event).detail));
+    list.addEventListener("readmit", (event) => void this.several.ask("readmit", /** @type {CustomEvent} */ (event).detail));
     panel.addEventListener("close", () => this._closed());
     panel.addEventListener("act", (event) => void this.plan.sender.send(/** @type {CustomEvent} */ (event).detail));
+    panel.addEventListener("ask", (event) => void this._ask(/** @type {CustomEvent} */ (event).detail));
+    element("extend-all").addEventListener("click", () => void this._ask({ kind: "extend_exam", examineeId: null, who: null }));
     this.tabs.addEventListener("choose", (event) => this._choose(/** @type {CustomEvent} */ (event).detail));
     element("only-end").addEventListener("click", () => list.choose(null));
     languages.addEventListener("change", () => this._translated());
@@ -133,10 +141,17 @@ class Wall {
     this.panel.use(this._panelParts());
     this.list.use(plan.incidents);
     this.banner.show();
-    this.readmitMany.show();
+    this.several.show();
     this._reorder();
     this.tiles.tick();
     this._say(t("said.shown", { plan: plan.name }));
+  }
+
+  /** Ask whether an action is meant, and send it. @param {{kind: "finish" | "extend_exam", examineeId: string | null, who: string | null}} what */
+  async _ask({ kind, examineeId, who }) {
+    const { plan } = this;
+    const answer = await this.several.askOne(kind, who);
+    if (answer !== null) void plan.sender.send({ kind, examineeId, seconds: answer.seconds });
   }
 
   /** @param {WatchedPlan} plan @param {{changed: Set<string>, gone: Set<string>, updates: import("./session/watched-plan.js").Update[]}} what */
@@ -161,18 +176,20 @@ class Wall {
 
   /** Draw counts and summaries. */
   _drawCounts() {
-    const { people } = this.plan;
-    this.list.show(this.plan.now());
-    this.controls.count(people.counts, people.all.size);
-    this.readmitMany.offer(isNarrowed(this._view()) ? this._shown.map((person) => person.id) : []);
+    const { people, times } = this.plan;
+    const now = this.plan.now();
+    this.list.show(now);
+    this.controls.count(people.counts, people.all.size, times.phase(now));
+    this.several.offer(isNarrowed(this._view()) ? this._shown.map((person) => person.id) : []);
     this.tabs.show(this.plan);
+    this.header.show(this.plan);
     this._title();
   }
 
   /** Show the plan, and the number of alarms of all plans in the tab's title. */
   _title() {
     const { plan } = this;
-    const title = plan.id ? t("title", { plan: plan.name }) : t("title.unknown");
+    const title = plan.id ? plan.title : t("title.unknown");
     setText(element("plan"), title);
     const alarms = this.plans.reduce((sum, each) => sum + each.alarms, 0);
     const tabTitle = alarms > 0 && this.controls.sound ? t("title.alarms", { n: alarms, title }) : title;
@@ -248,7 +265,7 @@ class Wall {
     this.controls.translate();
     this.panel.translate();
     this.list.translate(this.plan.now());
-    this.readmitMany.show();
+    this.several.show();
     this.banner.show();
     this.tiles.tick();
     this._reorder();

@@ -9,7 +9,7 @@ import { duration, t, time } from "../../common/i18n.js";
 import { element, setText } from "../../common/elements.js";
 import { incidentName } from "../texts.js";
 
-/** The line of an incident that is over stays for so many seconds. */
+/** The line of an incident that is over stays for so many seconds; not if the end of the exam has ended it. */
 const STAYS_SECONDS = 120;
 /** The text of each state of a member, in the order of the list. */
 const STATE_KEYS = Object.freeze({
@@ -45,7 +45,7 @@ export class IncidentList extends EventTarget {
    */
   show(now) {
     const shown = this._incidents.all.filter((incident) => (
-      !this._dismissed.has(incident) && (incident.ended === null || now - incident.ended < STAYS_SECONDS * 1000)));
+      !this._dismissed.has(incident) && (incident.ended === null || (incident.over === 0 && now - incident.ended < STAYS_SECONDS * 1000))));
     for (const [incident, line] of this._lines) {
       if (shown.includes(incident)) continue;
       line.remove();

@@ -4,10 +4,10 @@
  * `pending`: not answered yet. `accepted`: stored in the log. `confirmed`: the event of its effect has arrived (for a
  * message: the examinee has confirmed it). `refused`: with `why`. `unknown`: no answer in time; it may be in the log.
  *
- * @typedef {"notify" | "readmit" | "remove" | "extend_mobile_sync"} Kind
+ * @typedef {"notify" | "readmit" | "remove" | "extend_mobile_sync" | "finish" | "resume" | "extend_exam"} Kind
  * @typedef {"pending" | "accepted" | "confirmed" | "refused" | "unknown"} Outcome
- * @typedef {{id: string, kind: Kind, examineeId: string, by: string, at: number, text: string, seconds: number,
- *   outcome: Outcome, why: string}} Action
+ * @typedef {{id: string, kind: Kind, examineeId: string | null, by: string, at: number, text: string, seconds: number,
+ *   outcome: Outcome, why: string}} Action `examineeId`: `null` for everybody
  */
 
 /** The event that shows the effect of an action. @type {Readonly<Record<Kind, string>>} */
@@ -16,6 +16,9 @@ const EFFECTS = Object.freeze({
   readmit: "examinee_readmitted",
   remove: "examinee_removed",
   extend_mobile_sync: "mobile_sync_status",
+  finish: "examinee_finished",
+  resume: "examinee_resumed",
+  extend_exam: "", // `plan_state` does not say which action has changed it
 });
 
 /** The most actions that are kept. */
@@ -73,7 +76,7 @@ export class Actions {
     return action;
   }
 
-  /** The actions about an examinee, the newest first. @param {string} examineeId */
+  /** The actions about an examinee, or (`null`) about everybody; the newest first. @param {string | null} examineeId */
   of(examineeId) {
     return [...this._all.values()].filter((action) => action.examineeId === examineeId).reverse();
   }

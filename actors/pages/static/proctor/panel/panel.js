@@ -10,16 +10,24 @@ import { dateTime, duration, hasText, t, time } from "../../common/i18n.js";
 import { element, parts, setText } from "../../common/elements.js";
 import { History } from "./history.js";
 import { milliseconds, STATES } from "../examinees.js";
+import { APPLIES } from "../several/batch.js";
 import { Picture } from "./picture.js";
 import { describe, nameOf, reasonText } from "../texts.js";
 
 const EXTENSIONS = [30, 60, 120, 300, 600];
 
-/** Fires `close`, and `act` (detail: `{kind, examineeId, text?, seconds?}`). */
+/**
+ * Fires `close`, `act` (detail: `{kind, examineeId, text?, seconds?}`), and `ask` (detail: `{kind, examineeId, who}`: an action
+ * that is to be confirmed).
+ *
+ * @typedef {{plan: import("../session/watched-plan.js").WatchedPlan, actions: Actions, web: WebApi,
+ *   online: () => boolean}} Parts
+ */
 export class Panel extends EventTarget {
-  /** @param {{actions: Actions, web: WebApi, online: () => boolean}} given */
-  constructor({ actions, web, online }) {
+  /** @param {Parts} given */
+  constructor({ plan, actions, web, online }) {
     super();
+    this._plan = plan;
     this._root = element("panel");
     this._actions = actions;
     this._web = web;
@@ -37,10 +45,10 @@ export class Panel extends EventTarget {
     this._wire();
   }
 
-  /** Show examinees of another plan from now on. @param {{actions: Actions, web: WebApi, online: () => boolean}} given */
-  use({ actions, web, online }) {
+  /** Show examinees of another plan from now on. @param {Parts} given */
+  use({ plan, actions, web, online }) {
     this.close();
-    [this._actions, this._web, this._online] = [actions, web, online];
+    [this._plan, this._actions, this._web, this._online] = [plan, actions, web, online];
     this._history.web = this._picture.web = web;
   }
 
@@ -101,6 +109,12 @@ export class Panel extends EventTarget {
     offer("readmit", readmit, "act.readmit.not");
     offer("extend", ["WAITING", "FAILED", "TIMED_OUT"].includes(seen.mobileSync), "act.extend.not");
     offer("remove", !seen.removed, "act.remove.means");
+    element("finish").hidden = !APPLIES.finish(state);
+    element("resume").hidden = !APPLIES.resume(state);
+    offer("resume", this._plan.canAct("resume"), "refusal.closed");
+    const { times } = this._plan;
+    const hasEnd = times.endOf(person.id) !== null;
+    offer("extend-exam", hasEnd && times.status !== "CLOSED" && !seen.removed, hasEnd ? "refusal.closed" : "refusal.noEnd");
     this.drawActions();
     this._picture.show(person);
     this.tick();
@@ -141,6 +155,9 @@ export class Panel extends EventTarget {
       if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) text.form?.requestSubmit();
     });
     element("readmit").addEventListener("click", (event) => isOffered(event) && this._act({ kind: "readmit" }));
+    element("resume").addEventListener("click", (event) => isOffered(event) && this._act({ kind: "resume" }));
+    element("finish").addEventListener("click", () => this._ask("finish"));
+    element("extend-exam").addEventListener("click", (event) => isOffered(event) && this._ask("extend_exam"));
     element("extend").addEventListener("click", (event) => {
       if (isOffered(event)) this._act({ kind: "extend_mobile_sync", seconds: Number(seconds.value) });
     });
@@ -165,6 +182,12 @@ export class Panel extends EventTarget {
         this._act({ kind: "remove", text: reason.value.trim(), examineeId });
       }
     });
+  }
+
+  /** Fire `ask`. @param {"finish" | "extend_exam"} kind */
+  _ask(kind) {
+    if (this.person === null) return;
+    this.dispatchEvent(new CustomEvent("ask", { detail: { kind, examineeId: this.person.id, who: nameOf(this.person) } }));
   }
 
   /** Fire `act`. @param {{kind: string, examineeId?: string, text?: string, seconds?: number}} what */
@@ -198,10 +221,14 @@ export class Panel extends EventTarget {
   // -- facts ---------------------------------------------------------------------------------
 
   /** List what is known about the examinee. @param {Person} person */
-  _drawFacts({ seen, since }) {
+  _drawFacts({ id, seen, since }) {
     const at = (/** @type {string | null} */ when) => (when && milliseconds(when) !== null ? dateTime(when) : "");
+    const { times } = this._plan;
+    const moment = (/** @type {number | null} */ when) => (when === null ? "" : dateTime(when));
     /** @type {[string, string][]} */
     const facts = [
+      ["fact.examStart", moment(times.startOf(id))],
+      ["fact.examEnd", moment(times.endOf(id))],
       ["fact.since", since === null ? "" : dateTime(since)],
       ["fact.reason", reasonText(seen.reason)],
       ["fact.attempt", seen.attempt > 0 ? t("fact.attempts", { attempt: seen.attempt, most: seen.maxAttempts ?? "?" }) : ""],

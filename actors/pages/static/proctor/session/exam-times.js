@@ -14,6 +14,8 @@ export class ExamTimes {
   constructor(plan) {
     const state = /** @type {PlanState} */ (plan ?? { status: "OPEN" });
     this.status = state.status;
+    /** Whether somebody has set the plan up. */ this.known = Boolean(plan && (state.startsAt || state.endsAt || state.name || state.status !== "OPEN"));
+    /** When it was closed. */ this.closed = parsed(state.closedAt);
     this.start = parsed(state.startsAt);
     this.end = parsed(state.endsAt);
     /** So long after its end (ms) the exam is over. */ this.grace = 1000 * (state.policy?.graceSeconds ?? 0);

@@ -4,6 +4,7 @@
  *
  * @typedef {import("../examinees.js").Person} Person
  * @typedef {import("../incidents/detection.js").Incident} Incident
+ * @typedef {import("../several/batch.js").BatchKind} BatchKind
  * @typedef {{person: Person, before: Pick<Person, "state" | "since" | "name"> | null}} Update
  */
 
@@ -15,7 +16,7 @@ import { Actions } from "../panel/actions.js";
 import { PendingAlerts, Summary } from "../incidents/alerts.js";
 import { Incidents, networkOf } from "../incidents/detection.js";
 import { milliseconds, People, stateOf, STATES } from "../examinees.js";
-import { Readmission } from "../readmit/batch.js";
+import { ActionBatch, APPLIES } from "../several/batch.js";
 import { ExamTimes } from "./exam-times.js";
 import { PlanConnection } from "./plan-connection.js";
 import { WebApi } from "./web-api.js";
@@ -25,7 +26,7 @@ const LOADED_AFTER_MS = 300;
 
 /**
  * Fires `change` (detail: `{changed, gone, updates}`, at most once a frame), `plan` (the plan's state has changed), `message`
- * (each frame), `loaded` (a snapshot was applied), `actions` (the outcome of an action has changed) and `readmission`.
+ * (each frame), `loaded` (a snapshot was applied), `actions` (the outcome of an action has changed) and `batch` (of one about several).
  */
 export class WatchedPlan extends EventTarget {
   /** @param {string} token */
@@ -33,7 +34,7 @@ export class WatchedPlan extends EventTarget {
     super();
     this.token = token;
     this.claims = claimsOf(token);
-    this.web = new WebApi(token, this.claims?.plan ?? "");
+    this.web = new WebApi(token, this.claims?.plan ?? "", () => this.now());
     this.people = new People();
     this.incidents = new Incidents();
     this.actions = new Actions();
@@ -52,14 +53,36 @@ export class WatchedPlan extends EventTarget {
       now: () => this.now(),
       changed: () => this._fire("actions"),
     });
-    this.readmission = new Readmission({
-      ask: (examineeId, requestId) => this.sender.send({ kind: "readmit", examineeId, requestId }),
+    /** The actions about several examinees, by their kind. */
+    this.batches = /** @type {Record<BatchKind, ActionBatch>} */ (Object.fromEntries(
+      Object.keys(APPLIES).map((kind) => [kind, this._makeBatch(/** @type {BatchKind} */ (kind))])));
+    /** The one that has begun last. */ this.batch = this.batches.readmit;
+    this._wire();
+  }
+
+  /** @param {BatchKind} kind */
+  _makeBatch(kind) {
+    return new ActionBatch({
+      kind,
+      ask: (examineeId, requestId, seconds) => this.sender.send({ kind, examineeId, requestId, seconds }),
       state: (id) => this.stateOf(id),
       ready: () => this.upToDate,
-      changed: () => this._fire("readmission"),
+      changed: () => this._fire("batch"),
       newId: newActionId,
     });
-    this._wire();
+  }
+
+  /** Begin an action about several examinees. @param {BatchKind} kind @param {string[]} ids @param {number} seconds of an extension */
+  begin(kind, ids, seconds) {
+    this.batch = this.batches[kind];
+    this.batch.add(ids, seconds);
+  }
+
+  /** Whether the plan allows an action at all: a closed one is opened again first, and only an end can be moved. @param {BatchKind} kind */
+  canAct(kind) {
+    if (kind === "resume") return this.times.status !== "CLOSED";
+    if (kind === "extend_exam") return this.times.status !== "CLOSED" && this.times.end !== null;
+    return true;
   }
 
   /** The id of the plan. */
@@ -70,6 +93,11 @@ export class WatchedPlan extends EventTarget {
   /** What people call the plan. */
   get name() {
     return this.client.view.plan?.name ?? this.id;
+  }
+
+  /** The title of its wall. */
+  get title() {
+    return this.client.view.plan?.name ?? t("title", { plan: this.id });
   }
 
   /** Whether the plan is known as it is now. */
@@ -84,7 +112,7 @@ export class WatchedPlan extends EventTarget {
 
   /** Return ms since the epoch by the servers' clock, to which all times of the plan refer. */
   now() {
-    return this.web.now();
+    return this.client.serverTime ?? Date.now();
   }
 
   /** Return the state of an examinee as the plan says it now, also if it is not shown yet; `null`: not in the plan. @param {string} id */
@@ -130,16 +158,12 @@ export class WatchedPlan extends EventTarget {
   /** @param {Record<string, any>} welcome */
   _welcome(welcome) {
     this.web.plan = welcome.planId;
-    this.web.setTime(welcome.serverTime);
     this._fire("plan");
   }
 
   /** @param {{type: string, data: Record<string, any>, verdict?: string}} message */
   _message(message) {
-    if (message.type === "plan_state") {
-      this.web.setTime(message.data.serverTime);
-      this._planState();
-    }
+    if (message.type === "plan_state") this._planState();
     if (this.actions.receive(message)) this._fire("actions");
     if (message.verdict === "APPLIED") this._countLoss(message);
     this._fire("message", message);
@@ -192,9 +216,9 @@ export class WatchedPlan extends EventTarget {
     }, LOADED_AFTER_MS);
   }
 
-  /** Continue the readmissions. */
+  /** Continue the actions about several examinees. */
   _goOn() {
-    if (this.readmission.size > 0) this.readmission.goOn();
+    for (const batch of Object.values(this.batches)) if (batch.size > 0) batch.goOn();
   }
 
   /** Apply changes, at most once a frame. @param {{changed: Set<string>, gone: Set<string>}} ids */

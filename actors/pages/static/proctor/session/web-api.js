@@ -11,12 +11,12 @@ export class Refused extends Error {
 
 /** The web server's answers about one plan. `token` and `plan` may be replaced. */
 export class WebApi {
-  /** @param {string} token @param {string} plan */
-  constructor(token, plan) {
+  /** @param {string} token @param {string} plan @param {() => number} now ms since the epoch, by the servers' clock */
+  constructor(token, plan, now) {
     this.token = token;
     this.plan = plan;
     /** Called when the token is no longer accepted. */ this.expired = () => {};
-    this._skew = 0;
+    this.now = now;
   }
 
   /**
@@ -33,16 +33,5 @@ export class WebApi {
     // An answer that is not JSON is from a proxy.
     const json = /[/+]json\b/.test(response.headers.get("Content-Type") ?? "");
     throw new Refused(response.status, (json ? (await response.json()).detail : null) ?? String(response.status));
-  }
-
-  /** Return ms since the epoch by the servers' clock. */
-  now() {
-    return Date.now() + this._skew;
-  }
-
-  /** Set the servers' clock, so that countdowns are right on a computer whose clock is wrong. @param {string | undefined} serverTime RFC 3339 */
-  setTime(serverTime) {
-    const time = serverTime ? Date.parse(serverTime) : Number.NaN;
-    if (!Number.isNaN(time)) this._skew = time - Date.now();
   }
 }

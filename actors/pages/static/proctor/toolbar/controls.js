@@ -3,6 +3,7 @@
  * and search, which would hide examinees unnoticed.
  *
  * @typedef {import("../examinees.js").State} State
+ * @typedef {import("../examinees.js").Phase} Phase
  * @typedef {import("../examinees.js").Sort} Sort
  * @typedef {import("../tiles/tile.js").Size} Size
  */
@@ -23,8 +24,12 @@ const SORTS = ["attention", "id", "name", "since"];
  * @type {Readonly<Record<Size, Sort>>}
  */
 const SORTED = Object.freeze({ large: "attention", small: "attention", dots: "id" });
-/** These filters are always shown, also if no examinee is in the state. @type {ReadonlySet<State>} */
-const ALWAYS = new Set(["exhausted", "lost", "waiting", "connected", "done", "never"]);
+/** These filters are always shown while the exam is in a phase, also if no examinee is in the state. @type {Record<Phase, ReadonlySet<State>>} */
+const ALWAYS = {
+  BEFORE: new Set(["early", "notStarted"]),
+  RUNNING: new Set(["exhausted", "lost", "waiting", "connected", "done", "never"]),
+  OVER: new Set(["finished", "over"]),
+};
 
 /** Fires `change` when a setting has changed, `sound` when the sound was switched, `gesture` with a click or key. */
 export class Controls extends EventTarget {
@@ -79,13 +84,13 @@ export class Controls extends EventTarget {
     this._changed();
   }
 
-  /** @param {Readonly<Record<State, number>>} counts @param {number} total */
-  count(counts, total) {
+  /** @param {Readonly<Record<State, number>>} counts @param {number} total @param {Phase} phase where the exam is */
+  count(counts, total, phase) {
     for (const [state, button] of this._buttons) {
       const pressed = state === "all" ? this.states.size === 0 : this.states.has(state);
       const count = state === "all" ? total : counts[state];
       button.setAttribute("aria-pressed", String(pressed));
-      button.hidden = state !== "all" && count === 0 && !pressed && !ALWAYS.has(state);
+      button.hidden = state !== "all" && count === 0 && !pressed && !ALWAYS[phase].has(state);
       button.classList.toggle("none", count === 0);
       const word = state === "all" ? t("filter.all") : t(`state.${state}`);
       setText(button.querySelector("span"), counted(word, count));

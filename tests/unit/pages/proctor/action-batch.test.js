@@ -5,12 +5,12 @@ import { test } from "node:test";
 
 import { useTexts } from "../../../../actors/pages/static/common/i18n.js";
 import { texts as en } from "../../../../actors/pages/static/proctor/locales/en.js";
-import { AT_ONCE, PER_SECOND, Readmission } from "../../../../actors/pages/static/proctor/readmit/batch.js";
-import { summaryOf, namesOf } from "../../../../actors/pages/static/proctor/readmit/readmit.js";
+import { AT_ONCE, PER_SECOND, ActionBatch } from "../../../../actors/pages/static/proctor/several/batch.js";
+import { summaryOf, namesOf } from "../../../../actors/pages/static/proctor/several/several.js";
 
 useTexts({ en });
 
-/** @typedef {import("../../../../actors/pages/static/proctor/readmit/batch.js").Answer} Answer */
+/** @typedef {import("../../../../actors/pages/static/proctor/several/batch.js").Answer} Answer */
 
 const ids = (/** @type {number} */ n) => Array.from({ length: n }, (_, k) => `E${k + 1}`);
 const settled = () => new Promise((resolve) => setImmediate(resolve));
@@ -28,7 +28,7 @@ function plan(context, shutOut) {
     ready: true,
     /** @type {Map<string, any>} */ states: new Map(shutOut.map((id) => [id, "exhausted"])),
     /** @type {{examineeId: string, requestId: string, answer: (answer: Answer) => void}[]} */ asked: [],
-    readmission: /** @type {Readmission} */ (/** @type {unknown} */ (null)),
+    readmission: /** @type {ActionBatch} */ (/** @type {unknown} */ (null)),
     /** @param {number} milliseconds */
     pass(milliseconds) {
       for (let passed = 0; passed < milliseconds; passed += 1) {
@@ -47,7 +47,8 @@ function plan(context, shutOut) {
     },
     line: () => summaryOf(it.readmission, it.ready),
   };
-  it.readmission = new Readmission({
+  it.readmission = new ActionBatch({
+    kind: "readmit",
     ask: (examineeId, requestId) => new Promise((answer) => it.asked.push({ examineeId, requestId, answer })),
     state: (id) => it.states.get(id) ?? null,
     ready: () => it.ready,

@@ -1,16 +1,18 @@
 /**
- * Readmits many examinees with one action each, so that each is in the log and has its own effect and answer. Only a few
+ * Sends an action about many examinees, one for each, so that each is in the log and has its own effect and answer. Only a few
  * are sent at a time, for after a lost connection all unanswered ones are sent again at once.
  * Pure but for its timer.
  *
  * `waiting`: not sent yet. `asked`: not answered yet. `recorded`: in the log. `done`: in effect. `refused`: with `why`.
- * `open`: no answer; it may be in the log. `skipped`: the examinee was no longer shut out, so nothing was sent.
+ * `open`: no answer; it may be in the log. `skipped`: the action was no longer for this examinee, so nothing was sent.
  *
+ * @typedef {"readmit" | "finish" | "resume" | "extend_exam"} BatchKind
  * @typedef {"waiting" | "asked" | "recorded" | "done" | "refused" | "open" | "skipped"} Step
  * @typedef {{examineeId: string, requestId: string, step: Step, why: string}} Item
  * @typedef {{outcome: "accepted" | "refused" | "unknown", why: string}} Answer
  * @typedef {{
- *   ask: (examineeId: string, requestId: string) => Promise<Answer>,
+ *   kind: BatchKind,
+ *   ask: (examineeId: string, requestId: string, seconds: number) => Promise<Answer>,
  *   state: (examineeId: string) => import("../examinees.js").State | null,
  *   ready: () => boolean,
  *   changed: () => void,
@@ -20,15 +22,31 @@
  *   trusted. `now`: ms.
  */
 
+/** The states of examinees for whom an action is not. @type {readonly State[]} */
+const ENDED = ["finished", "over", "removed"];
+
+/** @typedef {import("../examinees.js").State} State */
+
+/** Whether an action is for examinees in a state. @type {Readonly<Record<BatchKind, (state: State | null) => boolean>>} */
+export const APPLIES = Object.freeze({
+  readmit: (state) => state === "exhausted",
+  finish: (state) => state !== null && !ENDED.includes(state),
+  resume: (state) => state === "finished",
+  extend_exam: (state) => state !== null && !["over", "removed"].includes(state),
+});
+
 /** The most unanswered actions. */
 export const AT_ONCE = 16;
 /** Actions per second: half of what a server reads from one socket, so heartbeats and other actions have room. */
 export const PER_SECOND = 50;
 
-/** The readmission of many examinees; calls `changed` after each step. */
-export class Readmission {
+/** One kind of action about many examinees; calls `changed` after each step. */
+export class ActionBatch {
   /** @param {Given} given */
-  constructor({ ask, state, ready, changed, newId, now = () => performance.now() }) {
+  constructor({ kind, ask, state, ready, changed, newId, now = () => performance.now() }) {
+    this.kind = kind;
+    /** How much longer (seconds), of an extension. */ this.seconds = 0;
+    this._applies = APPLIES[kind];
     this._ask = ask;
     this._state = state;
     this._ready = ready;
@@ -41,9 +59,9 @@ export class Readmission {
     /** @type {ReturnType<typeof setTimeout> | undefined} */ this._timer = undefined;
   }
 
-  /** The `ids` that can be readmitted: shut out by the attempt limit, and not under way. @param {Iterable<string>} ids */
+  /** The `ids` that the action is for, and for whom it is not under way. @param {Iterable<string>} ids */
   candidates(ids) {
-    return [...ids].filter((id) => this._state(id) === "exhausted" && !this._isUnderWay(id));
+    return [...ids].filter((id) => this._applies(this._state(id)) && !this._isUnderWay(id));
   }
 
   /** Whether an examinee's action is under way; `again()` repeats it with the same id. @param {string} id */
@@ -52,8 +70,12 @@ export class Readmission {
     return step === "waiting" || step === "asked" || step === "recorded" || step === "open";
   }
 
-  /** Add examinees; actions under way continue, finished ones are removed. @param {string[]} ids */
-  add(ids) {
+  /**
+   * Add examinees; actions under way continue, finished ones are removed.
+   * @param {string[]} ids @param {number} [seconds] of an extension
+   */
+  add(ids, seconds = 0) {
+    this.seconds = seconds;
     const added = this.candidates(ids);
     if (added.length === 0) return;
     if (this.over) this._forget((item) => item.step !== "open");
@@ -94,7 +116,11 @@ export class Readmission {
   _update(item) {
     if (item.step !== "recorded" && item.step !== "open") return;
     const state = this._state(item.examineeId);
-    if (state === "exhausted") return;
+    if (this.kind === "extend_exam") {
+      if (item.step === "recorded") item.step = "done"; // no state shows it
+      return;
+    }
+    if (this._applies(state)) return;
     item.step = item.step === "open" && (state === "removed" || state === null) ? "skipped" : "done";
   }
 
@@ -107,8 +133,8 @@ export class Readmission {
     let unanswered = this._count("asked");
     for (const item of this._all.values()) {
       if (item.step !== "waiting") continue;
-      if (this._state(item.examineeId) !== "exhausted") {
-        item.step = "skipped"; // another proctor has readmitted or removed them: keep that decision
+      if (!this._applies(this._state(item.examineeId))) {
+        item.step = "skipped"; // another proctor has decided about them: keep that decision
         continue;
       }
       if (unanswered >= AT_ONCE) return; // the next answer continues
@@ -122,13 +148,13 @@ export class Readmission {
       this._budget -= 1;
       unanswered += 1;
       item.step = "asked";
-      void this._readmit(item);
+      void this._sendOne(item);
     }
   }
 
   /** Send one action, and note its answer. @param {Item} item */
-  async _readmit(item) {
-    const { outcome, why } = await this._ask(item.examineeId, item.requestId);
+  async _sendOne(item) {
+    const { outcome, why } = await this._ask(item.examineeId, item.requestId, this.seconds);
     item.step = outcome === "accepted" ? "recorded" : outcome === "refused" ? "refused" : "open";
     item.why = why;
     this.goOn();

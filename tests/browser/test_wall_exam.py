@@ -1,0 +1,172 @@
+"""The wall at the beginning, in the middle and at the end of an exam, and what a proctor decides about it."""
+
+from __future__ import annotations
+
+import re
+import time
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from actors.runtime.broker.connection import Bus
+from protocol.messages.plan_facts import PlanClose, PlanFact, PlanSchedule
+from protocol.times import format_time
+from tests.browser.conftest import IN_A_BROWSER
+from tests.browser.support.scripted_plan import ScriptedPlan
+from tests.browser.support.site import Screens, Site, audit, with_own_clock
+from tests.browser.test_wall import expect, tile, wall
+from tests.integration.exam.test_life_of_a_plan import decide
+
+if TYPE_CHECKING:
+    from playwright.async_api import Page
+
+pytestmark = IN_A_BROWSER
+
+IDS = [f"E{k:04}" for k in range(1, 31)]
+RED = "(tiles) => tiles.filter((tile) => tile.dataset.tone === 'bad').map((tile) => tile.dataset.id)"
+WORDS = {
+    "en-GB": ("Not started 13", "Here, not started 17", "Finished 21", "Over 9", "starts in", "Over", "left"),
+    "ko-KR": ("시작 전 13", "입장, 시작 전 17", "응시 완료 21", "시험 종료 9", "후 시작", "종료", "남음"),
+}
+
+
+@pytest.fixture
+def changes() -> dict[str, Any]:
+    return {"reconnect.max_attempts": 2, "reconnect.backoff_seconds": [60.0, 60.0]}
+
+
+async def quiet(page: Page) -> None:
+    """Nothing is red, nobody needs attention, nothing is an incident."""
+    assert await page.locator(".tile").evaluate_all(RED) == []
+    await expect(page).to_have_title(re.compile(r"^[^(]"))
+    await expect(page.locator("#incidents")).to_be_hidden()
+
+
+async def counts_add_up(page: Page) -> None:
+    counts = await page.locator("#filters button:not([hidden])").evaluate_all(
+        "(all) => all.map((one) => Number(one.textContent.replace(/\\D/g, '')))"
+    )
+    assert counts[0] == sum(counts[1:]) == len(IDS)
+
+
+@pytest.mark.parametrize("locale", list(WORDS))
+async def test_before_the_start_and_after_the_end_nothing_is_red(screens: Screens, locale: str) -> None:
+    not_started, early, finished, over, starts_in, is_over, left = WORDS[locale]
+    async with ScriptedPlan(30) as plan, screens:
+        for examinee_id in IDS[18:]:
+            plan.never_came(examinee_id)
+        plan.exam("SCHEDULED", starts_in=60, ends_in=3600, name="Mathematics")
+        page = await screens.open(plan.link, locale=locale, before=with_own_clock)
+        await expect(page.locator('#filters [data-state="early"]')).to_contain_text("18")
+        await expect(page.locator("#exam-clock")).to_contain_text(starts_in)
+        await plan.say(plan.phone("E0006", "TIMED_OUT"), plan.lost("E0005"))
+        await expect(page.locator('#filters [data-state="notStarted"]')).to_have_text(not_started)
+        await expect(page.locator('#filters [data-state="early"]')).to_have_text(early)
+        await quiet(page)
+        await counts_add_up(page)
+        assert await audit(page) == []
+        await page.clock.fast_forward(61_000)  # no message says that the time has come
+        await expect(tile(page, "E0005")).to_have_attribute("data-state", "lost")
+        await expect(tile(page, "E0006")).to_have_attribute("data-state", "syncFailed")
+        await expect(page.locator("#exam-clock")).to_contain_text(left)
+        await counts_add_up(page)
+        await plan.say(*(plan.finished(examinee_id) for examinee_id in IDS[:14]), plan.exam("OPEN", ends_in=3600))
+        await plan.say(*(plan.lost(examinee_id) for examinee_id in IDS[14:24]))
+        await expect(page.locator(".incident")).to_be_visible()
+        await counts_add_up(page)
+        closed = plan.exam("CLOSED", ends_in=-1, closedAt=format_time(time.time()), closedBy="schedule")
+        await plan.say(closed, *(plan.finished(examinee_id, by="plan") for examinee_id in (*IDS[14:20], "E0028")))
+        await expect(page.locator('#filters [data-state="finished"]')).to_have_text(finished)
+        await expect(page.locator('#filters [data-state="over"]')).to_have_text(over)
+        await expect(page.locator("#exam-status")).to_have_text(is_over)
+        await quiet(page)
+        await counts_add_up(page)
+        await plan.say(plan.lost("E0029"))
+        await expect(tile(page, "E0029")).to_have_attribute("data-state", "over")
+        assert await audit(page) == []
+
+
+async def test_the_plan_says_how_long_it_lasts_and_who_has_more_time(screens: Screens) -> None:
+    async with ScriptedPlan(3) as plan, screens:
+        own = {"E0001": {"startsIn": -60.0, "endsIn": 5400.0}}
+        plan.exam("OPEN", starts_in=-60, ends_in=3600.5, own=own, name="Mathematics")
+        page = await screens.open(plan.link)
+        await expect(page).to_have_title("Mathematics")
+        pattern = r"^(1:00:00|59:5\d) left, 1 with more time until \d\d:\d\d$"
+        await expect(page.locator("#exam-clock")).to_have_text(re.compile(pattern))
+        await page.get_by_role("button", name="More time for everybody").click()
+        dialog = page.get_by_role("dialog", name="More time for everybody?")
+        await dialog.get_by_label("Longer by").select_option("300")
+        assert await audit(page) == []
+        await dialog.get_by_role("button", name="Give more time").click()
+        await expect(page.locator("#exam-action")).to_contain_text("5 mins more for everybody: sending")
+        (frame,) = plan.asked
+        assert (frame["type"], frame["data"]["seconds"], "examineeId" in frame["data"]) == ("extend_exam", 300, False)
+        answer = {"requestType": "extend_exam", "requestId": frame["data"]["requestId"]}
+        await plan.say({"type": "error", "data": {**answer, "code": "CONFLICT", "message": "no end to move"}})
+        await expect(page.locator("#exam-action")).to_contain_text("refused: the plan has no end that could be moved")
+
+
+async def operator_decides(site: Site, fact: type[PlanFact], **fields: Any) -> None:
+    bus = await Bus.connect(site.settings.nats_url, "operator")
+    await decide(bus, fact, **fields)
+    await bus.close()
+
+
+async def test_a_proctor_finishes_resumes_and_extends(site: Site, screens: Screens) -> None:
+    clients = [await site.system.examinee(f"E00{k}") for k in range(1, 4)]
+    await operator_decides(site, PlanSchedule, ends_at=format_time(time.time() + 3600), name="Physics")
+    page = await wall(site, screens)
+    await expect(page.locator("#exam-status")).to_have_text("Running")
+    await tile(page, "E001").click()
+    await page.get_by_role("button", name="Finish exam").click()
+    await page.get_by_role("dialog", name="Finish the exam of E001?").get_by_role("button", name="Finish").click()
+    await expect(tile(page, "E001")).to_have_attribute("data-state", "finished")
+    await expect(tile(page, "E001")).to_contain_text("by kim")
+    await expect(page.locator('#actions [data-outcome="confirmed"]')).to_contain_text("Finish exam")
+    await clients[0].close()  # and nobody is told
+    await page.get_by_role("button", name="Resume exam").click()
+    await expect(tile(page, "E001")).to_contain_text("Resumed")
+    await page.get_by_role("button", name="More time …", exact=True).click()
+    await page.get_by_role("dialog", name="More time for E001?").get_by_role("button", name="Give more time").click()
+    await expect(page.locator("#exam-clock")).to_contain_text("1 with more time until")
+    await page.keyboard.press("Escape")
+    await page.locator("#search").fill("E00")
+    await page.get_by_role("button", name="Finish these 3").click()
+    await (
+        page.get_by_role("dialog", name="Finish the exam of 3 examinees?").get_by_role("button", name="Finish").click()
+    )
+    await expect(page.locator("#several-text")).to_have_text("3 finished")
+    for k in range(1, 4):
+        await expect(tile(page, f"E00{k}")).to_have_attribute("data-state", "finished")
+    await operator_decides(site, PlanClose, reason="over")
+    await expect(page.locator("#exam-status")).to_have_text("Over")
+    await tile(page, "E002").click()
+    await expect(page.get_by_role("button", name="Resume exam")).to_have_attribute("aria-disabled", "true")
+
+
+async def test_one_page_shows_several_plans(site: Site, screens: Screens) -> None:
+    first = await site.system.examinee("E001")
+    second = await site.system.examinee("E001", plan_id="P002")
+    link = f"{site.link('proctor', 'proctor', 'kim')}&token={site.system.token('proctor', 'kim', 'P002')}"
+    page = await screens.open(link)
+    tabs = page.get_by_role("navigation", name="Plans").get_by_role("button")
+    await expect(tabs).to_have_count(2)
+    await expect(tabs.nth(0)).to_contain_text("1 of 1 connected")
+    await expect(tabs.nth(1)).to_contain_text("1 of 1 connected")
+    await expect(tile(page, "E001")).to_have_attribute("data-state", "connected")
+    second.abort()
+    await expect(tabs.nth(1)).to_contain_text("1 needs attention")
+    await expect(tile(page, "E001")).to_have_attribute("data-state", "connected")
+    await expect(page).to_have_title("(1) Plan P001")
+    await expect(page.locator("#live")).to_contain_text("P002: E001 lost.")
+    assert await audit(page) == []
+    await tabs.nth(1).click()
+    await expect(tile(page, "E001")).to_have_attribute("data-state", "lost")
+    await tile(page, "E001").click()
+    await expect(page.locator("#timeline")).to_contain_text("Lost")
+    await page.reload()
+    await expect(tabs).to_have_count(2)
+    await expect(tabs.nth(0)).to_have_attribute("aria-current", "true")
+    await expect(tile(page, "E001")).to_have_attribute("data-state", "connected")
+    await first.close()
