@@ -190,7 +190,8 @@ async def test_a_connection_lost_in_the_middle_asks_for_nobody_twice(screens: Sc
         *rest, one, other = todo if len(todo) > 1 else [*todo, *todo]
         await plan.say(*(event for frame in rest for event in accepted(plan, frame)), refused(one), refused(other))
         bad = sorted({frame["data"]["examineeId"] for frame in (one, other)})
-        text = f"{40 - len(bad)} readmitted, {len(bad)} refused: {', '.join(bad)} (there is no such examinee in this plan)"
+        why = "there is no such examinee in this plan"
+        text = f"{40 - len(bad)} readmitted, {len(bad)} refused: {', '.join(bad)} ({why})"
         await expect(page.locator("#several-text")).to_have_text(text)
         await page.locator("#several-again").click()
         await expect(page.locator("#several-line")).to_be_focused()
