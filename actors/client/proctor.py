@@ -19,14 +19,17 @@ from protocol.messages.frames import (
     ReadmitFrame,
     RemoveFrame,
     ResumeFrame,
+    ReviewCaptureFrame,
     TakeHelp,
 )
 from protocol.messages.session_messages import ProctorDoing
+from protocol.messages.views import Verdict
 
 Action = (
     ReadmitFrame
     | RemoveFrame
     | ExtendMobileSyncFrame
+    | ReviewCaptureFrame
     | NotifyFrame
     | FinishFrame
     | ResumeFrame
@@ -69,6 +72,23 @@ class ProctorClient(Client):
         """Give 10 to 3600 `seconds` more for the picture. Event: `mobile_sync_status` WAITING with the new deadline."""
         request_id = request_id or secrets.token_hex(12)
         return await self._ask(ExtendMobileSyncFrame(examinee_id=examinee_id, request_id=request_id, seconds=seconds))
+
+    async def review_capture(
+        self,
+        examinee_id: str,
+        capture_id: str,
+        verdict: Verdict,
+        *,
+        reason: str | None = None,
+        request_id: str | None = None,
+    ) -> str:
+        """Accept a picture, or ask for another one: `mobile_sync_completed` or `mobile_sync_status` WAITING follows."""
+        request_id = request_id or secrets.token_hex(12)
+        return await self._ask(
+            ReviewCaptureFrame(
+                examinee_id=examinee_id, request_id=request_id, capture_id=capture_id, verdict=verdict, reason=reason
+            )
+        )
 
     async def notify(self, examinee_id: str, text: str, *, request_id: str | None = None) -> str:
         """Show the examinee a message of at most 1000 characters. Events: `notice`, `notice_confirmed` when read."""

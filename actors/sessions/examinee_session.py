@@ -7,6 +7,7 @@ import logging
 from typing import Any
 
 from actors.runtime.actor.actor import on
+from actors.runtime.config.stage_terms import StageTerms
 from actors.runtime.telemetry import spans, tracing
 from actors.sessions.context import ServerContext
 from actors.sessions.examinee_messages import ExamineeMessages
@@ -40,6 +41,7 @@ from protocol.messages.frames import (
     ReadmitFrame,
     RemoveFrame,
     ResumeFrame,
+    ReviewCaptureFrame,
     TakeHelp,
     error_frame,
 )
@@ -194,6 +196,10 @@ class ExamineeSession(ExamineeMessages):
     def refuse_extend(self, frame: ExtendMobileSyncFrame) -> None:
         self.not_allowed(frame.type, "only a proctor gives more time", frame.request_id)
 
+    @on(ReviewCaptureFrame)
+    def refuse_review(self, frame: ReviewCaptureFrame) -> None:
+        self.not_allowed(frame.type, "only a proctor reviews pictures", frame.request_id)
+
     @on(NotifyFrame)
     def refuse_notify(self, frame: NotifyFrame) -> None:
         self.not_allowed(frame.type, "only a proctor sends messages", frame.request_id)
@@ -243,7 +249,7 @@ class ExamineeSession(ExamineeMessages):
             self.spawn(self.act(fact, frame.type, frame.request_id), "finish")
 
     @on(EnterMobileSync)
-    def enter_mobile_sync(self, frame: EnterMobileSync) -> None:
+    async def enter_mobile_sync(self, frame: EnterMobileSync) -> None:
         for field, named, own in (
             ("data.planId", frame.plan_id, self.plan_id),
             ("data.examineeId", frame.examinee_id, self.examinee_id),
@@ -262,15 +268,17 @@ class ExamineeSession(ExamineeMessages):
             self.refuse_for_now(frame.type)
             return
         self._stage_asked_at = asked_at
+        plan = await self._context.plans.of(self.plan_id)
+        terms = StageTerms.of(self._context.settings.mobile_sync, plan.policy)
         now = self._outbox.clock.now()
-        lasts = self._policy().mobile_sync_seconds or self._context.settings.mobile_sync.timeout_seconds
         self._outbox.add(
             MobileSyncWait(
                 plan_id=self.plan_id,
                 examinee_id=self.examinee_id,
                 timestamp=format_time(now),
-                deadline=format_time(now + lasts),
+                deadline=format_time(now + terms.seconds),
                 by_log_time=True,
+                challenge=terms.new_challenge(),
                 traceparent=spans.start_trace(
                     "mobile sync entered", frame.traceparent, plan=self.plan_id, examinee=self.examinee_id
                 ),
@@ -337,6 +345,9 @@ def stage_of(state: SessionState) -> MobileSyncStatus | MobileSyncCompleted | No
         "examinee_id": state.examinee_id,
         "timestamp": view.timestamp,
         "device_id": view.device_id,
+        "captures": view.captures,
+        "review": view.review,
+        "challenge": view.challenge,
         "version": view.version,
     }
     try:

@@ -10,6 +10,7 @@ from typing import Any, Literal
 from websockets.exceptions import ConnectionClosed
 
 from actors.runtime.actor.actor import on
+from actors.runtime.config.stage_terms import StageTerms
 from actors.sessions.context import ServerContext
 from actors.sessions.limits.fact_budget import FactBudget
 from actors.sessions.plan_snapshot import SharedSnapshot
@@ -18,6 +19,7 @@ from actors.sessions.websocket import WebSocketConnection
 from protocol.access.claims import Claims
 from protocol.errors import ErrorCode, InvalidField, ProtocolError, StateDamaged, StateUnavailable
 from protocol.messages.facts import (
+    CaptureReview,
     ExamineeFinish,
     ExamineeResume,
     HelpClose,
@@ -43,6 +45,7 @@ from protocol.messages.frames import (
     ReadmitFrame,
     RemoveFrame,
     ResumeFrame,
+    ReviewCaptureFrame,
     TakeHelp,
     error_frame,
 )
@@ -57,6 +60,7 @@ ActionFrame = (
     ReadmitFrame
     | RemoveFrame
     | ExtendMobileSyncFrame
+    | ReviewCaptureFrame
     | NotifyFrame
     | FinishFrame
     | ResumeFrame
@@ -199,6 +203,27 @@ class ProctorSession(SocketSession):
     async def extend_mobile_sync(self, frame: ExtendMobileSyncFrame) -> None:
         await self._decide(frame, lambda common: MobileSyncExtend(**common, seconds=frame.seconds, by_log_time=True))
 
+    @on(ReviewCaptureFrame)
+    async def review_capture(self, frame: ReviewCaptureFrame) -> None:
+        if not await self._has_capture(frame.examinee_id, frame.capture_id):
+            detail = f"the record of examinee {frame.examinee_id} names no such picture"
+            self._refuse(frame, ProtocolError(ErrorCode.NOT_FOUND, detail, "data.captureId"))
+            return
+        plan = await self._context.plans.of(self.plan_id)
+        terms = StageTerms.of(self._context.settings.mobile_sync, plan.policy)
+        await self._decide(
+            frame,
+            lambda common: CaptureReview(
+                **common,
+                capture_id=frame.capture_id,
+                verdict=frame.verdict,
+                reason=frame.reason,
+                seconds=terms.whole_seconds,
+                challenge=terms.new_challenge() if frame.verdict == "rejected" else None,
+                by_log_time=True,
+            ),
+        )
+
     @on(NotifyFrame)
     async def notify(self, frame: NotifyFrame) -> None:
         await self._decide(frame, lambda common: Notice(**common, text=frame.text))
@@ -301,6 +326,16 @@ class ProctorSession(SocketSession):
         except (StateUnavailable, StateDamaged):
             return True
         return bool(known)
+
+    async def _has_capture(self, examinee_id: str, capture_id: str) -> bool:
+        """Return whether the record names such a picture. While Redis is away, the proctor is believed."""
+        try:
+            ((captures,),) = await self._context.store.fields(
+                [keys.mobile_sync(self.plan_id, examinee_id)], ("captures",)
+            )
+        except (StateUnavailable, StateDamaged):
+            return True
+        return capture_id in (captures or "")
 
     @on(EnterMobileSync)
     def refuse_mobile_sync(self, frame: EnterMobileSync) -> None:

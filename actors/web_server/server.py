@@ -42,6 +42,7 @@ from actors.runtime.store.state_store import StateStore
 from actors.runtime.telemetry import spans
 from actors.runtime.telemetry.logs import LogSummary
 from actors.web_server.api.admission import ExamineeApi
+from actors.web_server.api.captures import CaptureApi
 from actors.web_server.api.mobile_stage import MobileStages
 from actors.web_server.api.mobile_upload import MobileUploads
 from actors.web_server.api.phone_codes import PhoneCodes
@@ -52,9 +53,9 @@ from actors.web_server.pages import Pages
 from actors.web_server.pictures.directory_store import DirectoryPictureStore
 from actors.web_server.pictures.incoming import StoreFailed
 from actors.web_server.pictures.nats_store import NatsPictureStore
-from actors.web_server.pictures.store import FILE_NAME, PictureStore, keep_seconds
+from actors.web_server.pictures.store import PictureStore, keep_seconds
 from actors.web_server.problems import CROSS_SITE_REQUEST, PROBLEM_HANDLERS, RETRY_AFTER, Problem, problem_of
-from actors.web_server.requests import claims_of, ids_of
+from actors.web_server.requests import claims_of
 from protocol.errors import (
     BrokerUnavailable,
     ErrorCode,
@@ -121,7 +122,7 @@ class WebServer(Service):
                 Route(
                     "/v1/plans/{plan_id:path}/examinees/{examinee_id:path}/mobile-sync", self.upload, methods=["PUT"]
                 ),
-                Route(f"/v1/plans/{{plan_id:path}}/captures/{{examinee_id:path}}/{FILE_NAME}", self.capture),
+                *CaptureApi(self.pictures, self._stages, self._verifier).routes(),
                 *api.routes(),
                 *self.codes.routes(),
                 *self._stages.routes(),
@@ -189,14 +190,14 @@ class WebServer(Service):
         self.pictures.close()
 
     async def _tidy(self) -> None:
-        """Remove leftovers of uploads, and pictures that were replaced or are too old, once an hour."""
+        """Remove leftovers of uploads, and pictures that are too old, once an hour."""
         while True:
             try:
-                removed = await self.pictures.sweep(self.uploads.counted, keep_seconds(self.settings))
+                removed = await self.pictures.sweep(keep_seconds(self.settings))
                 if removed:
                     log.info("%s: %d pictures and leftovers of uploads removed", self.address, removed)
             except (StoreFailed, BrokerUnavailable, NotPermitted, StateUnavailable, StateDamaged) as error:
-                log.warning("%s: replaced pictures and leftovers of uploads cannot be removed: %s", self.address, error)
+                log.warning("%s: old pictures and leftovers of uploads cannot be removed: %s", self.address, error)
             await asyncio.sleep(TIDY_SECONDS)
 
     async def _watch(self, serving: asyncio.Task[None]) -> None:
@@ -271,25 +272,6 @@ class WebServer(Service):
             self.outcomes[outcome] += 1
             UPLOADS.labels(outcome).inc()
         return response
-
-    async def capture(self, request: Request) -> Response:
-        """`GET /v1/plans/{planId}/captures/{examineeId}/sync_cap.jpg`, for proctors of the plan and the examinee."""
-        claims = claims_of(self._verifier, request)
-        plan_id, examinee_id = ids_of(request)
-        if not claims.may_see_picture_of(plan_id, examinee_id):
-            raise Problem(403, ErrorCode.FORBIDDEN, "the token does not allow to see this picture")
-        # The one that counts by the record; while nobody knows, the one that was stored last.
-        stage = await self._stages.as_known(plan_id, examinee_id)
-        try:
-            content = await self.pictures.read(plan_id, examinee_id, stage.capture_id if stage is not None else None)
-        except BrokerUnavailable as error:
-            log.warning("plan %s, examinee %s: picture not fetched: %s", plan_id, examinee_id, error)
-            detail = "the picture cannot be fetched now"
-            raise Problem(503, ErrorCode.UNAVAILABLE, detail, headers=RETRY_AFTER) from None
-        if content is None:
-            raise Problem(404, ErrorCode.NOT_FOUND, "there is no picture of this examinee")
-        headers = {"Cache-Control": "no-store", "X-Content-Type-Options": "nosniff"}
-        return Response(content, headers=headers, media_type="image/jpeg")
 
     async def healthz(self, _request: Request) -> Response:
         """The process is alive."""

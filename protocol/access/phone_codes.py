@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 from collections.abc import Callable, Sequence
+from typing import Literal
 
 from protocol.ids import Id
 from protocol.messages.base import Wire
@@ -21,11 +22,17 @@ LONGEST_SECONDS = 900.0
 
 
 class PhoneCode(Wire):
-    """The examinee of a code, and the deadline of the mobile sync stage at the time the code was made."""
+    """The examinee of a code, and the deadline of the mobile sync stage at the time the code was made.
+
+    `expiresAt`: when the code ends. `deviceId`: the device that has redeemed it, the only one that may do so again;
+    empty when that did not say which it is.
+    """
 
     plan_id: Id
     examinee_id: Id
     deadline: str
+    expires_at: str | None = None
+    device_id: Id | Literal[""] | None = None
 
 
 def new_code(choose: Callable[[Sequence[str]], str]) -> str:

@@ -43,7 +43,7 @@ from protocol.messages.proctor_events import (
     MobileSyncCompleted,
     PlanStateEvent,
 )
-from protocol.messages.views import ConnectionView, HelpView, ReconnectView
+from protocol.messages.views import CaptureView, ConnectionView, HelpView, ReconnectView, ReviewView
 from protocol.rules.connection_state import READMITTED, REMOVED
 
 ViewAspect = Literal["connection", "mobile_sync", "notices", "plan", "plan_notices"]
@@ -103,6 +103,9 @@ class ExamineeView:
     mobile_sync_reason: str | None = None
     image_url: str | None = None
     deadline: str | None = None
+    captures: list[CaptureView] = field(default_factory=list)
+    review: ReviewView | None = None
+    challenge: str | None = None
     mobile_sync_version: int = 0
     notices: int = 0
     unconfirmed: list[str] = field(default_factory=list)
@@ -260,6 +263,8 @@ class PlanView:
             return result
         examinee.mobile_sync_version, examinee.mobile_sync_from_event = version, True
         examinee.mobile_sync = message.status.value
+        examinee.captures, examinee.review = list(message.captures or ()), message.review
+        examinee.challenge = message.challenge
         match message:
             case MobileSyncCompleted():
                 examinee.mobile_sync_reason, examinee.image_url, examinee.deadline = None, message.image_url, None
@@ -315,6 +320,8 @@ def _apply_row(examinee: ExamineeView, row: ExamineeRow) -> None:
         examinee.mobile_sync, examinee.mobile_sync_version = row.mobile_sync.status, row.mobile_sync.version
         examinee.mobile_sync_reason, examinee.image_url = row.mobile_sync.reason, row.mobile_sync.image_url
         examinee.deadline = row.mobile_sync.deadline if row.mobile_sync.status != "COMPLETED" else None
+        examinee.captures, examinee.review = list(row.mobile_sync.captures or ()), row.mobile_sync.review
+        examinee.challenge = row.mobile_sync.challenge
         examinee.mobile_sync_from_event = False
     if row.notices is not None and row.notices.version > examinee.notices_version:
         examinee.notices, examinee.unconfirmed = row.notices.sent, list(row.notices.unconfirmed)

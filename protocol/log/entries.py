@@ -14,13 +14,16 @@ from protocol.log.partitions import partition_of
 from protocol.log.version import version_of
 from protocol.messages.base import Message
 from protocol.messages.codec import Malformed, extract_element
-from protocol.messages.facts import STATUS_CODEC, ExamineeFact, MobileSyncExtend, MobileSyncWait
+from protocol.messages.facts import STATUS_CODEC, CaptureReview, ExamineeFact, MobileSyncExtend, MobileSyncWait
 from protocol.messages.plan_facts import ExamExtend, ExamWindow, PlanFact, PlanNotice, PlanPurged
 from protocol.messages.server_messages import ServerStatus
 from protocol.times import format_time, parse_time
 
 SCHEDULER = "Nats-Scheduler"
 """The header of what NATS has published by a schedule: the subject that the schedule stands on."""
+
+TimedByLog = MobileSyncWait | MobileSyncExtend | CaptureReview
+"""Facts whose time may be that at which the log took them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +78,7 @@ def decode_status(
             if wrong is not None:
                 error = InvalidField(wrong[0], f"{wrong[1]} has no place on {subject}")
                 decoded[index] = Malformed(index, error, extract_element(payload, index))
-            elif isinstance(message, MobileSyncWait | MobileSyncExtend) and message.by_log_time and logged:
+            elif isinstance(message, TimedByLog) and message.by_log_time and logged:
                 decoded[index] = _with_log_time(message, logged)
     return decoded
 
@@ -112,10 +115,10 @@ def _misplaced(message: Message, about: str, named: str) -> tuple[str, str] | No
     return None if message.plan_id == named else ("data.planId", message.plan_id)
 
 
-def _with_log_time(fact: MobileSyncWait | MobileSyncExtend, logged: float) -> MobileSyncWait | MobileSyncExtend:
+def _with_log_time(fact: TimedByLog, logged: float) -> TimedByLog:
     """Return the fact with its times moved to when the log took it; the sender's clock gives only the duration."""
     begins = format_time(logged)
-    if isinstance(fact, MobileSyncExtend):
+    if isinstance(fact, MobileSyncExtend | CaptureReview):
         return fact.model_copy(update={"timestamp": begins})
     lasts = parse_time(fact.deadline) - parse_time(fact.timestamp)
     return fact.model_copy(update={"timestamp": begins, "deadline": format_time(parse_time(begins) + lasts)})

@@ -37,6 +37,9 @@ class EntryKind(StrEnum):
     SYNC_WAITING = "SYNC_WAITING"
     SYNC_EXTENDED = "SYNC_EXTENDED"
     SYNC_COMPLETED = "SYNC_COMPLETED"
+    SYNC_KEPT = "SYNC_KEPT"
+    SYNC_ACCEPTED = "SYNC_ACCEPTED"
+    SYNC_REJECTED = "SYNC_REJECTED"
     SYNC_FAILED = "SYNC_FAILED"
     SYNC_TIMED_OUT = "SYNC_TIMED_OUT"
     NOTICE = "NOTICE"
@@ -93,6 +96,7 @@ class TimelineEntry(Wire):
     seconds: float | None = None
     device_id: str | None = None
     image_url: str | None = None
+    capture_id: str | None = None
     deadline: str | None = None
     starts_at: str | None = None
     ends_at: str | None = None

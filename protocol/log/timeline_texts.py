@@ -9,6 +9,7 @@ from protocol.log.entry_text import EntryText
 from protocol.log.timeline_entry import EntryKind
 from protocol.messages.facts import (
     ActionFact,
+    CaptureReview,
     ConnectionFact,
     ConnectionStatus,
     ConnectionStatusCode,
@@ -247,19 +248,29 @@ def describe_mobile_sync(before: MobileSyncState, after: MobileSyncState, fact: 
     details = {
         "reason": after.reason,
         "device_id": after.device_id,
-        "image_url": after.image_url,
+        "image_url": after.shown_image_url,
         "deadline": after.deadline,
     }
     if isinstance(fact, MobileSyncExtend):
         before_that = f" from {before.deadline}" if before.deadline is not None else ""
         text = f"mobile sync extended by {fact.by}{before_that} to {after.deadline}"
         return EntryText(EntryKind.SYNC_EXTENDED, text, {**details, **_action_details(fact)})
+    if isinstance(fact, CaptureReview):
+        return _describe_review(fact, after, {**details, **_action_details(fact)})
     match after.status:
         case MobileSyncCode.WAITING:
-            text = f"mobile sync: waiting for a picture until {after.deadline}"
+            challenge = f", with {after.challenge} in it" if after.challenge is not None else ""
+            text = f"mobile sync: waiting for a picture until {after.deadline}{challenge}"
+        case MobileSyncCode.COMPLETED if after.capture_id == before.capture_id is not None:
+            newest = after.captures[-1]
+            text = f"another picture from {newest.device_id} kept, which nobody asked for; the first one counts"
+            of_newest = {"device_id": newest.device_id, "capture_id": newest.capture_id}
+            return EntryText(EntryKind.SYNC_KEPT, text, {**details, **of_newest})
         case MobileSyncCode.COMPLETED:
-            again = "another picture" if before.status is MobileSyncCode.COMPLETED else "a picture"
-            text = f"mobile sync completed: {again} from {after.device_id}"
+            counting = after.capture(after.capture_id)
+            when = f", {_WHEN[counting.when]}" if counting is not None and counting.when in _WHEN else ""
+            text = f"mobile sync completed: a picture from {after.device_id}{when}"
+            details["capture_id"] = after.capture_id
         case MobileSyncCode.FAILED:
             text = f"mobile sync failed: {after.reason}"
         case MobileSyncCode.TIMED_OUT:
@@ -267,10 +278,27 @@ def describe_mobile_sync(before: MobileSyncState, after: MobileSyncState, fact: 
     return EntryText(_OUTCOMES[after.status], text, details)
 
 
+_WHEN = {"before": "sent before the stage", "after": "sent after the deadline"}
+
+
+def _describe_review(fact: CaptureReview, after: MobileSyncState, details: dict[str, Any]) -> EntryText:
+    which = f"picture {fact.capture_id[:12]}"
+    details = {**details, "capture_id": fact.capture_id}
+    if fact.verdict == "accepted":
+        return EntryText(EntryKind.SYNC_ACCEPTED, f"{which} accepted by {fact.by}", details)
+    why = f" ({fact.reason})" if fact.reason else ""
+    again = f"; another one is waited for until {after.deadline}" if after.status is MobileSyncCode.WAITING else ""
+    details = {**details, "reason": fact.reason}
+    return EntryText(EntryKind.SYNC_REJECTED, f"{which} rejected by {fact.by}{why}{again}", details)
+
+
 def _describe_without_effect(
-    before: MobileSyncState, fact: MobileSyncWait | MobileSyncStatus | MobileSyncExtend | MobileSyncTimeout
+    before: MobileSyncState,
+    fact: MobileSyncWait | MobileSyncStatus | MobileSyncExtend | CaptureReview | MobileSyncTimeout,
 ) -> str:
     match fact:
+        case CaptureReview():
+            return f"picture {fact.capture_id[:12]} {fact.verdict} again by {fact.by}: no effect"
         case MobileSyncExtend():
             return f"mobile sync extended by {fact.by}, which is {before.view().status}: no effect"
         case MobileSyncWait():

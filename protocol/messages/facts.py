@@ -15,7 +15,7 @@ from protocol.messages.base import ActionId, Labels, Message, Name, NoticeText, 
 from protocol.messages.codec import Codec
 from protocol.messages.plan_facts import PLAN_FACTS
 from protocol.messages.server_messages import ServerStatus
-from protocol.messages.views import HelpView
+from protocol.messages.views import CaptureId, CaptureView, Challenge, HelpView, ReviewView, Verdict
 from protocol.times import Timestamp
 
 
@@ -243,27 +243,33 @@ class DeviceInfo(Wire):
 
 
 class CaptureInfo(Wire):
+    """`imageUrl`: relative to the plan. `receivedAt`: when the picture had arrived, before it was checked."""
+
     image_url: Annotated[str, Field(max_length=512)]
     device_info: DeviceInfo = DeviceInfo()
+    received_at: Timestamp | None = None
 
 
 class MobileSyncWait(ExamineeFact):
     """An examinee has entered the mobile sync stage, which lasts until `deadline`.
 
     `byLogTime`: the stage begins at the time at which the log stored the fact, and lasts from `timestamp` to
-    `deadline` by the sender's clock. So a wrong clock does not matter.
+    `deadline` by the sender's clock. So a wrong clock does not matter. `challenge`: what the picture must show, made
+    for this stage.
     """
 
     type: ClassVar[str] = "mobile_sync_wait"
     deadline: Timestamp
     by_log_time: bool | None = None
+    challenge: Challenge | None = None
 
 
 class MobileSyncStatus(ExamineeFact):
     """The outcome of an upload; also the event that proctors get for every other change of the stage.
 
-    `captureId` is the SHA-256 of the stored picture, by which a repeated upload is recognised. `by` and `actionId`:
-    the proctor who gave more time.
+    `captureId` is the SHA-256 of the picture as it was sent, by which a repeated upload is recognised. `by` and
+    `actionId`: the proctor who gave more time, or asked for another picture. `captures`, `review` and `challenge`: as
+    in `mobileSync` of a row, in events only.
     """
 
     type: ClassVar[str] = "mobile_sync_status"
@@ -271,10 +277,13 @@ class MobileSyncStatus(ExamineeFact):
     status: MobileSyncCode
     capture_info: CaptureInfo | None = None
     reason: Reason | None = None
-    capture_id: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")] | None = None
+    capture_id: CaptureId | None = None
     deadline: Timestamp | None = None
     by: Text | None = None
     action_id: ActionId | None = None
+    captures: list[CaptureView] | None = None
+    review: ReviewView | None = None
+    challenge: Challenge | None = None
     version: Version | None = None
 
 
@@ -286,6 +295,22 @@ class MobileSyncExtend(ActionFact):
 
     type: ClassVar[str] = "mobile_sync_extend"
     seconds: Annotated[int, Field(ge=10, le=3600, strict=True)]
+    by_log_time: bool | None = None
+
+
+class CaptureReview(ActionFact):
+    """A proctor has looked at a picture. A rejected one opens the stage again for `seconds`, with a new `challenge`.
+
+    `reason`: why another one is asked for, in the proctor's words or as a `RejectReason`. `byLogTime`: as in
+    `mobile_sync_wait`.
+    """
+
+    type: ClassVar[str] = "capture_review"
+    capture_id: CaptureId
+    verdict: Verdict
+    reason: Text | None = None
+    seconds: Annotated[int, Field(ge=10, le=3600, strict=True)] = 120
+    challenge: Challenge | None = None
     by_log_time: bool | None = None
 
 
@@ -374,7 +399,7 @@ ConnectionFact = (
     | ExamineeResume
     | Restate
 )
-MobileSyncFact = MobileSyncWait | MobileSyncStatus | MobileSyncExtend | MobileSyncTimeout | Restate
+MobileSyncFact = MobileSyncWait | MobileSyncStatus | MobileSyncExtend | CaptureReview | MobileSyncTimeout | Restate
 NoticeFact = Notice | NoticeConfirmed | HelpRequest | HelpTake | HelpClose | Restate
 
 
@@ -383,7 +408,7 @@ def aspect_of(fact: ExamineeFact) -> Aspect:
     match fact:
         case Restate():
             return fact.aspect
-        case MobileSyncWait() | MobileSyncStatus() | MobileSyncExtend() | MobileSyncTimeout():
+        case MobileSyncWait() | MobileSyncStatus() | MobileSyncExtend() | CaptureReview() | MobileSyncTimeout():
             return "mobile_sync"
         case Notice() | NoticeConfirmed() | HelpRequest() | HelpTake() | HelpClose():
             return "notices"

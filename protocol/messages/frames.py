@@ -14,7 +14,7 @@ from protocol.messages.plan_facts import MAX_LISTED, PlanNotice
 from protocol.messages.proctor_events import EVENTS
 from protocol.messages.progress import WaitingFor
 from protocol.messages.session_messages import ProctorActivity, ProctorDoing, SessionState
-from protocol.messages.views import ConnectionView, MobileSyncView, NoticesView, ReconnectView
+from protocol.messages.views import CaptureId, ConnectionView, MobileSyncView, NoticesView, ReconnectView, Verdict
 from protocol.texts import check_token, clean_line, has_lone_surrogate, required_lines
 from protocol.times import Timestamp
 
@@ -103,6 +103,20 @@ class ExtendMobileSyncFrame(Message):
     examinee_id: Id
     request_id: RequestId
     seconds: Annotated[int, Field(ge=10, le=3600, strict=True)]
+
+
+class ReviewCaptureFrame(Message):
+    """`capture_review` of a proctor: accept a picture, or ask for another one for a `reason`.
+
+    `rejected` opens the stage again, for as long as it lasts in this plan.
+    """
+
+    type: ClassVar[str] = "capture_review"
+    examinee_id: Id
+    request_id: RequestId
+    capture_id: CaptureId
+    verdict: Verdict
+    reason: CleanLine | None = None
 
 
 class NotifyFrame(Message):
@@ -321,6 +335,7 @@ CLIENT_FRAMES = Codec.of(
         ReadmitFrame,
         RemoveFrame,
         ExtendMobileSyncFrame,
+        ReviewCaptureFrame,
         NotifyFrame,
         FinishFrame,
         ResumeFrame,

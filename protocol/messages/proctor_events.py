@@ -19,7 +19,16 @@ from protocol.messages.facts import (
     NoticeConfirmed,
 )
 from protocol.messages.plan_facts import PlanNotice, PlanPolicy, PlanStatusCode
-from protocol.messages.views import ConnectionView, Difference, HelpView, ReconnectView, Share
+from protocol.messages.views import (
+    CaptureView,
+    Challenge,
+    ConnectionView,
+    Difference,
+    HelpView,
+    ReconnectView,
+    ReviewView,
+    Share,
+)
 from protocol.times import Timestamp
 
 
@@ -298,7 +307,10 @@ class HelpClosed(HelpEvent):
 
 
 class MobileSyncCompleted(Traced):
-    """`mobile_sync_completed`: the examinee's picture is stored. The examinee and the proctors get it."""
+    """`mobile_sync_completed`: the examinee's picture is stored. The examinee and the proctors get it.
+
+    Also when a proctor (`by`) has accepted it, and when a further picture was stored, which does not replace it.
+    """
 
     type: ClassVar[str] = "mobile_sync_completed"
     plan_id: Id
@@ -307,6 +319,11 @@ class MobileSyncCompleted(Traced):
     status: Literal[MobileSyncCode.COMPLETED] = MobileSyncCode.COMPLETED
     timestamp: Timestamp
     image_url: str | None = None
+    by: str | None = None
+    action_id: ActionId | None = None
+    captures: list[CaptureView] | None = None
+    review: ReviewView | None = None
+    challenge: Challenge | None = None
     version: Version
 
 

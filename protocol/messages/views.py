@@ -2,11 +2,31 @@
 
 from __future__ import annotations
 
+from enum import StrEnum
 from typing import Annotated, Literal
 
 from pydantic import Field
 
-from protocol.messages.base import Version, Wire
+from protocol.messages.base import Text, Version, Wire
+
+CaptureId = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+"""The SHA-256 of a picture as it was sent, in hex."""
+
+Challenge = Annotated[str, Field(min_length=1, max_length=32)]
+"""A number or a word that a picture must show."""
+
+Verdict = Literal["accepted", "rejected"]
+
+
+class RejectReason(StrEnum):
+    """Usual reasons why another picture is asked for. Pages have a text for each in their own language."""
+
+    TOO_DARK = "TOO_DARK"
+    BLURRED = "BLURRED"
+    INCOMPLETE = "INCOMPLETE"
+    WRONG_SUBJECT = "WRONG_SUBJECT"
+    NO_CHALLENGE = "NO_CHALLENGE"
+
 
 Difference = Literal["address", "browser", "device"]
 """What is not as at the examinee's connection before: the address, the `User-Agent`, or the client (`clientId`)."""
@@ -34,13 +54,43 @@ class ConnectionView(Wire):
     version: Version = 0
 
 
+class CaptureView(Wire):
+    """A picture that was sent. Its address is `/captures/{examineeId}/{captureId}.jpg`, relative to the plan.
+
+    `when`: before the stage, in it, or after its deadline. `challenge`: what it had to show. `verdict`, `reason`, `by`:
+    of the proctor who has looked at it.
+    """
+
+    capture_id: CaptureId
+    time: str
+    device_id: str | None = None
+    when: Literal["before", "in", "after"]
+    challenge: Challenge | None = None
+    verdict: Verdict | None = None
+    reason: Text | None = None
+    by: str | None = None
+
+
+class ReviewView(Wire):
+    """What a proctor says about the picture that counts, or that counted until it was rejected."""
+
+    verdict: Verdict
+    reason: Text | None = None
+    by: str | None = None
+
+
 class MobileSyncView(Wire):
+    """`captures`: the newest pictures, oldest first; all are kept. `challenge`: what the picture must show."""
+
     status: Literal["NONE", "WAITING", "COMPLETED", "FAILED", "TIMED_OUT"] = "NONE"
     device_id: str | None = None
     timestamp: str | None = None
     image_url: str | None = None
     reason: str | None = None
     deadline: str | None = None
+    captures: list[CaptureView] | None = None
+    review: ReviewView | None = None
+    challenge: Challenge | None = None
     version: Version = 0
 
 

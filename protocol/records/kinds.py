@@ -198,6 +198,10 @@ def _texts(**values: Any) -> dict[str, str]:
     return {name: "" if value is None else str(value) for name, value in values.items()}
 
 
+def _json_of(value: Any) -> str | None:
+    return None if value is None else pydantic_core.to_json(value, by_alias=True, exclude_none=True).decode()
+
+
 def _connection_fields(state: ConnectionState) -> dict[str, str]:
     return _texts(
         connStatusCode=state.shown_status.value if state.shown_status else "",
@@ -238,11 +242,14 @@ def _mobile_sync_fields(state: MobileSyncState) -> dict[str, str]:
         status=state.status.value if state.status else "",
         deviceId=state.device_id,
         timestamp=state.timestamp,
-        imageUrl=state.image_url,
+        imageUrl=state.shown_image_url,
         deviceInfo=json.dumps({key: value for key, value in info.items() if value is not None}, ensure_ascii=False),
         reason=state.reason,
         deadline=state.deadline,
         captureId=state.capture_id,
+        captures=_json_of(state.capture_views()),
+        review=_json_of(state.review()),
+        challenge=state.challenge,
         version=state.version,
     )
 

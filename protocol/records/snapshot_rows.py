@@ -36,7 +36,10 @@ PROGRESS_FIELDS: tuple[str, ...] = (
     "finishedBy",
     "version",
 )
-MOBILE_SYNC_FIELDS: tuple[str, ...] = ("status", "deviceId", "timestamp", "imageUrl", "reason", "deadline", "version")
+MOBILE_SYNC_FIELDS: tuple[str, ...] = (
+    *("status", "deviceId", "timestamp", "imageUrl", "reason", "deadline"),
+    *("captures", "review", "challenge", "version"),
+)
 NOTICES_FIELDS: tuple[str, ...] = ("unconfirmed", "sent", "confirmedPlanNotices", "help", "version")
 
 PLAN_NOTICES_FIELDS: tuple[str, ...] = ("notices", "version")
@@ -119,6 +122,9 @@ def mobile_sync_view(fields: Fields) -> MobileSyncView:
         image_url=fields.get("imageUrl") or None,
         reason=fields.get("reason") or None,
         deadline=fields.get("deadline") or None,
+        captures=pydantic_core.from_json(fields.get("captures") or "null"),
+        review=pydantic_core.from_json(fields.get("review") or "null"),
+        challenge=fields.get("challenge") or None,
         version=int(fields.get("version") or 0),
     )
 

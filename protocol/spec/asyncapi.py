@@ -39,6 +39,7 @@ from protocol.messages.frames import (
     ReadmitFrame,
     RemoveFrame,
     ResumeFrame,
+    ReviewCaptureFrame,
     TakeHelp,
 )
 from protocol.messages.proctor_events import EVENTS
@@ -55,6 +56,7 @@ _FROM_PROCTORS: frozenset[type[Message]] = frozenset(
         ReadmitFrame,
         RemoveFrame,
         ExtendMobileSyncFrame,
+        ReviewCaptureFrame,
         NotifyFrame,
         ResumeFrame,
         ExtendExamFrame,

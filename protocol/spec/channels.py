@@ -364,7 +364,7 @@ def nats_channels() -> tuple[NatsChannel, ...]:
                 "phone", bare=(BarePayload("phone_code", "The examinee of the code.", model=PhoneCode), NOTHING)
             ),
             PHONE,
-            _EXPIRING,
+            {"Nats-Expected-Last-Subject-Sequence": False, **_EXPIRING},
         ),
         *(
             NatsChannel(

@@ -11,6 +11,7 @@ from protocol.errors import ErrorCode
 from protocol.messages.base import Message, Wire
 from protocol.messages.facts import (
     CaptureInfo,
+    CaptureReview,
     ClientInfo,
     ConnectionStatus,
     ConnectionStatusCode,
@@ -62,6 +63,7 @@ from protocol.messages.frames import (
     ReconnectPolicy,
     RemoveFrame,
     ResumeFrame,
+    ReviewCaptureFrame,
     TakeHelp,
     ViewStatus,
     Welcome,
@@ -101,7 +103,15 @@ from protocol.messages.proctor_events import (
 from protocol.messages.progress import Applied, PartitionApplied
 from protocol.messages.server_messages import Lease, QueueCreate, QueueCreated, ServerStatus, ServerStatusCode
 from protocol.messages.session_messages import ProctorActivity, SessionClose, SessionLost, SessionState
-from protocol.messages.views import ConnectionView, HelpView, MobileSyncView, NoticesView, NoticeView, ReconnectView
+from protocol.messages.views import (
+    CaptureView,
+    ConnectionView,
+    HelpView,
+    MobileSyncView,
+    NoticesView,
+    NoticeView,
+    ReconnectView,
+)
 
 SOCKET_ID = "SOCK001-7c9e6679f3b1d04a5e8c2f"
 INCARNATION = "7c9e6679f3b1"
@@ -143,6 +153,9 @@ _CLIENT_FRAMES: tuple[Message, ...] = (
     ReadmitFrame(examinee_id="E001", request_id=ACTION_ID),
     RemoveFrame(examinee_id="E001", request_id=ACTION_ID, reason="another person sat down"),
     ExtendMobileSyncFrame(examinee_id="E001", request_id=ACTION_ID, seconds=120),
+    ReviewCaptureFrame(
+        examinee_id="E001", request_id=ACTION_ID, capture_id=CAPTURE_ID, verdict="rejected", reason="BLURRED"
+    ),
     NotifyFrame(examinee_id="E001", request_id=ACTION_ID, text="Please turn the camera towards your desk."),
     FinishFrame(examinee_id="E001", request_id=ACTION_ID),
     ResumeFrame(examinee_id="E001", request_id=ACTION_ID),
@@ -283,7 +296,12 @@ _EVENTS: tuple[Message, ...] = (
         timestamp=_at("09:02:11.000"),
     ),
     MobileSyncCompleted(
-        **_E001, device_id="M001", timestamp=_at("09:02:11.000"), image_url=IMAGE_URL, version=VERSION + 512
+        **_E001,
+        device_id="M001",
+        timestamp=_at("09:02:11.000"),
+        image_url=IMAGE_URL,
+        captures=[CaptureView(capture_id=CAPTURE_ID, time=_at("09:02:11.000"), device_id="M001", when="in")],
+        version=VERSION + 512,
     ),
     Notice(
         **_E001,
@@ -359,6 +377,15 @@ _FACTS: tuple[Message, ...] = (
     Restate(**_E001, timestamp=_at("09:10:02.000")),
     MobileSyncWait(**_E001, timestamp=_at("09:01:00.000"), deadline=_at("09:03:00.000")),
     MobileSyncExtend(**_E001, **_DECIDED, seconds=120, timestamp=_at("09:02:00.000")),
+    CaptureReview(
+        **_E001,
+        **_DECIDED,
+        capture_id=CAPTURE_ID,
+        verdict="rejected",
+        reason="BLURRED",
+        challenge="482193",
+        timestamp=_at("09:02:40.000"),
+    ),
     MobileSyncTimeout(**_E001, wait_version=VERSION + 256, timestamp=_at("09:03:00.000")),
     ServerStatus(
         server_id="SOCK001",

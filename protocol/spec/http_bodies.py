@@ -11,13 +11,14 @@ from protocol.log.outages import OutageRow
 from protocol.log.timeline_entry import TimelineEntry
 from protocol.messages.base import Wire
 from protocol.messages.facts import DeviceInfo, MobileSyncCode
+from protocol.messages.views import Challenge, ReviewView
 from protocol.times import Timestamp
 
 
 class StoredCapture(Wire):
     """The record of a stored picture. `imageUrl` is relative to the plan's address.
 
-    `captureId` is the SHA-256 of the stored picture, so a retry has the same one.
+    `captureId` is the SHA-256 of the picture as it was sent, so a retry has the same one.
     """
 
     status: Literal[MobileSyncCode.COMPLETED]
@@ -83,11 +84,14 @@ class MobileSyncStage(Wire):
     """The state of the mobile sync stage. `status` NONE: the examinee has not entered it yet.
 
     `secondsLeft`: until the `deadline`, negative after it, for a phone whose clock is wrong. `removed`: a proctor has
-    removed the examinee, and pictures are refused until a proctor readmits them.
+    removed the examinee, and pictures are refused until a proctor readmits them. `challenge`: what the picture must
+    show. `review`: what a proctor says about the last picture; rejected: another one is waited for.
     """
 
     status: MobileSyncCode | Literal["NONE"]
     removed: bool
+    challenge: Challenge | None = None
+    review: ReviewView | None = None
     deadline: Timestamp | None = None
     seconds_left: float | None = None
 

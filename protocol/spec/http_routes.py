@@ -38,6 +38,7 @@ _TEXT: Schema = {"type": "string", "maxLength": 256}
 PATH_PARAMETERS: dict[str, tuple[str, Schema]] = {
     "planId": ("The plan.", _ID),
     "examineeId": ("The examinee.", _ID),
+    "captureId": ("The picture.", {"type": "string", "pattern": "^[0-9a-f]{64}$"}),
     "code": (f"The code: {LENGTH} letters and digits; case, dashes and spaces do not matter.", {"type": "string"}),
 }
 
@@ -98,7 +99,9 @@ ROUTES: tuple[HttpRoute, ...] = (
         "The body is the JPEG or PNG itself. Answered with 201 when the picture is stored and that fact is durably in "
         "the log; then the waiting examinee and the proctors get an event. A repeated request (after a 408, a 503, or "
         "no answer) has no second effect. The token's `sub` is the examineeId. 403 REMOVED: a proctor has removed the "
-        "examinee; pictures are refused until a proctor readmits them (see `…/mobile-stage`). 413: too many bytes, "
+        "examinee; pictures are refused until a proctor readmits them (see `…/mobile-stage`). 409 ALREADY_STORED: "
+        "there is a picture, and no proctor has asked for another one; REJECTED: a proctor has not accepted this one. "
+        "Location and other metadata are removed; orientation and colours stay. 413: too many bytes, "
         "pixels or scans, or too much time or memory to decode. 429: too many new pictures of this examinee (10 a "
         "minute by default; a repeated one does not count), or too many uploads at once.",
         Answer(
@@ -125,7 +128,7 @@ ROUTES: tuple[HttpRoute, ...] = (
         problems=(
             *_TOKEN_OR_REMOVED,
             (408, ("UPLOAD_STALLED",)),
-            (409, (ErrorCode.DEADLINE_PASSED,)),
+            (409, (ErrorCode.DEADLINE_PASSED, "ALREADY_STORED", "REJECTED")),
             (413, (ErrorCode.IMAGE_TOO_LARGE,)),
             (415, (ErrorCode.NOT_AN_IMAGE,)),
             (429, ("TOO_MANY_REQUESTS",)),
@@ -141,6 +144,16 @@ ROUTES: tuple[HttpRoute, ...] = (
         "For proctors of the plan, and for the examinee.",
         Answer(200, "The picture.", media_type="image/jpeg"),
         who=("proctor", "examinee"),
+        problems=(*_TOKEN, (404, (ErrorCode.NOT_FOUND,)), _UNAVAILABLE, (507, (ErrorCode.STORE_FAILED,))),
+    ),
+    HttpRoute(
+        "GET",
+        "/v1/plans/{planId}/captures/{examineeId}/{captureId}.jpg",
+        "getCaptureById",
+        "One of the examinee's pictures",
+        "For proctors of the plan. Every picture is kept until its plan or its examinee is purged.",
+        Answer(200, "The picture.", media_type="image/jpeg"),
+        who=("proctor",),
         problems=(*_TOKEN, (404, (ErrorCode.NOT_FOUND,)), _UNAVAILABLE, (507, (ErrorCode.STORE_FAILED,))),
     ),
     HttpRoute(
@@ -177,7 +190,8 @@ ROUTES: tuple[HttpRoute, ...] = (
         "/v1/phone-codes/{code}",
         "redeemPhoneCode",
         "A phone's token for a code",
-        "Needs no token, only the code, which may be used more than once. Only wrong codes are limited: 1000 at once "
+        "Needs no token, only the code. The first device that redeems it may do so again; any other is refused with "
+        "409 OTHER_DEVICE. 410 USED_UP: the picture is there. Only wrong codes are limited: 1000 at once "
         "and 50 a second, of all phones together. Beyond that, answers are delayed by up to 10 s, and then refused "
         "with 429. 403 CROSS_SITE_REQUEST: the request comes from a page of another site.",
         Answer(
@@ -192,10 +206,13 @@ ROUTES: tuple[HttpRoute, ...] = (
                 seconds_left=97.214,
             ),
         ),
+        query=(Query("deviceId", "The id of the phone, as of the upload.", _ID),),
         problems=(
+            (400, (ErrorCode.INVALID_FIELD,)),
             (403, ("REMOVED", "CROSS_SITE_REQUEST")),
             (404, (ErrorCode.NOT_FOUND,)),
-            (410, ("EXPIRED",)),
+            (409, ("OTHER_DEVICE",)),
+            (410, ("EXPIRED", "USED_UP")),
             (429, ("TOO_MANY_REQUESTS",)),
             (501, ("NO_SECRET",)),
             _UNAVAILABLE,
@@ -206,8 +223,8 @@ ROUTES: tuple[HttpRoute, ...] = (
         f"{_EXAMINEE}/mobile-stage",
         "getMobileStage",
         "The state of the mobile sync stage",
-        "For the phone, which has no socket: the time left, also after a proctor has given more time, and whether the "
-        "examinee was removed. Ask at most every 8 s.",
+        "For the phone, which has no socket: the time left, also after a proctor has given more time, whether a "
+        "proctor has asked for another picture, and whether the examinee was removed. Ask at most every 8 s.",
         Answer(
             200,
             "The recorded state.",

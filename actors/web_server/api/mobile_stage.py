@@ -9,16 +9,18 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
+import pydantic_core
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from actors.runtime.config.tokens import TokenVerifier
 from actors.runtime.store.state_store import StateStore
-from actors.web_server.problems import REMOVED, Problem
+from actors.web_server.problems import ALREADY_STORED, REJECTED, REMOVED, Problem
 from actors.web_server.requests import claims_of, ids_of, recorded
 from protocol.errors import ErrorCode
 from protocol.messages.facts import MobileSyncCode
+from protocol.messages.views import CaptureView, ReviewView
 from protocol.records import keys
 from protocol.times import format_time, parse_time
 
@@ -55,6 +57,23 @@ class MobileStage:
         """The captureId of the picture that counts."""
         return self.record.get("captureId")
 
+    @property
+    def captures(self) -> dict[str, CaptureView]:
+        """The newest pictures by captureId."""
+        views = pydantic_core.from_json(self.record.get("captures") or "[]")
+        return {view.capture_id: view for view in map(CaptureView.model_validate, views)}
+
+    @property
+    def review(self) -> ReviewView | None:
+        """What a proctor says about the picture that counts."""
+        review = self.record.get("review")
+        return ReviewView.model_validate_json(review) if review else None
+
+    @property
+    def has_picture(self) -> bool:
+        """Whether there is a picture that no proctor has rejected."""
+        return self.status == MobileSyncCode.COMPLETED
+
     def over(self, moment: float) -> bool:
         """Return whether a picture received at `moment` (seconds since the epoch) is too late."""
         if self.status not in _CAN_BE_LATE:
@@ -67,6 +86,18 @@ class MobileStage:
         if self.removed:
             detail = "a proctor has removed this examinee from the exam; only a proctor can let them in again"
             raise Problem(403, REMOVED, detail)
+
+    def refuse_unasked(self, capture_id: str) -> None:
+        """Refuse a rejected picture, and one beside the picture that is there. Raises a 409 `Problem`.
+
+        A repeated upload of a picture that is there is not refused.
+        """
+        known = self.captures.get(capture_id)
+        if known is not None and known.verdict == "rejected":
+            why = f" ({known.reason})" if known.reason else ""
+            raise Problem(409, REJECTED, f"a proctor has not accepted this picture{why}; take another one")
+        if self.has_picture and known is None and capture_id != self.capture_id:
+            raise Problem(409, ALREADY_STORED, "there is a picture, and no proctor has asked for another one")
 
 
 class MobileStages:
@@ -103,7 +134,8 @@ class MobileStages:
     async def tell(self, request: Request) -> Response:
         """`GET /v1/plans/{planId}/examinees/{examineeId}/mobile-stage`, by the phone or the examinee.
 
-        `status` (NONE: not entered yet), `deadline` and the `secondsLeft` until then (negative after it), `removed`.
+        `status` (NONE: not entered yet), `deadline` and the `secondsLeft` until then (negative after it), `removed`,
+        the `challenge` that the picture must show, and the `review` of the one that counts.
         """
         claims = claims_of(self._verifier, request)
         plan_id, examinee_id = ids_of(request)
@@ -111,6 +143,10 @@ class MobileStages:
             raise Problem(403, ErrorCode.FORBIDDEN, "the token is not for this examinee")
         stage = await self.read(plan_id, examinee_id)
         answer: dict[str, object] = {"status": stage.status or "NONE", "removed": stage.removed}
+        if challenge := stage.record.get("challenge"):
+            answer["challenge"] = challenge
+        if (review := stage.review) is not None:
+            answer["review"] = review.model_dump(by_alias=True, exclude_none=True, exclude={"by"})
         if (deadline := stage.deadline) is not None:
             answer |= {"deadline": format_time(deadline), "secondsLeft": round(deadline - self._now(), 3)}
         return JSONResponse(answer, headers={"Cache-Control": "no-store"})

@@ -44,9 +44,8 @@ from protocol.messages.facts import (
     MobileSyncReason,
     MobileSyncStatus,
 )
-from protocol.records import keys
 from protocol.texts import clean_line
-from protocol.times import format_time, parse_time
+from protocol.times import format_time
 
 log = logging.getLogger("examwire.web")
 
@@ -87,12 +86,10 @@ class Upload:
         """Return the id of the message: equal for a retry, so that it has one effect, and different for a new try.
 
         The `deadline` identifies the stage: it stays through WAITING, FAILED, TIMED_OUT and COMPLETED, and changes when
-        the stage is entered again. The replaced picture distinguishes the two A in the uploads A, B, A.
+        the stage is entered again, or opened again because a proctor has rejected the picture.
         """
-        before = stage.capture_id or ""
-        replaced = "" if before == capture_id else before
         owner = (self.plan_id, self.examinee_id, self.device_id)
-        parts = (*owner, what, capture_id, stage.record.get("deadline", ""), replaced)
+        parts = (*owner, what, capture_id, stage.record.get("deadline", ""))
         return "mobile-sync-" + hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
 
@@ -222,13 +219,15 @@ class MobileUploads:
         # One picture of an examinee at a time, so that examinees take turns, and the picture stored last is announced
         # last. Among several web servers the log decides which one counts (`actors.web_server.pictures.store`).
         async with self._turns.setdefault(upload.examinee, asyncio.Lock()):
+            stage.refuse_unasked(incoming.capture_id)
             await self._check(upload, incoming)
             stage = await self._stages.as_known(upload.plan_id, upload.examinee_id) or stage
             stage.refuse_removed()
+            stage.refuse_unasked(incoming.capture_id)
             if stage.over(received_at):  # by its arrival, not by the time that decoding took
                 raise _late(stage)
             await self.pictures.commit(incoming)
-            return await self._announce(upload, stage, incoming.capture_id)
+            return await self._announce(upload, stage, incoming.capture_id, received_at)
 
     async def _check(self, upload: Upload, incoming: Incoming) -> None:
         """Decode the picture, unless its result is known, and convert it into the JPEG to keep.
@@ -263,20 +262,9 @@ class MobileUploads:
         except (StoreFailed, BrokerUnavailable):
             return None
 
-    async def counted(self, plan_id: str, examinee_id: str) -> tuple[str, float] | None:
-        """Return the picture that counts by the log, and the time of its announcement (seconds since the epoch).
-
-        Raises `StateUnavailable`, `StateDamaged`.
-        """
-        stage = await self.store.entries(keys.mobile_sync(plan_id, examinee_id))
-        if not (capture_id := stage.get("captureId")):
-            return None
-        try:
-            return capture_id, parse_time(stage.get("timestamp", ""))
-        except ValueError:
-            return None
-
-    async def _announce(self, upload: Upload, stage: MobileStage, capture_id: str) -> MobileSyncStatus:
+    async def _announce(
+        self, upload: Upload, stage: MobileStage, capture_id: str, received_at: float
+    ) -> MobileSyncStatus:
         """Publish COMPLETED and return it; for a retry return the first message. Raises `BrokerUnavailable`."""
         image_url = f"/captures/{upload.examinee_id}/{FILE_NAME}"
         status = MobileSyncStatus(
@@ -285,7 +273,9 @@ class MobileUploads:
             device_id=upload.device_id,
             status=MobileSyncCode.COMPLETED,
             timestamp=format_time(self.bus.clock.now()),
-            capture_info=CaptureInfo(image_url=image_url, device_info=upload.device_info),
+            capture_info=CaptureInfo(
+                image_url=image_url, device_info=upload.device_info, received_at=format_time(received_at)
+            ),
             capture_id=capture_id,
         )
         message_id = upload.message_id(stage, status.status, capture_id)
@@ -359,6 +349,6 @@ def _record(stored: MobileSyncStatus) -> dict[str, Any]:
         "status": stored.status.value,
         "deviceId": stored.device_id,
         "timestamp": stored.timestamp,
-        **stored.capture_info.model_dump(by_alias=True, exclude_none=True),
+        **stored.capture_info.model_dump(by_alias=True, exclude_none=True, exclude={"received_at"}),
         "captureId": stored.capture_id,
     }

@@ -1,7 +1,7 @@
 """Pair a phone with an examinee: the examinee's page shows a code (also as a QR code), the phone trades it for a token.
 
 The stream PHONE holds a keyed digest of each code, so every web server knows all codes. A code is valid until the
-mobile sync stage ends, and may be used more than once: phones open links in one browser and then another.
+mobile sync stage ends or the picture is there. The first device that redeems it may do so again, and no other one.
 """
 
 from __future__ import annotations
@@ -34,8 +34,10 @@ from actors.web_server.problems import (
     EXPIRED,
     NO_SECRET,
     NOT_WAITING,
+    OTHER_DEVICE,
     RETRY_AFTER,
     TOO_MANY_REQUESTS,
+    USED_UP,
     Problem,
     problem_of,
 )
@@ -51,7 +53,8 @@ from protocol.access.phone_codes import (
 )
 from protocol.broker import subjects
 from protocol.broker.streams import PHONE, is_marker
-from protocol.errors import BrokerUnavailable, ErrorCode
+from protocol.errors import BrokerUnavailable, ErrorCode, WrongLastSequence
+from protocol.ids import check_id
 from protocol.messages.facts import MobileSyncCode
 from protocol.times import format_time, parse_time
 
@@ -113,11 +116,14 @@ class PhoneCodes:
         self._made.count(examinee)
         code = new_code(secrets.choice)
         lives = max(1, math.floor(min(deadline - now, LONGEST_SECONDS)))
-        record = PhoneCode(plan_id=plan_id, examinee_id=examinee_id, deadline=format_time(deadline))
-        payload = record.model_dump_json(by_alias=True).encode()
-        subject = subjects.phone_code(code_digest(code, secret))
+        record = PhoneCode(
+            plan_id=plan_id,
+            examinee_id=examinee_id,
+            deadline=format_time(deadline),
+            expires_at=format_time(now + lives),
+        )
         try:
-            await self._bus.publish(Outgoing(subject, payload, headers={"Nats-TTL": f"{lives}s"}))
+            await self._bus.publish(_stored_code(subjects.phone_code(code_digest(code, secret)), record, lives))
         except BrokerUnavailable as error:
             log.warning("plan %s, examinee %s: no phone code: %s", plan_id, examinee_id, error)
             raise _unavailable("the code could not be stored") from None
@@ -163,9 +169,10 @@ class PhoneCodes:
     # -- the phone's page ----------------------------------------------------------------------------
 
     async def redeem_code(self, request: Request) -> Response:
-        """`POST /v1/phone-codes/{code}`: 200 and a token of role mobile.
+        """`POST /v1/phone-codes/{code}?deviceId`: 200 and a token of role mobile, for this device.
 
-        403: the examinee was removed, 404: no such code, 410: the code has expired, 429: too many wrong codes.
+        403: the examinee was removed, 404: no such code, 409: another device has redeemed it, 410: the code has
+        expired, or the picture is there; 429: too many wrong codes.
         Only wrong codes are delayed and counted: a whole hall of phones may have one address.
         """
         outcome = "FOUND"
@@ -179,6 +186,9 @@ class PhoneCodes:
 
     async def _redeem(self, request: Request) -> Response:
         secret = self._signing_secret()
+        device_id = request.query_params.get("deviceId", "")
+        if device_id:
+            check_id("deviceId", device_id)
         stored = await self._look_up(request, secret)
         if stored is None:
             await asyncio.sleep(WRONG_SECONDS)
@@ -196,11 +206,14 @@ class PhoneCodes:
         # The stage may have been extended or entered anew; while Redis is unavailable, the code's deadline applies.
         stage = await self._stages.as_known(record.plan_id, record.examinee_id) or MobileStage()
         stage.refuse_removed()
+        if stage.has_picture:
+            raise Problem(410, USED_UP, "this code is used up: the picture is there")
         deadline = stage.deadline or deadline
         now = self._bus.clock.now()
         seconds_left = deadline - now
         if seconds_left <= 0:
             raise over
+        await self._bind(stored, record, device_id)
         owner = (record.plan_id, record.examinee_id)
         token = issue_token(self._settings, "mobile", *owner, seconds=seconds_left + TOKEN_LASTS_ON, issued_at=now)
         answer = {
@@ -211,6 +224,37 @@ class PhoneCodes:
             "secondsLeft": round(seconds_left, 3),
         }
         return JSONResponse(answer, headers={"Cache-Control": "no-store"})
+
+    async def _bind(self, stored: StoredMessage, record: PhoneCode, device_id: str) -> None:
+        """Bind a code to the device that redeems it. Raises a `Problem`: 409 when it is another's, 503."""
+        if record.device_id is None:
+            try:
+                expires_at = parse_time(record.expires_at or record.deadline)
+            except ValueError:
+                expires_at = parse_time(record.deadline)
+            lives = max(1, math.ceil(expires_at - self._bus.clock.now()))
+            bound = record.model_copy(update={"device_id": device_id})
+            try:
+                await self._bus.publish(_stored_code(stored.subject, bound, lives, after=stored.sequence))
+                return
+            except WrongLastSequence:  # another device, or another try of this one, was quicker
+                newest = await self._newest(stored.subject)
+                if newest is None or is_marker(newest.headers):
+                    raise Problem(410, EXPIRED, "this code has expired; use the new one") from None
+                record = PhoneCode.model_validate_json(newest.payload)
+            except BrokerUnavailable as error:
+                log.warning("a phone code cannot be bound to its device: %s", error)
+                raise _unavailable("the code cannot be redeemed") from None
+        if record.device_id != device_id:
+            detail = "another device has redeemed this code; use a new one of the examinee's page"
+            raise Problem(409, OTHER_DEVICE, detail)
+
+    async def _newest(self, subject: str) -> StoredMessage | None:
+        try:
+            return await self._bus.last_message(PHONE.name, subject)
+        except BrokerUnavailable as error:
+            log.warning("a phone code cannot be looked up: %s", error)
+            raise _unavailable("the code cannot be looked up") from None
 
     async def _look_up(self, request: Request, secret: str) -> StoredMessage | None:
         """Look a code up in PHONE. Raises a `Problem`: 503, or 429 when too many wrong codes are tried."""
@@ -223,13 +267,10 @@ class PhoneCodes:
         except TooManyGuesses as error:
             _refuse_for(error.seconds, "too many wrong codes are tried")
         try:
-            stored = await self._bus.last_message(PHONE.name, subjects.phone_code(code_digest(code, secret)))
-        except BaseException as error:
+            stored = await self._newest(subjects.phone_code(code_digest(code, secret)))
+        except BaseException:
             self._guesses.give_back()
-            if not isinstance(error, BrokerUnavailable):
-                raise
-            log.warning("a phone code cannot be looked up: %s", error)
-            raise _unavailable("the code cannot be looked up") from None
+            raise
         if stored is None:
             self._guesses.wrong(address)
         else:
@@ -246,6 +287,14 @@ class PhoneCodes:
             )
             raise Problem(501, NO_SECRET, detail)
         return self._secret
+
+
+def _stored_code(subject: str, record: PhoneCode, lives: int, *, after: int | None = None) -> Outgoing:
+    """Return the message that keeps a code for `lives` seconds; with `after` only as successor of that sequence."""
+    headers = {"Nats-TTL": f"{lives}s"}
+    if after is not None:
+        headers["Nats-Expected-Last-Subject-Sequence"] = str(after)
+    return Outgoing(subject, record.model_dump_json(by_alias=True, exclude_none=True).encode(), headers=headers)
 
 
 def qr_svg(url: str) -> str:

@@ -20,6 +20,13 @@ from PIL.ImageFile import ImageFile
 from PIL.JpegImagePlugin import JpegImageFile
 from PIL.PngImagePlugin import PngImageFile
 
+from actors.web_server.pictures.metadata import (
+    UPRIGHT,
+    orientation_of_exif,
+    rgb_profile_of_png,
+    with_metadata,
+    without_metadata,
+)
 from protocol.errors import ExamwireError
 
 JPEG_QUALITY = 90
@@ -70,15 +77,18 @@ class PictureLimits:
 def jpeg_of(content: bytes, limits: PictureLimits) -> bytes:
     """Check that `content` is a complete JPEG or PNG. Return the JPEG to keep.
 
-    A JPEG is returned unchanged. A PNG is converted, over white where it is transparent; of an animated PNG its
-    default image. The limits are applied to the header and the markers, before anything is decoded. Raises
-    `NotAPicture`, `PictureTooLarge` or `CostlyPicture`, and nothing else.
+    A JPEG is returned without its metadata and otherwise unchanged. A PNG is converted, over white where it is
+    transparent; of an animated PNG its default image. Orientation and RGB profile are kept. The limits are applied to
+    the header and the markers, before anything is decoded. Raises `NotAPicture`, `PictureTooLarge` or `CostlyPicture`,
+    and nothing else.
 
     A truncated picture is always refused. With an end marker appended it is still refused when it is a JPEG of one
     scan (as of cameras), and when a progressive JPEG lacks whole scans; within the last scan only fine detail is
     missing. Damage within a scan that libjpeg conceals (with grey) is not detected.
     """
     if content.startswith(_JPEG_START):
+        _without_end(content, limits.scans)
+        content = without_metadata(content)
         sound, scans = _without_end(content, limits.scans)
         image = _opened(JpegImageFile, sound, limits.pixels)
         _check_cost(image.width * image.height * scans, limits)
@@ -87,9 +97,13 @@ def jpeg_of(content: bytes, limits: PictureLimits) -> bytes:
         _loaded(image)
         return content
     if content.startswith(_PNG_START):
-        image = _opened(PngImageFile, _essential_chunks(content), limits.pixels)
+        essential, orientation, profile = _essential_chunks(content)
+        image = _opened(PngImageFile, essential, limits.pixels)
         _check_cost(image.width * image.height * PNG_COST, limits)
-        return _converted(_loaded(image), limits.jpeg_bytes)
+        jpeg = with_metadata(_converted(_loaded(image), limits.jpeg_bytes), orientation, profile)
+        if limits.jpeg_bytes is not None and len(jpeg) > limits.jpeg_bytes:
+            raise PictureTooLarge(f"more than {limits.jpeg_bytes} bytes as a JPEG")
+        return jpeg
     raise NotAPicture("neither a JPEG nor a PNG" if content else "the body is empty")
 
 
@@ -226,13 +240,14 @@ def _only_our_errors() -> Iterator[None]:
         raise NotAPicture(f"it cannot be decoded ({type(error).__name__}: {error})"[:300]) from error
 
 
-def _essential_chunks(content: bytes) -> bytes:
-    """Keep only the chunks of a PNG that its pixels need: texts, profiles and animations are never unpacked.
+def _essential_chunks(content: bytes) -> tuple[bytes, int, bytes | None]:
+    """Keep only the chunks of a PNG that its pixels need. Return them, the orientation, and the RGB profile, if any.
 
-    Pillow accepts a PNG whose end is missing, so this goes through the chunks to IEND and checks their CRCs. Raises
-    `NotAPicture`.
+    Texts and animations are never unpacked, and a profile only up to a limit. Pillow accepts a PNG whose end is
+    missing, so this goes through the chunks to IEND and checks their CRCs. Raises `NotAPicture`.
     """
     essential = bytearray(_PNG_START)
+    orientation, profile = UPRIGHT, None
     view = memoryview(content)
     place = len(_PNG_START)
     while True:
@@ -248,6 +263,10 @@ def _essential_chunks(content: bytes) -> bytes:
         # Chunks whose name begins with a capital are critical: a decoder that does not know one has to refuse it.
         if kind == b"tRNS" or kind[:1].isupper():
             essential += view[place : end + 4]
+        elif kind == b"eXIf":
+            orientation = orientation_of_exif(content[place + 8 : end])
+        elif kind == b"iCCP" and profile is None:
+            profile = rgb_profile_of_png(content[place + 8 : end])
         if kind == b"IEND":
-            return bytes(essential)
+            return bytes(essential), orientation, profile
         place = end + 4

@@ -2,9 +2,9 @@
 
 `actors.web_server.pictures.decoders` starts it as `python -m actors.web_server.pictures.decoder_process`. It holds no
 secrets and opens no files or connections. It reads jobs from stdin: a line of JSON (`Job`), then the picture's bytes.
-It writes answers to stdout: a line of JSON (`DecodeResult`), then the JPEG's bytes if a PNG was converted. It ends when
-stdin ends. The kernel kills it (SIGXCPU) when a picture takes more processor time than the job allows; a picture that
-takes more memory than allowed is refused.
+It writes answers to stdout: a line of JSON (`DecodeResult`), then the JPEG's bytes if it is not kept as it is. It ends
+when stdin ends. The kernel kills it (SIGXCPU) when a picture takes more processor time than the job allows; a picture
+that takes more memory than allowed is refused.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ class Job(TypedDict):
 
 
 class DecodeResult(TypedDict):
-    """An answer. `size`: bytes of the JPEG that follow; 0 without a conversion. `detail`: why it was refused."""
+    """An answer. `size`: bytes of the JPEG that follow; 0 when the picture is kept as it is. `detail`: of a refusal."""
 
     outcome: Literal["KEEP", "CONVERTED", "NOT_A_PICTURE", "TOO_LARGE", "COSTLY"]
     detail: str
@@ -84,7 +84,7 @@ def address_space() -> int:
 
 
 def work(job: Job, content: bytes) -> tuple[DecodeResult, bytes]:
-    """Check one picture within the job's limits. Return the answer, and the JPEG of a converted PNG."""
+    """Check one picture within the job's limits. Return the answer, and the JPEG to keep instead."""
     used = resource.getrusage(resource.RUSAGE_SELF)
     _, hard = resource.getrlimit(resource.RLIMIT_CPU)
     until = math.ceil(used.ru_utime + used.ru_stime) + job["seconds"]

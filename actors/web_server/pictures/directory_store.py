@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import shutil
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -46,18 +47,31 @@ class DirectoryPictureStore(PictureStore):
         directory = self.directory / plan_id / examinee_id
         return await self.in_thread(_read, directory / file_name(capture_id))
 
-    async def _stored_pictures(self) -> list[StoredPicture]:
-        return await self.in_thread(self._list)
+    async def pictures(self, plan_id: str | None = None, examinee_id: str | None = None) -> list[StoredPicture]:
+        return await self.in_thread(self._list, plan_id, examinee_id)
 
-    def _list(self) -> list[StoredPicture]:
+    def _list(self, plan_id: str | None, examinee_id: str | None) -> list[StoredPicture]:
         pictures = []
         with store_errors(self.directory):
-            for path in self.directory.glob("*/*/*.jpg"):
+            for path in self.directory.glob(f"{plan_id or '*'}/{examinee_id or '*'}/*.jpg"):
                 if CAPTURE_ID.fullmatch(path.stem) is None:
                     continue
                 with suppress(FileNotFoundError):  # another web server has removed it meanwhile
                     pictures.append(StoredPicture(path.parts[-3], path.parts[-2], path.stem, path.stat().st_mtime))
         return pictures
+
+    async def delete(self, plan_id: str, examinee_id: str | None = None) -> int:
+        return await self.in_thread(self._delete, plan_id, examinee_id)
+
+    def _delete(self, plan_id: str, examinee_id: str | None) -> int:
+        deleted = len(self._list(plan_id, examinee_id))
+        directory = self.directory / plan_id
+        if examinee_id is not None:
+            directory /= examinee_id
+        with store_errors(directory), suppress(FileNotFoundError):
+            shutil.rmtree(directory)
+            _sync_directory(directory.parent)
+        return deleted
 
     async def _remove(self, picture: StoredPicture) -> bool:
         return await self.in_thread(self._unlink, picture)

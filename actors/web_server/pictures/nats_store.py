@@ -41,15 +41,23 @@ class NatsPictureStore(PictureStore):
     async def read(self, plan_id: str, examinee_id: str, capture_id: str | None) -> bytes | None:
         return await self._objects.get(f"{plan_id}/{examinee_id}/{file_name(capture_id)}")
 
-    async def _stored_pictures(self) -> list[StoredPicture]:
+    async def pictures(self, plan_id: str | None = None, examinee_id: str | None = None) -> list[StoredPicture]:
         self._picture_objects, self._links = {}, {}
         for stored in await self._objects.objects():
             *owner, name = stored.name.split("/")
+            if len(owner) != 2 or plan_id not in (None, owner[0]) or examinee_id not in (None, owner[1]):
+                continue
             if stored.link is not None:
                 self._links[stored.link] = stored
-            elif len(owner) == 2 and CAPTURE_ID.fullmatch(stem := name.removesuffix(".jpg")):
+            elif CAPTURE_ID.fullmatch(stem := name.removesuffix(".jpg")):
                 self._picture_objects[StoredPicture(owner[0], owner[1], stem, stored.stored_at)] = stored
         return list(self._picture_objects)
+
+    async def delete(self, plan_id: str, examinee_id: str | None = None) -> int:
+        pictures = await self.pictures(plan_id, examinee_id)
+        for stored in (*self._links.values(), *(self._picture_objects[picture] for picture in pictures)):
+            await self._objects.remove(stored)
+        return len(pictures)
 
     async def _remove(self, picture: StoredPicture) -> bool:
         stored = self._picture_objects[picture]

@@ -1,9 +1,9 @@
 """The store of the phones' pictures: a directory, or an object store bucket of NATS.
 
-A picture is kept under its own name, its `captureId`, and the record in Redis names the one that counts. So it does not
-matter which of two web servers stores a picture of an examinee first: the one that the log names is served.
-`sync_cap.jpg` is a second name of the picture stored last; it is served while the record cannot be read. A picture that
-the record no longer names is removed some time later.
+Every picture is kept under its own name, its `captureId`, until its plan or examinee is purged (`delete`). The record
+in Redis names the one that counts. So it does not matter which of two web servers stores a picture of an examinee
+first: the one that the log names is served. `sync_cap.jpg` is a second name of the picture stored last; it is served
+while the record cannot be read.
 
 | | directory | nats |
 |---|---|---|
@@ -20,8 +20,7 @@ import math
 import re
 import time
 from abc import ABC, abstractmethod
-from collections import defaultdict
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,13 +34,7 @@ log = logging.getLogger("examwire.captures")
 T = TypeVar("T")
 
 FILE_NAME = "sync_cap.jpg"
-REPLACED_SECONDS = 60.0
-"""More than the time from storing a picture to its announcement, which is seconds, by one clock."""
 CAPTURE_ID = re.compile(r"[0-9a-f]{64}")
-
-Counted = Callable[[str, str], Awaitable[tuple[str, float] | None]]
-"""(planId, examineeId) -> the captureId that counts by the log, and when it was announced (seconds since the epoch);
-`None`: not known."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,23 +81,30 @@ class PictureStore(ABC):
         """Begin a new upload of an examinee. Raises `StoreFailed`."""
         return await self.in_thread(Incoming, self._aside_of(plan_id, examinee_id), plan_id, examinee_id, self._now)
 
-    async def sweep(self, counted: Counted, keep_seconds: float) -> int:
-        """Remove files of killed processes, replaced pictures, and pictures older than `keep_seconds`; return how many.
+    async def sweep(self, keep_seconds: float) -> int:
+        """Remove files of killed processes, and pictures older than `keep_seconds`; return how many.
 
-        A picture is replaced when another one was announced well after it was stored: then its own announcement, if
-        any, comes earlier in the log. Raises `StoreFailed` and the errors of the store and of `counted`.
+        Raises `StoreFailed` and the errors of the store.
         """
         removed = await self._sweep_leftovers(self._now() - STALE_SECONDS)
-        by_examinee: dict[tuple[str, str], list[StoredPicture]] = defaultdict(list)
-        for picture in await self._stored_pictures():
-            by_examinee[picture.plan_id, picture.examinee_id].append(picture)
         oldest = self._now() - keep_seconds
-        for (plan_id, examinee_id), pictures in by_examinee.items():
-            current = await counted(plan_id, examinee_id) if len(pictures) > 1 else None
-            for picture in pictures:
-                if picture.stored_at < oldest or _is_replaced(picture, current):
-                    removed += await self._remove(picture)
+        if math.isinf(oldest):
+            return removed
+        for picture in await self.pictures():
+            if picture.stored_at < oldest:
+                removed += await self._remove(picture)
         return removed
+
+    @abstractmethod
+    async def pictures(self, plan_id: str | None = None, examinee_id: str | None = None) -> list[StoredPicture]:
+        """Return the pictures of an examinee, of a plan, or all. Raises the errors of `read`."""
+
+    @abstractmethod
+    async def delete(self, plan_id: str, examinee_id: str | None = None) -> int:
+        """Delete all pictures of a plan, or of one of its examinees, with what was uploaded of others; return how many.
+
+        May be repeated. Raises the errors of `commit`.
+        """
 
     @abstractmethod
     async def commit(self, incoming: Incoming) -> None:
@@ -121,9 +121,6 @@ class PictureStore(ABC):
         """
 
     @abstractmethod
-    async def _stored_pictures(self) -> list[StoredPicture]: ...
-
-    @abstractmethod
     async def _remove(self, picture: StoredPicture) -> bool:
         """Remove a picture, unless it has been stored again since."""
 
@@ -137,13 +134,6 @@ class PictureStore(ABC):
 def keep_seconds(settings: Settings) -> float:
     """Return for how many seconds pictures are kept; infinite when they are never removed."""
     return settings.captures.keep_days * DAY or math.inf
-
-
-def _is_replaced(picture: StoredPicture, current: tuple[str, float] | None) -> bool:
-    if current is None:
-        return False
-    capture_id, announced_at = current
-    return picture.capture_id != capture_id and picture.stored_at < announced_at - REPLACED_SECONDS
 
 
 def file_name(capture_id: str | None) -> str:

@@ -125,16 +125,26 @@ class Exam:
         await examinee.expect("mobile_sync_status", status="WAITING")
         response = await self.http.post(code_path, headers=own)
         assert response.status_code == 201
-        joined = await self.http.post(f"/v1/phone-codes/{response.json()['code']}")
+        redeemed = f"/v1/phone-codes/{response.json()['code']}"
+        joined = await self.http.post(f"{redeemed}?deviceId=M001")
         assert joined.status_code == 200
+        assert (await self.http.post(f"{redeemed}?deviceId=M002")).status_code == 409
+        assert (await self.http.post(f"{redeemed}?deviceId=M.2")).status_code == 400
         phone = {"Authorization": f"Bearer {joined.json()['token']}"}
         assert (await self.site.put(b"no picture", headers=phone)).status_code == 415
         await proctor.expect("mobile_sync_status", examineeId="E001", status="FAILED")
         assert (await self.site.put(b"x" * 300_000, headers=phone)).status_code == 413
         assert (await self.site.put(picture(), headers=phone)).status_code == 201
         await examinee.expect("mobile_sync_completed")
-        await proctor.expect("mobile_sync_completed", examineeId="E001")
+        (capture,) = (await proctor.expect("mobile_sync_completed", examineeId="E001"))["data"]["captures"]
         assert (await self.http.post(code_path, headers=own)).status_code == 409
+        assert (await self.http.post(redeemed)).status_code == 410
+        about = {"examineeId": "E001", "captureId": capture["captureId"]}
+        await proctor.say("capture_review", **about, verdict="rejected", reason="TOO_DARK", requestId="c1")
+        await proctor.expect("mobile_sync_status", examineeId="E001", status="WAITING", actionId="c1")
+        assert (await self.http.get("/v1/plans/P001/examinees/E001/mobile-stage", headers=phone)).status_code == 200
+        await proctor.say("capture_review", **about, verdict="accepted", requestId="c2")
+        await proctor.expect("mobile_sync_completed", examineeId="E001", actionId="c2")
         return examinee
 
     async def messages(self, examinee: RawClient, proctor: RawClient) -> None:
@@ -246,6 +256,9 @@ class Exam:
             ("GET", capture_path(), bearer("examinee", "E002"), 403),
             ("GET", capture_path(examinee_id="E003"), proctor, 404),
             ("GET", capture_path(examinee_id="E.3"), proctor, 400),
+            ("GET", capture_path().replace("sync_cap", "0" * 64), proctor, 404),
+            ("GET", capture_path().replace("sync_cap", "0" * 64), examinee, 403),
+            ("GET", capture_path().replace("sync_cap", "other"), proctor, 400),
             ("GET", timeline, proctor, 200),
             ("GET", f"{timeline}?limit=3&all=true", proctor, 200),
             ("GET", f"{timeline}?limit=0", proctor, 400),

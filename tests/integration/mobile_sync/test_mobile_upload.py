@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import io
+import json
 import os
 import signal
 import struct
 import time
 import zlib
 from collections.abc import AsyncIterator
+from unittest.mock import ANY
 
 import pytest
 from PIL import Image
@@ -69,7 +71,11 @@ async def test_a_jpeg_is_stored_byte_for_byte_and_announced(site: Site, role: Ro
             "deviceId": "M001",
             "status": "COMPLETED",
             "timestamp": record["timestamp"],
-            "captureInfo": {"imageUrl": record["imageUrl"], "deviceInfo": record["deviceInfo"]},
+            "captureInfo": {
+                "imageUrl": record["imageUrl"],
+                "deviceInfo": record["deviceInfo"],
+                "receivedAt": ANY,
+            },
             "captureId": digest,
         }
     ]
@@ -154,14 +160,28 @@ async def test_a_failure_is_published_once_for_each_stage(site: Site) -> None:
     assert len(await site.published()) == 2
 
 
-async def test_the_first_picture_sent_again_after_a_second_one_is_the_picture_again(site: Site) -> None:
-    first, second = picture(), picture()
-    for content in (first, second, first):
-        response = await site.put(content)
-        # What the state manager does with it:
-        await record(site.settings, status="COMPLETED", captureId=response.json()["captureId"])
-    assert site.stored() == first
-    assert (await site.published())[-1]["captureId"] == hashlib.sha256(first).hexdigest()
+async def test_beside_a_picture_that_is_there_only_the_same_one_is_taken_again(site: Site) -> None:
+    content = picture()
+    response = await site.put(content)
+    # What the state manager does with it:
+    await record(site.settings, status="COMPLETED", captureId=response.json()["captureId"])
+    unasked = await site.put(picture())
+    assert (unasked.status_code, problem(unasked)["code"]) == (409, "ALREADY_STORED")
+    again = await site.put(content)
+    assert (again.status_code, again.json()["captureId"]) == (201, response.json()["captureId"])
+    assert (site.stored(), site.leftovers()) == (content, [])
+
+
+async def test_a_rejected_picture_is_not_taken_again_and_another_one_is(site: Site) -> None:
+    content = picture()
+    capture_id = hashlib.sha256(content).hexdigest()
+    rejected = {"captureId": capture_id, "time": "2026-11-22T09:00:00.000Z", "when": "in", "verdict": "rejected"}
+    captures = json.dumps([{**rejected, "reason": "BLURRED"}])
+    await record(site.settings, status="WAITING", deadline=seconds_from_now(60), captures=captures)
+    refused = await site.put(content)
+    assert (refused.status_code, problem(refused)["code"]) == (409, "REJECTED")
+    assert "BLURRED" in problem(refused)["detail"]
+    assert (await site.put(picture())).status_code == 201
 
 
 async def test_of_uploads_at_the_same_time_the_stored_one_is_the_one_announced_last(site: Site) -> None:
@@ -254,8 +274,10 @@ async def test_a_missing_device_and_texts_that_are_too_long_are_named(site: Site
     ],
 )
 async def test_the_deadline_of_the_stage_decides(site: Site, status: str, seconds: float, answer: int) -> None:
-    await record(site.settings, status=status, deadline=seconds_from_now(seconds))
-    response = await site.put(picture())
+    content = picture()
+    there = {"captureId": hashlib.sha256(content).hexdigest()} if status == "COMPLETED" else {}
+    await record(site.settings, status=status, deadline=seconds_from_now(seconds), **there)
+    response = await site.put(content)
     assert response.status_code == answer
     if answer == 409:
         assert problem(response)["code"] == "DEADLINE_PASSED"

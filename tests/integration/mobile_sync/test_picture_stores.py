@@ -6,7 +6,7 @@ import asyncio
 import hashlib
 import os
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,7 @@ from actors.runtime.store.state_store import StateStore
 from actors.web_server.pictures.directory_store import DirectoryPictureStore
 from actors.web_server.pictures.incoming import STALE_SECONDS, StoreFailed
 from actors.web_server.pictures.nats_store import NatsPictureStore
-from actors.web_server.pictures.store import REPLACED_SECONDS, PictureStore
+from actors.web_server.pictures.store import PictureStore
 from actors.web_server.server import WebServer
 from cli.operate.streams import compare_topology
 from protocol.broker.streams import CAPTURES_BUCKET, captures_stream
@@ -84,13 +84,6 @@ def aside(directory: Path) -> list[str]:
     return [path.name for path in directory.rglob("*.part")]
 
 
-def counting(capture_id: str | None, announced_at: float) -> Callable[[str, str], Awaitable[tuple[str, float] | None]]:
-    async def counted(_plan_id: str, _examinee_id: str) -> tuple[str, float] | None:
-        return (capture_id, announced_at) if capture_id is not None else None
-
-    return counted
-
-
 # -- both stores -----------------------------------------------------------------------------------------
 
 
@@ -129,22 +122,33 @@ async def test_a_discarded_upload_leaves_nothing(captures: PictureStore, tmp_pat
     assert (await captures.read(*OWNER, None), aside(tmp_path)) == (before, [])
 
 
-async def test_replaced_pictures_are_removed_after_a_delay(captures: PictureStore) -> None:
-    old, new, racing = [await store_picture(captures, picture()) for _ in range(3)]
-    now = time.time()
-    # Announced just now: an earlier picture may be one whose announcement is still on its way.
-    assert await captures.sweep(counting(new, now), KEPT_FOREVER) == 0
-    assert await captures.sweep(counting(None, now), KEPT_FOREVER) == 0, "nobody knows which one counts"
-    assert await captures.sweep(counting(new, now + REPLACED_SECONDS + 5), KEPT_FOREVER) == 2
-    assert [await captures.read(*OWNER, name) is not None for name in (old, new, racing)] == [False, True, False]
-    assert await captures.read(*OWNER, None) is None, "the last one was removed, and its second name with it"
+async def test_every_picture_is_kept_until_it_is_old_or_deleted(captures: PictureStore) -> None:
+    kept = [await store_picture(captures, picture()) for _ in range(3)]
+    assert await captures.sweep(KEPT_FOREVER) == 0
+    assert [await captures.read(*OWNER, name) is not None for name in kept] == [True] * 3
+    assert {stored.capture_id for stored in await captures.pictures("P001")} == set(kept)
+    assert await captures.sweep(-5.0) == 3
+    assert [await captures.read(*OWNER, name) for name in (*kept, None)] == [None] * 4
 
 
-async def test_old_pictures_are_removed(captures: PictureStore) -> None:
-    capture_id = await store_picture(captures, picture())
-    assert await captures.sweep(counting(capture_id, time.time()), KEPT_FOREVER) == 0
-    assert await captures.sweep(counting(capture_id, time.time()), -5.0) == 1
-    assert await captures.read(*OWNER, capture_id) is None
+async def test_an_examinee_or_a_plan_is_deleted_with_nothing_left(
+    captures: PictureStore, kind: str, bus: Bus, tmp_path: Path
+) -> None:
+    for examinee_id in ("E001", "E002", "E003"):
+        for _ in range(2):
+            await store_picture(captures, picture(), examinee_id)
+    other = await store_picture(captures, picture(), "E1")
+    assert await captures.delete("P001", "E1") == 1
+    assert (await captures.read("P001", "E1", other), await captures.read("P001", "E1", None)) == (None, None)
+    assert len(await captures.pictures()) == 6
+    assert await captures.delete("P001") == 6
+    assert await captures.delete("P001") == 0
+    assert await captures.delete("P999", "E001") == 0
+    assert await captures.read(*OWNER, None) is None
+    if kind == "directory":
+        assert not (tmp_path / "captures" / "P001").exists()
+    else:
+        assert (await bus.stream_state("OBJ_captures")).messages == 0
 
 
 async def test_leftovers_are_removed_and_running_uploads_are_not(
@@ -153,7 +157,7 @@ async def test_leftovers_are_removed_and_running_uploads_are_not(
     abandoned, going_on = [await captures.begin(*OWNER) for _ in range(2)]
     long_ago = time.time() - STALE_SECONDS - 60
     os.utime(abandoned._aside, (long_ago, long_ago))
-    assert await captures.sweep(counting(None, 0), KEPT_FOREVER) == 1
+    assert await captures.sweep(KEPT_FOREVER) == 1
     assert aside(tmp_path) == [going_on._aside.name]
     for incoming in (abandoned, going_on):
         incoming.discard()
@@ -285,23 +289,34 @@ async def sites(kind: str, settings: Settings, bus: Bus) -> AsyncIterator[tuple[
         await bus._js.delete_stream("OBJ_captures")
 
 
-async def test_two_web_servers_serve_the_picture_that_the_log_has(
+async def test_two_web_servers_serve_the_picture_that_the_log_has_first(
     sites: tuple[Site, Site, System],
 ) -> None:
+    """Pictures that come at once are all kept; the first one of the log counts, until somebody asks for another."""
     first_site, second_site, system = sites
-    contents = [picture() for _ in range(12)]
+    contents = [picture() for _ in range(4)]
     answers = await asyncio.gather(
         *((first_site if number % 2 else second_site).put(content) for number, content in enumerate(contents))
     )
-    assert {answer.status_code for answer in answers} == {201}
-    last = (await _completed(first_site))[-1]["captureId"]
+    assert {answer.status_code for answer in answers} <= {201, 409}
+    first, *others = [fact["captureId"] for fact in await _completed(first_site)]
 
     async def settled() -> bool:
-        return bool((await system.store.entries(keys.mobile_sync(*OWNER))).get("captureId") == last)
+        record = await system.store.entries(keys.mobile_sync(*OWNER))
+        return bool(record.get("captureId") == first) and all(other in record["captures"] for other in others)
 
-    await eventually(settled, "the record names the last one of the log")
-    last_content = next(content for content in contents if hashlib.sha256(content).hexdigest() == last)
-    assert [(await site.get()).content for site in (first_site, second_site)] == [last_content, last_content]
+    await eventually(settled, "the record names the pictures of the log")
+    by_id = {hashlib.sha256(content).hexdigest(): content for content in contents}
+    assert [(await site.get()).content for site in (first_site, second_site)] == [by_id[first], by_id[first]]
+    proctor = first_site.bearer("proctor", "S001")
+    for capture_id in (first, *others):
+        path = f"/v1/plans/P001/captures/E001/{capture_id}.jpg"
+        assert (await second_site.http.get(path, headers=proctor)).content == by_id[capture_id]
+    assert (await second_site.http.get(path, headers=second_site.bearer("examinee"))).status_code == 403
+    unknown = await second_site.http.get(f"/v1/plans/P001/captures/E001/{'0' * 64}.jpg", headers=proctor)
+    assert unknown.status_code == 404
+    invalid = await second_site.http.get("/v1/plans/P001/captures/E001/secret.jpg", headers=proctor)
+    assert (invalid.status_code, problem(invalid)["field"]) == (400, "captureId")
 
 
 async def test_a_retry_at_the_other_web_server_has_one_effect(sites: tuple[Site, Site, System]) -> None:

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from protocol.messages.base import Message
 from protocol.messages.facts import (
+    CaptureReview,
     ClientInfo,
     ConnectionFact,
     ConnectionStatus,
@@ -30,6 +31,7 @@ from protocol.messages.facts import (
 )
 from protocol.messages.plan_facts import PlanFact, PlanPolicy, PlanRestate
 from protocol.messages.server_messages import ServerStatus, ServerStatusCode
+from protocol.messages.views import Verdict
 from protocol.records import kinds
 from protocol.records.kinds import RecordKind
 from tests.unit.support import facts
@@ -64,7 +66,8 @@ _incarnations = st.sampled_from(["i1", "i2", "i3"])
 _repeats = st.integers(0, 4)
 _picks = st.integers(0, 9)
 _connection_moves = st.sampled_from("CDCDCDAERXNFGT")
-_mobile_sync_moves = st.sampled_from("WWUFTTM")
+_mobile_sync_moves = st.sampled_from("WWUUFTTMRR")
+_verdicts: st.SearchStrategy[Verdict] = st.sampled_from(["accepted", "rejected"])
 _notice_moves = st.sampled_from("NNCHHTX")
 _proctors = st.sampled_from(["kim", "lee"])
 _names = st.sampled_from([None, "Kim", "Lee"])
@@ -73,6 +76,8 @@ _actions = st.sampled_from([None, "a1", "a2"])
 _examinees = st.sampled_from([None, "E001", "E002"])
 _policies = st.sampled_from([None, PlanPolicy(max_attempts=8), PlanPolicy(grace_seconds=30, shut_out=False)])
 _notices = st.sampled_from(["a1", "a2", "a3"])
+
+_SETS_A_DEADLINE = (MobileSyncWait, MobileSyncExtend, CaptureReview)
 
 
 def _named(draw: Draw, past: Log, right: Callable[[Message], bool]) -> int:
@@ -134,10 +139,12 @@ def mobile_sync_fact(draw: Draw, past: Log) -> MobileSyncFact:
             return facts.uploaded(draw(_captures), second)
         case "F":
             return facts.upload_failed(second)
+        case "R":
+            return facts.review(draw(_captures), draw(_verdicts), second, action=draw(_actions))
         case "M":
             return facts.extend(60, second, action=draw(_actions))
         case _:
-            begins = _named(draw, past, lambda fact: isinstance(fact, MobileSyncWait | MobileSyncExtend))
+            begins = _named(draw, past, lambda fact: isinstance(fact, _SETS_A_DEADLINE))
             return facts.timed_out(begins, second)
 
 

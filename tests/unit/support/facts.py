@@ -5,6 +5,7 @@ from __future__ import annotations
 from protocol.messages.facts import (
     Aspect,
     CaptureInfo,
+    CaptureReview,
     ClientInfo,
     ConnectionStatus,
     ConnectionStatusCode,
@@ -42,6 +43,7 @@ from protocol.messages.plan_facts import (
     PlanSchedule,
 )
 from protocol.messages.server_messages import ServerStatus, ServerStatusCode
+from protocol.messages.views import Verdict
 from protocol.times import format_time
 
 PLAN, EXAMINEE = "P001", "E001"
@@ -188,11 +190,43 @@ def restate(second: float = 0, aspect: Aspect = "connection") -> Restate:
     return Restate(plan_id=PLAN, examinee_id=EXAMINEE, timestamp=at(second), aspect=aspect)
 
 
-def wait(second: float = 0, lasting: float = 120) -> MobileSyncWait:
-    return MobileSyncWait(plan_id=PLAN, examinee_id=EXAMINEE, timestamp=at(second), deadline=at(second + lasting))
+def wait(second: float = 0, lasting: float = 120, challenge: str | None = None) -> MobileSyncWait:
+    return MobileSyncWait(
+        plan_id=PLAN,
+        examinee_id=EXAMINEE,
+        timestamp=at(second),
+        deadline=at(second + lasting),
+        challenge=challenge,
+    )
 
 
-def uploaded(capture: str = "a", second: float = 0, device: str | None = "M001") -> MobileSyncStatus:
+def review(
+    capture: str = "a",
+    verdict: Verdict = "rejected",
+    second: float = 0,
+    *,
+    by: str = "S001",
+    action: str | None = None,
+    challenge: str | None = None,
+) -> CaptureReview:
+    """A proctor's verdict; a rejection opens the stage for 90 s."""
+    return CaptureReview(
+        plan_id=PLAN,
+        examinee_id=EXAMINEE,
+        capture_id=capture * 64,
+        verdict=verdict,
+        reason="BLURRED" if verdict == "rejected" else None,
+        by=by,
+        action_id=action,
+        seconds=90,
+        challenge=challenge,
+        timestamp=at(second),
+    )
+
+
+def uploaded(
+    capture: str = "a", second: float = 0, device: str | None = "M001", *, received: float | None = None
+) -> MobileSyncStatus:
     """A stored picture; `capture` is one hexadecimal digit that tells pictures apart."""
     return MobileSyncStatus(
         plan_id=PLAN,
@@ -203,6 +237,7 @@ def uploaded(capture: str = "a", second: float = 0, device: str | None = "M001")
         capture_info=CaptureInfo(
             image_url=f"/captures/{EXAMINEE}/sync_cap.jpg",
             device_info=DeviceInfo(model="iPhone 12", os_version="iOS 15.0"),
+            received_at=None if received is None else at(received),
         ),
         capture_id=capture * 64,
     )

@@ -173,6 +173,7 @@ _POOL: dict[str, Callable[[random.Random], Any]] = {
     "name": lambda rng: rng.choice(("이수험", "Jo")),
     "text": lambda rng: rng.choice(("Please come closer.", "자리에 앉아 주십시오.")),
     "code": lambda rng: "4504",
+    "challenge": lambda rng: rng.choice(("482193", "039117")),
     "capture_id": lambda rng: f"{rng.getrandbits(256):064x}",
     "image_url": lambda rng: f"/captures/E{rng.randint(1, 3):03}/sync_cap.jpg",
     "ip_address": lambda rng: f"10.0.0.{rng.randint(1, 9)}",
@@ -209,7 +210,7 @@ _POOL: dict[str, Callable[[random.Random], Any]] = {
 }
 _TIME_FIELDS = {
     *("timestamp", "since", "deadline", "next_attempt_at", "last_active_time", "sent_at", "confirmed_at", "removed_at"),
-    *("starts_at", "ends_at", "closed_at", "server_time"),
+    *("starts_at", "ends_at", "closed_at", "server_time", "time", "received_at"),
 }
 _NEVER_EMPTY = {"examinees", "backoff_seconds"}
 
@@ -324,11 +325,18 @@ def _look(view: PlanView) -> Json:
         "plan": _data(view.plan) if view.plan is not None else None,
         "planNotices": [[action_id, _data(notice)] for action_id, notice in view.plan_notices.items()],
         "examinees": {
-            row.examinee_id: {to_camel(name): value for name, value in dataclasses.asdict(row).items()}
-            | {"help": row.help and row.help.model_dump(by_alias=True, exclude_none=True)}
+            row.examinee_id: {to_camel(name): _plain(value) for name, value in dataclasses.asdict(row).items()}
             for row in view.examinees.values()
         },
     }
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, list):
+        return [_plain(element) for element in value]
+    if isinstance(value, pydantic.BaseModel):
+        return value.model_dump(mode="json", by_alias=True, exclude_none=True)
+    return value
 
 
 # -- the clock of an exam ------------------------------------------------------------------------------------

@@ -122,7 +122,7 @@ async def test_an_invalid_captureid_never_names_another_file(store: DirectoryPic
 async def test_a_picture_stored_again_during_the_sweep_stays(
     store: DirectoryPictureStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    first_id, second_id = await keep(store, jpeg("navy")), await keep(store, jpeg("red"))
+    first_id = await keep(store, jpeg("navy"))
     directory = store.directory / "P001" / "E001"
     os.utime(directory / f"{first_id}.jpg", (0, 0))
     really = store._remove
@@ -133,10 +133,7 @@ async def test_a_picture_stored_again_during_the_sweep_stays(
 
     monkeypatch.setattr(store, "_remove", stored_again)
 
-    async def counted(_plan_id: str, _examinee_id: str) -> tuple[str, float]:
-        return second_id, 2e9
-
-    await store.sweep(counted, 1e12)
+    await store.sweep(1e6)
     assert await store.read("P001", "E001", first_id) == jpeg("navy")
 
 
@@ -153,11 +150,8 @@ async def test_a_pictures_age_is_by_the_clock_of_the_store(tmp_path: Path, ahead
     incoming.replace(content)
     assert aside.stat().st_mtime == pytest.approx(now, abs=0.01)
     await store.commit(incoming)
-    (picture,) = await store._stored_pictures()
+    (picture,) = await store.pictures()
     assert picture.stored_at == pytest.approx(now, abs=0.01)
-
-    async def another(_plan_id: str, _examinee_id: str) -> tuple[str, float]:
-        return "f" * 64, now  # announced at this moment, by the same clock
-
-    await keep(store, jpeg("red"))
-    assert await store.sweep(another, 1e12) == 0, "both may be on their way to being announced"
+    assert await store.sweep(0.1) == 0
+    now += 0.2
+    assert await store.sweep(0.1) == 1

@@ -19,10 +19,18 @@
  */
 
 /**
+ * A picture that was sent; its address is `/captures/{examineeId}/{captureId}.jpg`. `when`: before the stage, in it, or after
+ * its deadline. `challenge`: what it had to show.
+ * @typedef {{captureId: string, time: string, deviceId?: string, when: "before" | "in" | "after", challenge?: string,
+ *   verdict?: "accepted" | "rejected", reason?: string, by?: string}} Capture
+ */
+
+/**
  * One examinee as the proctor sees them. Versions are 0 until a frame named them; times are RFC 3339.
  *
  * `since`: when the status began. `recoveredAfter`: seconds of the outage that has just ended. `browserInfo` comes with
- * connection events only, not with a snapshot. `notices`: how many messages were sent; `unconfirmed`: the actionIds of those
+ * connection events only, not with a snapshot. `captures`: the newest pictures, oldest first. `review`: of the one that counts.
+ * `challenge`: what the next picture must show. `notices`: how many messages were sent; `unconfirmed`: the actionIds of those
  * that the examinee has not confirmed. `flags`: in what their newest connection that differs from the one before it differs
  * (address, browser, device). `unstable`: away too often of late. `finishedBy`: who said that the exam is over for them (`plan`: the plan has ended).
  */
@@ -57,6 +65,9 @@ export class Seen {
     /** @type {string | null} */ this.deadline = null;
     /** @type {string | null} */ this.deviceId = null;
     /** @type {string | null} */ this.imageUrl = null;
+    /** @type {Capture[]} */ this.captures = [];
+    /** @type {{verdict: "accepted" | "rejected", reason?: string, by?: string} | null} */ this.review = null;
+    /** @type {string | null} */ this.challenge = null;
     this.mobileSyncVersion = 0;
     this.notices = 0;
     /** @type {string[]} */ this.unconfirmed = [];
@@ -341,7 +352,15 @@ function applyMobileSync(view, { type, data }) {
   seen.mobileSyncAt = data.timestamp ?? null;
   seen.deviceId = data.deviceId ?? null;
   seen.deadline = completed ? null : (data.deadline ?? null);
+  setPictures(seen, data);
   return "APPLIED";
+}
+
+/** @param {Seen} seen @param {Record<string, any>} data of an event or a row */
+function setPictures(seen, data) {
+  seen.captures = [...(data.captures ?? [])];
+  seen.review = data.review ?? null;
+  seen.challenge = data.challenge ?? null;
 }
 
 /** @param {PlanView} view @param {Message} message @returns {Verdict} */
@@ -401,6 +420,7 @@ function takeRow(seen, row) {
     seen.mobileSyncAt = mobileSync.timestamp ?? null;
     seen.deviceId = mobileSync.deviceId ?? null;
     seen.deadline = mobileSync.status === "COMPLETED" ? null : (mobileSync.deadline ?? null);
+    setPictures(seen, mobileSync);
     seen.mobileSyncFromEvent = false;
     changed = true;
   }

@@ -83,6 +83,17 @@ export class ProctorClient extends Client {
   }
 
   /**
+   * Accept a picture (`accepted`), or ask for another one (`rejected`): the examinee is told the reason.
+   * @param {string} examineeId
+   * @param {string} captureId
+   * @param {"accepted" | "rejected"} verdict
+   * @param {{reason?: string, requestId?: string}} [options]
+   */
+  reviewCapture(examineeId, captureId, verdict, { reason, requestId } = {}) {
+    return this._request("capture_review", { examineeId, captureId, verdict, reason }, requestId);
+  }
+
+  /**
    * Show an examinee a message (at most 1000 characters).
    * @param {string} examineeId
    * @param {string} text

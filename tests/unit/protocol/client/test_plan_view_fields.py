@@ -35,7 +35,7 @@ from protocol.messages.proctor_events import (
     MobileSyncCompleted,
     PlanStateEvent,
 )
-from protocol.messages.views import ConnectionView, MobileSyncView, NoticesView, ReconnectView
+from protocol.messages.views import CaptureView, ConnectionView, MobileSyncView, NoticesView, ReconnectView, ReviewView
 from tests.unit.protocol.client.plan_events import (
     NOW,
     connected,
@@ -78,6 +78,11 @@ EVENT: dict[str, Any] = {"plan_id": "P1", "examinee_id": "E1", "timestamp": NOW,
 LADDER_OVER: dict[str, Any] = {"attempt": 0, "max_attempts": None, "exhausted": False, "removed": False}
 SERVER = {"socket_id": "S-1", "server_id": "SOCK1"}
 IMAGE = "/captures/E1/sync_cap.jpg"
+PICTURES: dict[str, Any] = {
+    "captures": [CaptureView(capture_id="a" * 64, time=NOW, when="in", verdict="rejected")],
+    "review": ReviewView(verdict="rejected", reason="BLURRED"),
+    "challenge": "4711",
+}
 DEVICE = DeviceInfo(model="iPhone 12", os_version="iOS 15.0")
 
 
@@ -212,8 +217,14 @@ def test_a_connection_event_sets_what_it_says_and_nothing_else(event: Message, c
     ("event", "changes"),
     [
         (
-            MobileSyncCompleted(**EVENT, device_id="M1", image_url=IMAGE),
-            {"mobile_sync": "COMPLETED", "mobile_sync_reason": None, "image_url": IMAGE, "deadline": None},
+            MobileSyncCompleted(**EVENT, device_id="M1", image_url=IMAGE, **PICTURES),
+            {
+                "mobile_sync": "COMPLETED",
+                "mobile_sync_reason": None,
+                "image_url": IMAGE,
+                "deadline": None,
+                **PICTURES,
+            },
         ),
         (
             MobileSyncStatus(**EVENT, status=MobileSyncCode.FAILED, reason="IMAGE_STORE_FAILED", deadline=NOW),
@@ -277,7 +288,9 @@ ROW = ExamineeRow(
     name="Kim",
     status="CONNECTED",
     connection=ConnectionView(status="CONNECTED", **SERVER, reason="R", flags=["address"]),
-    mobile_sync=MobileSyncView(status="FAILED", reason="SYNC_TIMEOUT", image_url=IMAGE, deadline=NOW, version=41),
+    mobile_sync=MobileSyncView(
+        status="FAILED", reason="SYNC_TIMEOUT", image_url=IMAGE, deadline=NOW, **PICTURES, version=41
+    ),
     reconnect=ReconnectView(attempt=1, max_attempts=2),
     notices=NoticesView(unconfirmed=["a1"], sent=7, version=42),
     version=40,
@@ -302,6 +315,7 @@ ROW_CHANGES: dict[str, dict[str, Any]] = {
         "mobile_sync_reason": "SYNC_TIMEOUT",
         "image_url": IMAGE,
         "deadline": NOW,
+        **PICTURES,
         "mobile_sync_version": 41,
         "mobile_sync_from_event": False,
     },

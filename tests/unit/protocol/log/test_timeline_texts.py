@@ -355,17 +355,19 @@ STORIES: dict[str, tuple[tuple[ExamineeFact, ...], list[Expected]]] = {
                 "COMPLETED",
                 {
                     "device_id": "M001",
+                    "capture_id": "a" * 64,
                     "image_url": "/captures/E001/sync_cap.jpg",
                     "deadline": "2024-01-01T09:18:00.000Z",
                 },
             ),
             ("NO_EFFECT", "mobile sync COMPLETED again: no effect", "COMPLETED", {}),
             (
-                "SYNC_COMPLETED",
-                "mobile sync completed: another picture from M001",
+                "SYNC_KEPT",
+                "another picture from M001 kept, which nobody asked for; the first one counts",
                 "COMPLETED",
                 {
                     "device_id": "M001",
+                    "capture_id": "b" * 64,
                     "image_url": "/captures/E001/sync_cap.jpg",
                     "deadline": "2024-01-01T09:18:00.000Z",
                 },
@@ -374,6 +376,62 @@ STORIES: dict[str, tuple[tuple[ExamineeFact, ...], list[Expected]]] = {
             ("NO_EFFECT", "deadline of a mobile sync stage that is over: no effect", "COMPLETED", {}),
             ("NO_EFFECT", "mobile sync extended by S001, which is COMPLETED: no effect", "COMPLETED", {}),
             ("RESTATED", "mobile sync told anew: COMPLETED", "COMPLETED", {}),
+        ],
+    ),
+    "a picture that is looked at": (
+        (
+            facts.uploaded("a"),
+            facts.review("a", "rejected", 40, by="kim", action="r1", challenge="4711"),
+            facts.review("a", "rejected", 41, by="lee", action="r2"),
+            facts.uploaded("b", 150),
+            facts.review("b", "accepted", 160, by="kim", action="r3"),
+        ),
+        [
+            (
+                "SYNC_COMPLETED",
+                "mobile sync completed: a picture from M001, sent before the stage",
+                "COMPLETED",
+                {"device_id": "M001", "capture_id": "a" * 64, "image_url": "/captures/E001/sync_cap.jpg"},
+            ),
+            (
+                "SYNC_REJECTED",
+                "picture aaaaaaaaaaaa rejected by kim (BLURRED); another one is waited for until "
+                "2024-01-01T09:17:10.000Z",
+                "WAITING",
+                {
+                    "reason": "BLURRED",
+                    "device_id": "M001",
+                    "capture_id": "a" * 64,
+                    "deadline": "2024-01-01T09:17:10.000Z",
+                    "by": "kim",
+                    "action_id": "r1",
+                },
+            ),
+            ("NO_EFFECT", "picture aaaaaaaaaaaa rejected again by lee: no effect", "WAITING", {}),
+            (
+                "SYNC_COMPLETED",
+                "mobile sync completed: a picture from M001, sent after the deadline",
+                "COMPLETED",
+                {
+                    "device_id": "M001",
+                    "capture_id": "b" * 64,
+                    "image_url": "/captures/E001/sync_cap.jpg",
+                    "deadline": "2024-01-01T09:17:10.000Z",
+                },
+            ),
+            (
+                "SYNC_ACCEPTED",
+                "picture bbbbbbbbbbbb accepted by kim",
+                "COMPLETED",
+                {
+                    "device_id": "M001",
+                    "capture_id": "b" * 64,
+                    "image_url": "/captures/E001/sync_cap.jpg",
+                    "deadline": "2024-01-01T09:17:10.000Z",
+                    "by": "kim",
+                    "action_id": "r3",
+                },
+            ),
         ],
     ),
     "a mobile sync that times out": (

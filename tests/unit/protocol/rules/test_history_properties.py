@@ -83,6 +83,7 @@ def test_facts_in_order_publish_each_event_once_and_restate_nothing(kind_name: s
     assert told == in_order(kind, log)[1]
 
 
+NO_PICTURE: tuple[object, ...] = ("NONE", None, [], None)
 NOBODY: tuple[object, ...] = ("NEVER", None, False, False, None, {}, (), False)
 """The connection of an examinee of whom nothing is known."""
 
@@ -147,7 +148,7 @@ def view_of(told: list[Event]) -> tuple[object, ...]:
         view.apply(event)
     seen = view.examinees.get(facts.EXAMINEE)
     if seen is None:
-        return (NOBODY, ("NONE", None), (0, (), (), None))
+        return (NOBODY, NO_PICTURE, (0, (), (), None))
     connection: tuple[object, ...] = (
         seen.status,
         seen.socket_id if seen.connected else None,
@@ -157,7 +158,7 @@ def view_of(told: list[Event]) -> tuple[object, ...]:
         seen.labels,
     )
     connection += (tuple(seen.flags), seen.unstable)
-    return (connection, (seen.mobile_sync, seen.deadline), _told_notices(seen))
+    return (connection, (seen.mobile_sync, seen.deadline, seen.captures, seen.review), _told_notices(seen))
 
 
 def _told_notices(seen: ExamineeView) -> tuple[object, ...]:
@@ -167,13 +168,14 @@ def _told_notices(seen: ExamineeView) -> tuple[object, ...]:
 def view_in(kind_name: str, state: Any) -> tuple[object, ...]:
     """What the proctor's client should make of it."""
     connection: tuple[object, ...] = NOBODY
-    picture: tuple[object, ...] = ("NONE", None)
+    picture = NO_PICTURE
     notices: tuple[object, ...] = (0, (), (), None)
     if kind_name == "connection":
         status, *rest = KINDS[kind_name][0].visible_part(state)
         connection = (status.value if status else "NEVER", *rest)
     elif kind_name == "mobile_sync" and state.status is not None:
-        picture = (state.status.value, None if state.status is MobileSyncCode.COMPLETED else state.deadline)
+        deadline = None if state.status is MobileSyncCode.COMPLETED else state.deadline
+        picture = (state.status.value, deadline, state.capture_views() or [], state.review())
     elif kind_name == "notices":
         notices = KINDS[kind_name][0].visible_part(state)
     return (connection, picture, notices)

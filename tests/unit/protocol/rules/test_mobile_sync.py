@@ -6,10 +6,22 @@ import pytest
 
 from protocol.messages.facts import MobileSyncCode, MobileSyncFact, MobileSyncStatus
 from protocol.messages.proctor_events import Event, MobileSyncCompleted
+from protocol.messages.views import ReviewView, Verdict
 from protocol.records.kinds import MOBILE_SYNC
 from protocol.rules.effects import ScheduleTimeout, SendMobileSync
 from protocol.rules.mobile_sync import MobileSyncState
-from tests.unit.support.facts import EXAMINEE, PLAN, at, extend, restate, timed_out, upload_failed, uploaded, wait
+from tests.unit.support.facts import (
+    EXAMINEE,
+    PLAN,
+    at,
+    extend,
+    restate,
+    review,
+    timed_out,
+    upload_failed,
+    uploaded,
+    wait,
+)
 from tests.unit.support.scenario import Scenario
 
 
@@ -67,10 +79,13 @@ def test_a_retry_of_the_same_upload_has_one_effect() -> None:
     assert log.state.timestamp == at(30)
 
 
-def test_another_picture_replaces_the_first() -> None:
+def test_a_picture_that_nobody_asked_for_is_kept_and_told_but_does_not_count() -> None:
     log = Log(wait(), uploaded("a", 30), uploaded("b", 40))
-    assert isinstance(log.event(), MobileSyncCompleted)
-    assert (log.state.capture_id, log.state.timestamp) == ("b" * 64, at(40))
+    event = log.event()
+    assert isinstance(event, MobileSyncCompleted)
+    assert (log.state.capture_id, event.timestamp) == ("a" * 64, at(30))
+    assert [capture.capture_id[0] for capture in event.captures or ()] == ["a", "b"]
+    assert log.changes_nothing(uploaded("b", 41))
 
 
 def test_a_failed_upload_is_published_with_its_reason_and_may_be_repeated() -> None:
@@ -201,3 +216,74 @@ def test_a_restatement_without_an_open_stage_schedules_no_timer(before: tuple[Mo
     log = Log(*before, restate(50, "mobile_sync"))
     log.event()
     assert log.effects == (SendMobileSync(PLAN, EXAMINEE, log.version),)
+
+
+# -- what a proctor says ------------------------------------------------------------------------------------
+
+
+def test_a_rejected_picture_opens_the_stage_again_and_says_why() -> None:
+    log = Log(wait(0, 120), uploaded("a", 30), review("a", "rejected", 200, by="kim", action="r1", challenge="4711"))
+    event = log.event()
+    assert isinstance(event, MobileSyncStatus)
+    assert (event.status, event.deadline, event.challenge) == (MobileSyncCode.WAITING, at(290), "4711")
+    assert (event.by, event.action_id) == ("kim", "r1")
+    assert event.review == ReviewView(verdict="rejected", reason="BLURRED", by="kim")
+    assert ScheduleTimeout(PLAN, EXAMINEE, at(290), 3) in log.effects
+    assert log.state.view().image_url is None, "none counts"
+    assert log.changes_nothing(uploaded("a", 210)), "the rejected picture, sent again"
+    assert log.changes_nothing(timed_out(1, 210)), "the timer of the first stage"
+    log.add(uploaded("b", 220))
+    assert (log.state.status, log.state.capture_id) == (MobileSyncCode.COMPLETED, "b" * 64)
+    assert log.state.review() is None, "nobody has looked at the new one"
+    assert [(capture.verdict, capture.challenge) for capture in log.state.captures] == [
+        ("rejected", None),
+        (None, "4711"),
+    ]
+
+
+def test_an_accepted_picture_stays_and_says_by_whom() -> None:
+    log = Log(wait(), uploaded("a", 30), review("a", "accepted", 40, by="kim", action="r1"))
+    event = log.event()
+    assert isinstance(event, MobileSyncCompleted)
+    assert (event.by, event.action_id, event.timestamp) == ("kim", "r1", at(30))
+    assert event.review == ReviewView(verdict="accepted", by="kim")
+
+
+@pytest.mark.parametrize("verdict", ["accepted", "rejected"])
+def test_the_same_verdict_of_another_proctor_has_no_effect(verdict: Verdict) -> None:
+    log = Log(wait(), uploaded("a", 30), review("a", verdict, 40, by="kim", action="r1"))
+    assert log.changes_nothing(review("a", verdict, 50, by="lee", action="r2"))
+    assert log.changes_nothing(review("a", verdict, 50, by="kim", action="r1"))
+
+
+def test_a_proctor_may_change_their_mind_until_another_picture_has_come() -> None:
+    log = Log(wait(), uploaded("a", 30), review("a", "rejected", 40), review("a", "accepted", 50))
+    assert (log.state.status, log.state.timestamp) == (MobileSyncCode.COMPLETED, at(30))
+    assert log.changes_nothing(timed_out(3, 130))
+    log.add(review("a", "rejected", 60)).add(uploaded("b", 70)).add(review("a", "accepted", 80))
+    assert log.state.capture_id == "b" * 64
+
+
+def test_a_verdict_on_a_picture_that_does_not_count_leaves_the_stage_as_it_is() -> None:
+    log = Log(wait(), uploaded("a", 30), uploaded("b", 31), review("b", "rejected", 40))
+    assert log.state.status is MobileSyncCode.COMPLETED
+    assert log.effects == (SendMobileSync(PLAN, EXAMINEE, 4),), "no deadline"
+    assert log.changes_nothing(review("c", "rejected", 50)), "a picture that was never sent"
+
+
+def test_a_record_says_when_each_picture_came_and_names_the_newest_few() -> None:
+    log = Log(uploaded("a"), wait(10, 120), review("a", "rejected", 20))  # until 110
+    for capture, second, received in (("b", 100, None), ("c", 120, 109.0), ("d", 121, 111.0)):
+        log.add(uploaded(capture, second, received=received))
+    assert [capture.when for capture in log.state.captures] == ["before", "in", "in", "after"]
+    for capture in "ef01":
+        log.add(uploaded(capture, 130))
+    assert [capture.capture_id[0] for capture in log.state.captures] == ["b", "e", "f", "0", "1"]
+    assert log.state.capture_id == "b" * 64, "the one that counts is always named"
+
+
+def test_a_stage_that_is_entered_anew_keeps_its_pictures_and_has_a_challenge_of_its_own() -> None:
+    log = Log(wait(0, 120, "1111"), uploaded("a", 30), review("a", "rejected", 40, challenge="2222"))
+    log.add(timed_out(3, 130)).add(wait(200, 120, "3333"))
+    assert (log.state.challenge, log.state.captures[0].challenge) == ("3333", "1111")
+    assert log.state.view().review == ReviewView(verdict="rejected", reason="BLURRED", by="S001")

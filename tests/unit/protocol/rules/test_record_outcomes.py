@@ -25,6 +25,7 @@ from protocol.messages.views import (
     MobileSyncView,
     NoticesView,
     NoticeView,
+    ReviewView,
 )
 from protocol.rules import mobile_sync, notices, socket_server
 from protocol.rules.effects import (
@@ -34,7 +35,7 @@ from protocol.rules.effects import (
     SendMobileSync,
     SendNotice,
 )
-from protocol.rules.mobile_sync import MobileSyncState
+from protocol.rules.mobile_sync import Capture, MobileSyncState
 from protocol.rules.notices import NoticesState, RecordedNotice
 from protocol.rules.socket_server import ServerState
 from tests.unit.support import facts
@@ -80,6 +81,8 @@ COMPLETED = replace(
     os_version="iOS 15.0",
     capture_id="a" * 64,
 )
+CAPTURE = Capture("a" * 64, at(30), "in", "M001")
+REJECTED = replace(CAPTURE, verdict="rejected", reason="BLURRED", by="S002")
 SEND = SendMobileSync(PLAN, EXAMINEE, V)
 MOBILE_SYNC_STATUS: dict[str, Any] = {**ID, "deadline": at(120), "version": V}
 
@@ -105,11 +108,46 @@ MOBILE_SYNC_CASES: dict[str, MobileSyncCase] = {
     "an upload": (
         FAILED,
         facts.uploaded("a", 30),
-        replace(COMPLETED, reason=None, version=V),
-        (MobileSyncCompleted(**ID, device_id="M001", timestamp=at(30), image_url=URL, version=V),),
+        replace(COMPLETED, reason=None, captures=(CAPTURE,), version=V),
+        (
+            MobileSyncCompleted(
+                **ID, device_id="M001", timestamp=at(30), image_url=URL, captures=[CAPTURE.view()], version=V
+            ),
+        ),
         (SEND,),
     ),
     "the same upload": (COMPLETED, facts.uploaded("a", 40), COMPLETED, (), ()),
+    "a rejection": (
+        replace(COMPLETED, captures=(CAPTURE,)),
+        facts.review("a", "rejected", 40, by="S002", action="r1", challenge="4711"),
+        replace(
+            COMPLETED,
+            status=MobileSyncCode.WAITING,
+            timestamp=at(40),
+            deadline=at(130),
+            captures=(REJECTED,),
+            challenge="4711",
+            wait_version=V,
+            actions=("mobile_sync_extend a0", "capture_review r1"),
+            version=V,
+        ),
+        (
+            MobileSyncStatus(
+                **ID,
+                status=MobileSyncCode.WAITING,
+                device_id="M001",
+                timestamp=at(40),
+                deadline=at(130),
+                by="S002",
+                action_id="r1",
+                captures=[REJECTED.view()],
+                review=ReviewView(verdict="rejected", reason="BLURRED", by="S002"),
+                challenge="4711",
+                version=V,
+            ),
+        ),
+        (ScheduleTimeout(PLAN, EXAMINEE, at(130), V), SEND),
+    ),
     "a failed upload": (
         WAITING,
         facts.upload_failed(30),
@@ -237,15 +275,18 @@ def test_the_outcome_of_a_fact_about_the_mobile_sync(name: str) -> None:
 
 
 def test_the_view_of_a_mobile_sync_has_all_fields() -> None:
-    assert FAILED.view() == MobileSyncView(
+    assert replace(FAILED, capture_id="a" * 64, captures=(REJECTED,), challenge="4711").view() == MobileSyncView(
         status="FAILED",
         device_id="M009",
         timestamp=at(0),
-        image_url="/old",
         reason="OLD",
         deadline=at(120),
+        captures=[REJECTED.view()],
+        review=ReviewView(verdict="rejected", reason="BLURRED", by="S002"),
+        challenge="4711",
         version=20,
     )
+    assert COMPLETED.view().image_url == URL
     assert MobileSyncState().view() == MobileSyncView()
 
 
@@ -443,6 +484,6 @@ def test_the_outcome_of_a_server_status(
 
 
 def test_what_readers_see_of_a_record() -> None:
-    assert mobile_sync.visible_part(COMPLETED) == (MobileSyncCode.COMPLETED, "a" * 64, at(120))
+    assert mobile_sync.visible_part(COMPLETED) == (MobileSyncCode.COMPLETED, "a" * 64, at(120), (), None)
     assert notices.visible_part(SENT) == (3, ("a1",), (), None)
     assert socket_server.visible_part(READY_SERVER) == (ServerStatusCode.READY, "i1")

@@ -1,0 +1,143 @@
+"""What is removed from a picture before it is stored, and what stays: pixels, colours, orientation."""
+
+from __future__ import annotations
+
+import io
+import struct
+import zlib
+from typing import Any
+
+import pytest
+from PIL import Image, ImageCms
+from PIL.PngImagePlugin import PngInfo
+
+from actors.web_server.pictures.check import PictureLimits, jpeg_of
+from actors.web_server.pictures.metadata import MAX_PROFILE_BYTES, without_metadata
+
+LIMITS = PictureLimits(4_000_000, jpeg_bytes=4_000_000)
+PROFILE = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+SECRETS = (
+    b"37.5665",
+    b"MAKERNOTE",
+    b"serial-4711",
+    b"ns.adobe.com/xap",
+    b"a comment",
+    b"MPF\0",
+    b"behind the end",
+)
+
+
+def gradient(mode: str = "RGB") -> Image.Image:
+    return Image.linear_gradient("L").resize((64, 48)).convert(mode)
+
+
+def jpeg(mode: str = "RGB", **more: Any) -> bytes:
+    content = io.BytesIO()
+    gradient(mode).save(content, "JPEG", quality=88, **more)
+    return content.getvalue()
+
+
+def exif(orientation: int) -> Image.Exif:
+    """Exif data of a phone: where it was, its maker's notes, its serial number."""
+    data = Image.Exif()
+    data[0x0112], data[0x010F], data[0xA431] = orientation, "Phone", "serial-4711"
+    data.get_ifd(0x8825)[1] = "N 37.5665"
+    data.get_ifd(0x8769)[0x927C] = b"MAKERNOTE" * 20
+    return data
+
+
+def segment(marker: int, payload: bytes) -> bytes:
+    return bytes((0xFF, marker)) + (len(payload) + 2).to_bytes(2, "big") + payload
+
+
+def of_a_phone(orientation: int, mode: str = "RGB", **more: Any) -> bytes:
+    """A JPEG with everything that phones write into it."""
+    plain = jpeg(mode, exif=exif(orientation), icc_profile=PROFILE, comment=b"a comment", **more)
+    xmp = segment(0xE1, b"http://ns.adobe.com/xap/1.0/\0<x:xmpmeta>37.5665</x:xmpmeta>")
+    more_pictures = segment(0xE2, b"MPF\0" + b"x" * 30)
+    thumbnail = segment(0xE0, b"JFXX\0\x10" + jpeg())
+    return plain[:2] + xmp + more_pictures + thumbnail + plain[2:] + jpeg() + b"behind the end"
+
+
+def pixels(content: bytes) -> bytes:
+    return Image.open(io.BytesIO(content)).tobytes()
+
+
+@pytest.mark.filterwarnings("ignore:Image appears to be a malformed MPO")
+@pytest.mark.parametrize("orientation", [1, 3, 6, 8])
+@pytest.mark.parametrize("more", [{}, {"progressive": True}, {"mode": "L"}, {"mode": "CMYK"}])
+def test_a_phones_picture_keeps_pixels_colours_and_orientation_and_nothing_else(
+    orientation: int, more: dict[str, Any]
+) -> None:
+    sent = of_a_phone(orientation, **more)
+    kept = jpeg_of(sent, LIMITS)
+    image = Image.open(io.BytesIO(kept))
+    assert (image.format, dict(image.getexif())) == ("JPEG", {0x0112: orientation} if orientation > 1 else {})
+    assert image.info["icc_profile"] == PROFILE
+    assert pixels(kept) == pixels(sent), "compressed once"
+    for secret in SECRETS:
+        assert secret in sent, secret
+        assert secret not in kept, secret
+    assert kept.count(b"\xff\xd8\xff") == 1, "no thumbnail"
+    assert without_metadata(kept) is kept
+
+
+def test_a_picture_without_metadata_is_kept_as_it_is() -> None:
+    plain = jpeg(restart_marker_blocks=2)
+    assert jpeg_of(plain, LIMITS) is plain
+
+
+BROKEN_EXIF = (b"", b"MM\0*", b"II*\0\xff\xff\xff\xff", b"II*\0\x08\0\0\0\x05\0\x12\x01\x03\0", b"no TIFF")
+
+
+@pytest.mark.parametrize("broken", BROKEN_EXIF)
+def test_broken_exif_data_count_as_upright(broken: bytes) -> None:
+    plain = jpeg()
+    sent = plain[:2] + segment(0xE1, b"Exif\0\0" + broken) + plain[2:]
+    assert jpeg_of(sent, LIMITS) == plain
+
+
+def test_an_orientation_that_does_not_exist_counts_as_upright() -> None:
+    assert Image.open(io.BytesIO(jpeg_of(jpeg(exif=exif(9)), LIMITS))).getexif() == {}
+
+
+def png(mode: str = "RGB", **more: Any) -> bytes:
+    content, texts = io.BytesIO(), PngInfo()
+    texts.add_text("Location", "37.5665")
+    gradient(mode).save(content, "PNG", pnginfo=texts, **more)
+    return content.getvalue()
+
+
+def test_a_png_gives_its_orientation_and_its_profile_to_the_jpeg() -> None:
+    kept = jpeg_of(png(exif=exif(6), icc_profile=PROFILE), LIMITS)
+    image = Image.open(io.BytesIO(kept))
+    assert (dict(image.getexif()), image.info["icc_profile"]) == ({0x0112: 6}, PROFILE)
+    assert b"37.5665" not in kept
+    assert image.size == (64, 48)
+
+
+def with_profile(profile: bytes) -> bytes:
+    plain = png()
+    chunk = b"iCCP" + b"p\0\0" + zlib.compress(profile)
+    iccp = struct.pack(">I", len(chunk) - 4) + chunk + struct.pack(">I", zlib.crc32(chunk))
+    return plain[:33] + iccp + plain[33:]
+
+
+@pytest.mark.parametrize(
+    "profile",
+    [
+        PROFILE[:16] + b"GRAY" + PROFILE[20:],
+        PROFILE[:-1],
+        b"",
+        struct.pack(">I", MAX_PROFILE_BYTES + 1) + b"\0" * 12 + b"RGB " + b"\0" * (MAX_PROFILE_BYTES - 19),
+    ],
+    ids=["of grey", "cut off", "empty", "larger than the limit"],
+)
+def test_a_profile_that_does_not_fit_is_left_out(profile: bytes) -> None:
+    image = Image.open(io.BytesIO(jpeg_of(with_profile(profile), LIMITS)))
+    assert "icc_profile" not in image.info
+
+
+def test_a_profile_of_several_segments_is_whole_in_the_jpeg() -> None:
+    profile = struct.pack(">I", 200_000) + b"\0" * 12 + b"RGB " + b"\1" * (200_000 - 20)
+    assert Image.open(io.BytesIO(jpeg_of(with_profile(profile), LIMITS))).info["icc_profile"] == profile
