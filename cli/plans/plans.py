@@ -45,7 +45,7 @@ MOBILE_SYNC_FIELDS = ("status", "deviceId", "timestamp", "imageUrl", "reason", "
 
 @takes_settings("redis_url", "data_dir", running=True)
 def list_plans(settings: Settings, watching: WatchOption = False, output: OutputOption = Format.TABLE) -> None:
-    """List all plans with their status, times and numbers of examinees.
+    """List all plans with their status, times and examinees.
 
     Example: examwire plans ls --watch
     """
