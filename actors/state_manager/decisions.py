@@ -56,7 +56,7 @@ class Decision:
     effects: list[Effect] = field(default_factory=list)
     follow_ups: list[tuple[str, Message]] = field(default_factory=list)
     damaged: list[tuple[VersionedMessage, str]] = field(default_factory=list)
-    unreadable: list[Restate] = field(default_factory=list)
+    unreadable: list[Restate | PlanRestate] = field(default_factory=list)
     connections: dict[ExamineeRef, ConnectionState] = field(default_factory=dict)
     mobile_syncs: dict[ExamineeRef, MobileSyncState] = field(default_factory=dict)
     notices: dict[ExamineeRef, NoticesState] = field(default_factory=dict)
@@ -72,7 +72,7 @@ class Decision:
             if isinstance(damage, ValueError):
                 # Perhaps a newer process has written it: what that knows must not be lost.
                 self.damaged.append((item, f"{key}: {damage}"))
-            elif isinstance(item.message, Restate):
+            elif isinstance(item.message, Restate | PlanRestate):
                 self.unreadable.append(item.message)
             else:
                 self.damaged.append((item, str(damage)))

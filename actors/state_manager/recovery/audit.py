@@ -32,6 +32,7 @@ PAUSE_SECONDS = 0.4
 MEASURED = frozenset({"cpuUsage", "memoryUsage", "networkStatus"})
 MOVING = frozenset({"lastActiveTime"})
 _RECORDS = (keys.progress, keys.mobile_sync, keys.notices)  # an examinee has one of each
+_PLAN_RECORDS = (keys.plan, keys.plan_notices)  # a plan has one of each
 
 Hash = dict[str, str] | StateDamaged
 
@@ -145,6 +146,7 @@ class Audit:
                 make(server_id) for server_id in servers for make in (keys.server_status, keys.server_sockets)
             }
         for plan_id in plans:
+            record_keys |= {make(plan_id) for make in _PLAN_RECORDS}
             for examinee_id in await self._members(keys.plan_examinees(plan_id)):
                 record_keys |= {make(plan_id, examinee_id) for make in _RECORDS}
         return record_keys | await self._found_by_search()
@@ -152,7 +154,7 @@ class Audit:
     async def _found_by_search(self) -> set[str]:
         """Return the keys of all records in Redis, also of those that neither the log nor an index has."""
         one_plan = self.projection.plan_id
-        patterns = [f"plan:{one_plan or '*'}:examinee:*"] + (["SERVER_ID:*:status"] if one_plan is None else [])
+        patterns = ["plan:*", "SERVER_ID:*:status"] if one_plan is None else [f"plan:{one_plan}:*"]
         try:
             matches = [await self._store.raw_keys(pattern) for pattern in patterns]
         except StateDamaged as error:

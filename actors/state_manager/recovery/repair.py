@@ -37,10 +37,11 @@ from protocol.errors import NotPermitted, StateDamaged
 from protocol.ids import RecordRef
 from protocol.log.version import floor_version
 from protocol.messages.base import Message
-from protocol.messages.facts import ConnectionStatusCode, ExamineeFact, Restate
+from protocol.messages.facts import ConnectionStatusCode, Restate
+from protocol.messages.plan_facts import PlanRestate
 from protocol.records import keys
 from protocol.records.kinds import RecordKind
-from protocol.records.placement import VersionedMessage, record_kind, record_of
+from protocol.records.placement import VersionedMessage, record_kind, record_of, restate_fact
 from protocol.records.writes import GuardedWrite, Index, SocketWrite
 from protocol.rules.history import History, fold
 from protocol.times import format_time
@@ -63,7 +64,7 @@ FACTS_AT_ONCE = 2000
 
 @dataclass(slots=True)
 class Repair:
-    """Result of a repair. `restated`: examinees whose state is published again.
+    """Result of a repair. `restated`: records of examinees and plans whose state is published again.
 
     `found`: `whole`; `new`, nothing was ever in Redis; `restarted`, a process that holds all it was given; `replaced`,
     one that does not: `missing` facts were not in, although they had been; `lost`, one that holds nothing.
@@ -139,8 +140,8 @@ class StateRepair:
         repair.seconds = time.monotonic() - began
         return repair
 
-    async def rewrite_records(self, asked: Sequence[ExamineeFact]) -> Repair:
-        """Write unreadable records anew from the log, and have the state of their examinees published again."""
+    async def rewrite_records(self, asked: Sequence[Restate | PlanRestate]) -> Repair:
+        """Write unreadable records anew from the log, and have their states published again."""
         repair = Repair("whole")
         for plan_id in sorted({fact.plan_id for fact in asked}):
             projection = Projection(plan_id)
@@ -361,23 +362,16 @@ class StateRepair:
     async def _restate(
         self, owed: Sequence[Message], histories: Mapping[str, History[Any, Any]], repair: Repair
     ) -> None:
-        """Request that the states of these examinees are published again: the last event may be wrong."""
+        """Request that the states of these examinees and plans are published again: the last event may be wrong."""
         requests = []
         for about in owed:
-            if not isinstance(about, ExamineeFact):
-                continue
-            key, kind = record_of(about)
+            key, _ = record_of(about)
             history = histories[key]
             newest = history.facts[-1][0] if history.facts else history.floor
-            assert kind.aspect is not None
-            message = Restate(
-                plan_id=about.plan_id,
-                examinee_id=about.examinee_id,
-                timestamp=format_time(self._bus.clock.now()),
-                aspect=kind.aspect,
-            )
-            message_id = f"repaired:{kind.aspect}:{about.plan_id}:{about.examinee_id}:{newest}"
-            subject = subjects.status_plan(about.plan_id, subjects.MANAGER)
-            requests.append(Outgoing.of(subject, message, message_id=message_id))
+            message = restate_fact(keys.parse_key(key), format_time(self._bus.clock.now()))
+            if message is None:
+                continue  # a server's record: nobody is told of it
+            subject = subjects.status_plan(message.plan_id, subjects.MANAGER)
+            requests.append(Outgoing.of(subject, message, message_id=f"repaired:{key}:{newest}"))
         await self._bus.confirm(await self._bus.send(requests))
         repair.restated += len(requests)
