@@ -19,9 +19,11 @@ from actors.client.client import Change, ConnectionLost, ConnectRefused, GaveUp
 from actors.client.examinee import ExamineeClient
 from cli.simulate.proctor import SimulatedProctor
 from cli.simulate.stories import SHORT_ACTIONS, Action
-from protocol.client.reconnect import GiveUp, GiveUpReason, Wait
+from protocol.client.exam_clock import ExamPhase
+from protocol.client.reconnect import GiveUp, GiveUpReason, Lost, Wait
 from protocol.close_codes import CloseCode
 from protocol.errors import ExamwireError
+from protocol.messages.facts import ConnectionStatusCode, FinishReason
 from protocol.messages.frames import ReconnectPolicy, Role, Welcome
 from protocol.messages.session_messages import SessionState
 from protocol.times import parse_time
@@ -30,6 +32,13 @@ UPLOAD_TRIES = 4
 UPLOAD_SECONDS = 10.0
 GRACE_SECONDS = 20.0
 MORE_SECONDS = 10
+LONGEST_STAGE_SECONDS = 30.0
+"""Nobody waits in an exam for a deadline that is farther away: the stage may end after the exam."""
+BEGIN_SECONDS = 60.0
+HAND_IN_SHARE = 0.75
+"""So many hand in; the others are there when the plan ends."""
+LEAVING_SHARE = 0.5
+"""So many of them close the page then."""
 MESSAGES = (
     "Ten minutes are left.",
     "Please put your phone where the camera sees it.",
@@ -40,6 +49,10 @@ MESSAGES = (
 
 class DeadlinePassed(ExamwireError):
     """The web server refuses the picture because the mobile sync stage is over."""
+
+
+class ExamOver(ExamwireError):
+    """The plan has ended while the examinee was doing something."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,16 +68,22 @@ class SimulationTarget:
 
 @dataclass(slots=True)
 class ActualSockets:
-    """The sockets of an examinee for which a `session_state` came, and the current one."""
+    """The sockets of an examinee for which a `session_state` came, and the current one.
+
+    `quiet`: those whose end is no loss, because the exam was over for the examinee. `finished`: why it was.
+    """
 
     opened: set[str] = field(default_factory=set)
     current: str | None = None
+    quiet: set[str] = field(default_factory=set)
+    finished: FinishReason | None = None
 
 
 class SimulatedExaminee:
     """One examinee, who performs the actions of a `story`. `doing` and `waiting` are for the live view.
 
     `confirmed`: the proctors' messages that were confirmed; `unread`: those that were not, as the simulation ended.
+    `over`: the client was told that the exam is over. `hands_in`, `leaves`: what the examinee does at its end.
 
     Example::
 
@@ -91,6 +110,9 @@ class SimulatedExaminee:
         self.doing = "not there yet"
         self.waiting: Wait | None = None
         self.truth = ActualSockets()
+        self.over = False
+        self.hands_in = rng.random() < HAND_IN_SHARE
+        self.leaves = rng.random() < LEAVING_SHARE
         self._target = target
         self._proctor = proctor
         self._rng = rng
@@ -114,31 +136,63 @@ class SimulatedExaminee:
         return not self.client.connected
 
     def ended(self) -> set[str]:
-        """Return the sockets that have ended."""
-        return self.truth.opened - ({self.truth.current} if self.client.connected else set())
+        """Return the sockets whose end is a loss."""
+        return self.truth.opened - self.truth.quiet - ({self.truth.current} if self.client.connected else set())
 
     # -- the story -----------------------------------------------------------------------------------
 
-    async def live(self, *, endless: bool) -> None:
-        """Join, then perform the actions of the story. `endless`: then perform short actions until cancelled."""
-        await self._pause(0.0, 2.0)
-        await self._attempt("joins", self._join())
+    async def live(self, *, endless: bool, exam: bool = False) -> None:
+        """Join, then perform the actions of the story. `endless`: then perform short actions until cancelled.
+
+        `exam`: first wait for its beginning, and hand in at its end.
+        """
+        with contextlib.suppress(ExamOver):
+            await self._pause(0.0, 2.0)
+            await self._attempt("joins", self._join())
+            if exam:
+                await self._attempt("waits for the beginning", self._wait_for_the_beginning())
+            await self._perform_story(endless=endless, exam=exam)
+            if exam and self.hands_in:
+                await self._attempt("hands in", self._hand_in())
+        self.doing = "has handed in" if self.truth.finished is FinishReason.HANDED_IN else ""
+
+    async def _perform_story(self, *, endless: bool, exam: bool) -> None:
         acts = list(self.story)
+        last_seconds = self._rng.uniform(2.0, 10.0)
         while acts or endless:
             self.doing = ""
             await self._pause(1.0, 6.0)
+            left = self.client.exam.seconds
+            if exam and endless and self.hands_in and left is not None and left < last_seconds:
+                return
             act = acts.pop(0) if acts else self._rng.choice(SHORT_ACTIONS)
             if not self.present:  # after the loss of a server, wait before the next action
                 await self._attempt("waits for the connection", self._come_back())
             await self._attempt(act.value, self._perform(act))
             self.performed += 1
-        self.doing = ""
+
+    async def _wait_for_the_beginning(self) -> None:
+        left = self.client.exam.seconds or 0.0
+        await self._until(lambda: self.client.exam.phase is ExamPhase.RUNNING, left + BEGIN_SECONDS)
+
+    async def _hand_in(self) -> None:
+        if not self.present:
+            await self._come_back()
+        await self.client.finish()
+        await self._until(lambda: self.client.finished, GRACE_SECONDS)
+        if self.leaves:
+            await self._pause(0.5, 2.0)
+            await self.client.close()
 
     async def _attempt(self, what: str, act: Coroutine[Any, Any, None]) -> None:
         self.doing = what
         try:
             await act
+        except ExamOver:
+            raise
         except (ExamwireError, OSError) as error:  # TimeoutError is an OSError
+            if self.over:
+                raise ExamOver from error
             self.failures.append(f"{self.examinee_id} {what}: {error if str(error) else 'not in time'}")
 
     async def _perform(self, act: Action) -> None:
@@ -257,6 +311,8 @@ class SimulatedExaminee:
         if client.mobile_sync.status == "COMPLETED" or deadline is None:
             return  # an earlier run has completed the stage; that is final
         left = parse_time(deadline) - parse_time(client.mobile_sync.timestamp or deadline)
+        if client.exam.seconds is not None and left > LONGEST_STAGE_SECONDS:
+            return  # it ends after the exam
         await self._until(lambda: client.mobile_sync.status == "TIMED_OUT", left + GRACE_SECONDS)
 
     async def _stay_away(self) -> None:
@@ -303,8 +359,7 @@ class SimulatedExaminee:
                     await client.connect()
             async for frame in client.frames():
                 if isinstance(frame, SessionState) and client is self.client:
-                    self.truth.opened.add(frame.socket_id)
-                    self.truth.current = frame.socket_id
+                    self._take_in(frame)
                 elif isinstance(frame, Welcome):
                     client.session_state = None
                 self._changed_event.set()
@@ -312,8 +367,26 @@ class SimulatedExaminee:
             return  # the old client, see _move
         except GaveUp as gave_up:
             if client is self.client:
-                self._gave_up = gave_up.step
-                self._changed_event.set()
+                self._give_up(gave_up)
+
+    def _take_in(self, state: SessionState) -> None:
+        if state.connection.status != ConnectionStatusCode.FINISHED:
+            self.truth.opened.add(state.socket_id)
+            self.truth.current = state.socket_id
+        elif self.truth.current is not None:
+            self.truth.finished = FinishReason(state.connection.reason or FinishReason.DECIDED)
+            self.truth.quiet.add(self.truth.current)
+
+    def _give_up(self, gave_up: GaveUp) -> None:
+        self._gave_up = gave_up.step
+        if gave_up.step.code == CloseCode.EXAM_OVER:
+            self.over = True
+            welcome, last = self.client.welcome, gave_up.last
+            was_there = isinstance(last, Lost) and last.lasted > 0
+            if was_there and welcome is not None and welcome.socket_id == self.truth.current:
+                self.truth.quiet.add(welcome.socket_id)
+                self.truth.finished = self.truth.finished or FinishReason.PLAN_ENDED
+        self._changed_event.set()
 
     async def _stop_reading(self) -> None:
         for reader in list(self._readers):
@@ -324,6 +397,8 @@ class SimulatedExaminee:
     async def _until(self, holds: Callable[[], bool], seconds: float) -> None:
         async with asyncio.timeout(seconds):
             while not holds():
+                if self.over:
+                    raise ExamOver
                 self._changed_event.clear()
                 await self._changed_event.wait()
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from cli.shared.output import say, text
 from cli.simulate.examinee import SimulatedExaminee
 from cli.simulate.proctor import SimulatedProctor
+from protocol.client.exam_clock import ExamMoment, ExamPhase
 from protocol.client.plan_view import ExamineeView
 from protocol.messages.base import Message
 from protocol.messages.facts import MobileSyncStatus, Notice, NoticeConfirmed
@@ -19,12 +20,15 @@ from protocol.messages.proctor_events import (
     ExamineeConnected,
     ExamineeDisconnected,
     ExamineeEnrolled,
+    ExamineeFinished,
     ExamineeMigrating,
     ExamineeReadmitted,
     ExamineeReconnectExhausted,
     ExamineeReconnecting,
     ExamineeRemoved,
+    ExamineeResumed,
     MobileSyncCompleted,
+    PlanStateEvent,
 )
 from protocol.texts import escape
 
@@ -39,6 +43,7 @@ _STYLES = {
     "CONNECTED": "green",
     "DISCONNECTED": "red",
     "MIGRATING": "cyan",
+    "FINISHED": "blue",
     "COMPLETED": "green",
     "FAILED": "red",
     "TIMED_OUT": "yellow",
@@ -71,6 +76,12 @@ def describe(message: Message) -> str | None:
             return f"readmitted by {message.by}"
         case ExamineeRemoved():
             return f"removed by {message.by}" + (f": {message.reason}" if message.reason else "")
+        case ExamineeFinished():
+            return {"HANDED_IN": "has handed in", "PLAN_ENDED": "is finished: the exam has ended"}.get(
+                message.reason, f"is finished, by {message.by}"
+            )
+        case ExamineeResumed():
+            return f"goes on with the exam, by {message.by}"
         case ExamineeEnrolled():
             return "on the roster" + (f" as {message.name}" if message.name else "")
         case Notice():
@@ -85,6 +96,22 @@ def describe(message: Message) -> str | None:
             return f"mobile sync {message.status}{until}" + (f": {message.reason}" if message.reason else "")
         case _:
             return None
+
+
+def phase_text(moment: ExamMoment) -> str:
+    """Return the phase of the exam in words, with the time left."""
+    clock = "" if moment.seconds is None else f"{int(moment.seconds) // 60}:{int(moment.seconds) % 60:02}"
+    match moment.phase:
+        case ExamPhase.BEFORE:
+            return f"waiting room, the exam starts in {clock}" if clock else "waiting room"
+        case ExamPhase.RUNNING:
+            return f"the exam runs, {clock} left" if clock else "the exam runs"
+        case ExamPhase.GRACE:
+            return f"time is up, {clock} to hand in"
+        case ExamPhase.OVER:
+            return "the exam is over"
+        case ExamPhase.UNKNOWN:
+            return ""
 
 
 class LiveView:
@@ -106,6 +133,11 @@ class LiveView:
         """Show an event of the first proctor."""
         if isinstance(message, PlanSnapshot):
             self.note(f"a snapshot of {len(message.examinees)} examinees" + (" (resync)" if message.resync else ""))
+            return
+        if isinstance(message, PlanStateEvent):
+            self.note(
+                f"the plan is {message.status}" + (f", until {message.ends_at[11:19]}" if message.ends_at else "")
+            )
             return
         description = describe(message)
         if description is not None:
@@ -151,7 +183,8 @@ class LiveView:
         table = Table(
             "examinee", "status", "server", "attempt", "mobile sync", "does", "last event", box=box.SIMPLE_HEAD
         )
-        table.title, table.title_justify = text(title), "left"
+        phase = phase_text(proctor.client.exam)
+        table.title, table.title_justify = text(f"{title}: {phase}" if phase else title), "left"
         for examinee in sorted(shown, key=lambda examinee: examinee.examinee_id):
             row = proctor.view.examinees.get(examinee.examinee_id) or ExamineeView(examinee.examinee_id)
             table.add_row(
@@ -164,9 +197,11 @@ class LiveView:
                 _cut(escape(self._last.get(examinee.examinee_id, ""))),
             )
         connected = len(proctor.view.connected())
+        finished = sum(row.status == "FINISHED" for row in proctor.view.examinees.values())
         hidden_text = f" ({len(examinees) - len(shown)} more not shown)" if len(shown) < len(examinees) else ""
         summary = (
-            f"{proctor.name} sees {connected} of {len(proctor.view.examinees)} connected{hidden_text}; Ctrl-C ends"
+            f"{proctor.name} sees {connected} of {len(proctor.view.examinees)} connected, {finished} finished"
+            f"{hidden_text}; Ctrl-C ends"
         )
         return Group(table, _cut("\n".join(map(escape, self._log)), "dim"), text(summary))
 

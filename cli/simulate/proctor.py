@@ -12,7 +12,12 @@ from protocol.client.plan_view import ApplyResult, ExamineeView, PlanView
 from protocol.messages.base import Message
 from protocol.messages.facts import NoticeConfirmed
 from protocol.messages.frames import Accepted, Error, NotifyFrame, PlanSnapshot, Welcome
-from protocol.messages.proctor_events import ExamineeConnected, ExamineeDisconnected, ExamineeMigrating
+from protocol.messages.proctor_events import (
+    ExamineeConnected,
+    ExamineeDisconnected,
+    ExamineeFinished,
+    ExamineeMigrating,
+)
 
 SNAPSHOT_SECONDS = 15.0
 READMIT_SECONDS = 15.0
@@ -29,7 +34,8 @@ class ProctorView(PlanView):
 class SimulatedProctor:
     """One proctor. `opened` and `ended`: the sockets in its events; `interrupted`: it may have missed events.
 
-    `notices`: the actionIds of its accepted messages; `confirmed`: how many events confirmed each of them.
+    `notices`: the actionIds of its accepted messages; `confirmed`: how many events confirmed each of them. `finished`:
+    the examinees in its events about the end of the exam.
 
     Example::
 
@@ -45,6 +51,7 @@ class SimulatedProctor:
         self.client.view = self.view
         self.opened: set[str] = set()
         self.ended: set[str] = set()
+        self.finished: set[str] = set()
         self.notices: set[str] = set()
         self.confirmed: Counter[str] = Counter()
         self.interrupted = False
@@ -93,6 +100,8 @@ class SimulatedProctor:
                 self.ended.add(message.socket_id)
             case ExamineeDisconnected() if message.socket_id is not None:
                 self.ended.add(message.socket_id)
+            case ExamineeFinished():
+                self.finished.add(message.examinee_id)
             case NoticeConfirmed(restated=None):
                 self.confirmed[message.action_id] += 1
         if self.client.verdict is ApplyResult.APPLIED and self._on_event is not None:

@@ -11,6 +11,8 @@ from cli.simulate.examinee import SimulatedExaminee
 from cli.simulate.proctor import SimulatedProctor
 from protocol.client.plan_view import ExamineeView
 from protocol.messages.base import Wire
+from protocol.messages.facts import ConnectionStatusCode, FinishReason
+from protocol.messages.plan_facts import PlanStatusCode
 
 MAX_NAMED = 50
 
@@ -32,11 +34,12 @@ class ProctorReport(Wire):
 class SimulateReport(Wire):
     """The result of a simulation.
 
-    `ok`: all views are equal and right, and no event is missing or doubled. `missing`: sockets that opened or ended
-    without an event; `doubled`: events that came twice; `late`: events older than an earlier one. `wrong`: where a view
-    differs from the real state. `notices`: messages sent to examinees; `unconfirmed`: those without a confirmation;
-    `confirmed_twice`: those with several. `messages`: a text for each of these. `failures`: actions that failed;
-    `unfinished`: actions that were not performed.
+    `ok`: all views are equal and right, and no event is missing or doubled. `exam`: it played a whole exam;
+    `handed_in` and `ended_by_plan`: how the exam ended for its examinees. `missing`: sockets that opened or ended, and
+    examinees or the whole exam that ended, without an event; `doubled`: events that came twice; `late`: events older
+    than an earlier one. `wrong`: where a view differs from the real state. `notices`: messages sent to examinees;
+    `unconfirmed`: those without a confirmation; `confirmed_twice`: those with several. `messages`: a text for each of
+    these. `failures`: actions that failed; `unfinished`: actions that were not performed.
     """
 
     plan_id: str
@@ -47,6 +50,9 @@ class SimulateReport(Wire):
     opened: int
     ended: int
     uploads: int
+    exam: bool
+    handed_in: int
+    ended_by_plan: int
     notices: int
     unconfirmed: int
     confirmed_twice: int
@@ -67,7 +73,13 @@ def wrong_in(proctor: SimulatedProctor, examinees: list[SimulatedExaminee]) -> l
     differences = []
     for examinee in examinees:
         row = proctor.view.examinees.get(examinee.examinee_id) or ExamineeView(examinee.examinee_id)
-        if row.connected != examinee.client.connected:
+        finished = examinee.truth.finished
+        if finished is not None:
+            if (row.status, row.reason) != (ConnectionStatusCode.FINISHED, finished):
+                differences.append(
+                    f"{examinee.examinee_id} is FINISHED, {finished}, seen as {row.status}, {row.reason}"
+                )
+        elif row.connected != examinee.client.connected:
             truth = "connected" if examinee.client.connected else "not connected"
             differences.append(f"{examinee.examinee_id} is {truth}, seen as {row.status}")
         elif row.connected and row.socket_id != examinee.truth.current:
@@ -79,8 +91,10 @@ def wrong_in(proctor: SimulatedProctor, examinees: list[SimulatedExaminee]) -> l
     return differences
 
 
-def missing_in(proctor: SimulatedProctor, examinees: list[SimulatedExaminee]) -> list[str]:
-    """Return the connections, losses and confirmations without an event, unless the proctor was interrupted."""
+def missing_in(proctor: SimulatedProctor, examinees: list[SimulatedExaminee], *, exam: bool = False) -> list[str]:
+    """Return what happened without an event, unless the proctor was interrupted; of an `exam` also its end."""
+    if exam and (proctor.view.plan is None or proctor.view.plan.status is not PlanStatusCode.CLOSED):
+        return ["the end of the exam"]
     if proctor.interrupted:
         return []
     missing = []
@@ -92,6 +106,8 @@ def missing_in(proctor: SimulatedProctor, examinees: list[SimulatedExaminee]) ->
         missing += [
             f"{examinee.examinee_id} confirmed {action}" for action in examinee.confirmed - proctor.confirmed.keys()
         ]
+        if examinee.truth.finished is not None and examinee.examinee_id not in proctor.finished:
+            missing.append(f"{examinee.examinee_id} finished")
     return sorted(missing)
 
 
@@ -113,6 +129,8 @@ def report_of(
     seconds: float,
     examinees: list[SimulatedExaminee],
     proctors: list[SimulatedProctor],
+    *,
+    exam: bool = False,
 ) -> SimulateReport:
     """Compare each proctor's view with the real state, and return the report."""
     reports = [
@@ -124,12 +142,12 @@ def report_of(
             late=proctor.view.late,
             connected=sum(_is_connected(proctor, item.examinee_id) for item in examinees),
             interrupted=proctor.interrupted,
-            missing=missing_in(proctor, examinees)[:MAX_NAMED],
+            missing=missing_in(proctor, examinees, exam=exam)[:MAX_NAMED],
             wrong=wrong_in(proctor, examinees)[:MAX_NAMED],
         )
         for proctor in proctors
     ]
-    missing = sum(len(missing_in(proctor, examinees)) for proctor in proctors)
+    missing = sum(len(missing_in(proctor, examinees, exam=exam)) for proctor in proctors)
     doubled, late = sum(item.doubled for item in reports), sum(item.late for item in reports)
     agree = _views_agree(proctors, examinees) and not any(item.wrong for item in reports)
     events: Counter[str] = Counter()
@@ -151,6 +169,9 @@ def report_of(
         opened=sum(len(item.truth.opened) for item in examinees),
         ended=sum(len(item.ended()) for item in examinees),
         uploads=sum(item.uploads for item in examinees),
+        exam=exam,
+        handed_in=sum(item.truth.finished is FinishReason.HANDED_IN for item in examinees),
+        ended_by_plan=sum(item.truth.finished is FinishReason.PLAN_ENDED for item in examinees),
         notices=len(sent),
         unconfirmed=len(unconfirmed),
         confirmed_twice=len(twice),
@@ -177,6 +198,12 @@ def _is_connected(proctor: SimulatedProctor, examinee_id: str) -> bool:
     return row is not None and row.connected
 
 
+def _end_text(report: SimulateReport) -> str:
+    if not report.exam:
+        return f"{report.connected} connected at the end"
+    return f"{report.handed_in} handed in, {report.ended_by_plan} stayed to the end"
+
+
 def draw_report(report: SimulateReport) -> RenderableType:
     """Return the report as a table and text."""
     kinds = sorted({kind for proctor in report.proctors for kind in proctor.events})
@@ -189,15 +216,17 @@ def draw_report(report: SimulateReport) -> RenderableType:
     verdict = (
         "OK: all proctors see the real state; no event is missing or doubled" if report.ok else "FAILED: see below"
     )
+    closed = f"plan {report.plan_id} is closed; `examwire plans open {report.plan_id}` opens it again"
     lines = [
         f"{report.examinees} examinees in {report.seconds:g} s (seed {report.seed}): {report.opened} connections, "
         f"{report.ended} losses, {report.uploads} pictures, {report.notices} messages "
-        f"({report.unconfirmed} not confirmed); {report.connected} connected at the end",
+        f"({report.unconfirmed} not confirmed); {_end_text(report)}",
         *([f"{report.unfinished} actions were not performed"] if report.unfinished else []),
         verdict,
         *(f"  {proctor.name}: {line}" for proctor in report.proctors for line in [*proctor.wrong, *proctor.missing]),
         *([] if report.agree else ["  the proctors' views differ from each other or from the real state"]),
         *(f"  {message}" for message in report.messages),
         *(f"  failed: {failure}" for failure in report.failures),
+        *([closed] if report.exam else []),
     ]
     return Group(table(["event", *heads], rows, title=f"plan {report.plan_id}"), paragraph(lines))

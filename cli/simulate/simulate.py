@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import random
 import secrets
 import signal
 import sys
 import time
+from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from functools import partial
 from typing import Annotated
@@ -17,10 +19,12 @@ import typer
 from actors.runtime.config.settings import Settings
 from actors.runtime.config.tokens import issue_token
 from cli.local.trial_certificate import trust_certificate
-from cli.shared.options import takes_settings
+from cli.shared.live_actors import connected
+from cli.shared.options import takes_settings, with_running_engines
 from cli.shared.output import ExitCode, Format, OutputOption, say, show
 from cli.shared.running_system import READY_FILE, RunningSystem
 from cli.shared.signing import require_tokens_accepted
+from cli.simulate.exam import EXAM_SECONDS, SimulatedExam
 from cli.simulate.examinee import SimulatedExaminee, SimulationTarget
 from cli.simulate.live_view import LiveView
 from cli.simulate.proctor import SimulatedProctor
@@ -42,7 +46,8 @@ class SimulateOptions:
     """Options of a simulation.
 
     `socket_urls`: the ws:// addresses of the socket servers; clients are spread over them. `settings`: for signing
-    tokens. `duration` in seconds; `None`: until every examinee has performed all actions. `speed`: relative to people.
+    tokens, and for NATS if it is an `exam`. `duration` in seconds; `None`: until every examinee has performed all
+    actions. `speed`: relative to people.
     """
 
     settings: Settings
@@ -54,6 +59,7 @@ class SimulateOptions:
     duration: float | None = None
     seed: int = 0
     speed: float = 1.0
+    exam: bool = False
 
 
 async def simulate(
@@ -78,16 +84,23 @@ async def simulate(
     title = f"plan {options.plan_id} on {len(options.socket_urls)} socket servers, seed {options.seed}"
     background = [asyncio.create_task(proctor.watch()) for proctor in proctors]
     background.append(asyncio.create_task(live_view.draw(title, examinees, proctors[0])))
-    stories = [asyncio.create_task(item.live(endless=options.duration is not None)) for item in examinees]
+    stories: list[asyncio.Task[None]] = []
     try:
-        await _until_told(stories, options.duration, stop)
-        await _end(stories)
+        async with _set_up(options, proctors, examinees) as exam:
+            endless = options.duration is not None
+            stories += [asyncio.create_task(item.live(endless=endless, exam=options.exam)) for item in examinees]
+            if exam is None:
+                await _until_told(stories, options.duration, stop)
+            else:
+                await _play(exam, options, stories, stop)
+            await _end(stories)
         for item in examinees:
             item.doing = ""
             item.client.wake()
         live_view.note("all actions are performed; comparing the proctors' views with the real state")
-        await _settle(examinees, proctors, began_stop=stop is not None and stop.is_set())
-        report = report_of(options.plan_id, options.seed, time.monotonic() - began, examinees, proctors)
+        await _settle(examinees, proctors, began_stop=stop is not None and stop.is_set(), exam=options.exam)
+        seconds = time.monotonic() - began
+        report = report_of(options.plan_id, options.seed, seconds, examinees, proctors, exam=options.exam)
     finally:
         await _end(stories)
         await _end(background)
@@ -96,6 +109,42 @@ async def simulate(
         if not task.cancelled() and (error := task.exception()) is not None:
             raise error
     return report
+
+
+@contextlib.asynccontextmanager
+async def _set_up(
+    options: SimulateOptions, proctors: list[SimulatedProctor], examinees: list[SimulatedExaminee]
+) -> AsyncIterator[SimulatedExam | None]:
+    """Schedule the exam, if it is one."""
+    if not options.exam:
+        yield None
+        return
+    async with connected(options.settings, "simulate") as bus:
+        exam = SimulatedExam(bus, options.plan_id, proctors)
+        try:
+            await exam.set_up([item.examinee_id for item in examinees], options.duration or EXAM_SECONDS)
+        except TimeoutError:
+            raise NoSystem(f"the exam of plan {options.plan_id} cannot be set up: no state manager answers") from None
+        yield exam
+
+
+async def _play(
+    exam: SimulatedExam, options: SimulateOptions, stories: list[asyncio.Task[None]], stop: asyncio.Event | None
+) -> None:
+    """Play the exam to its end: when all stories are performed, after the `duration`, or at once on `stop`."""
+    performed = asyncio.Event()
+    more = asyncio.create_task(exam.keep_open(performed)) if options.duration is None else None
+    try:
+        await _until_told(stories, options.duration, stop)
+        performed.set()
+        if more is not None:
+            await more
+        stopped = stop is not None and stop.is_set()
+        await exam.end(soon=stopped or options.duration is None)
+    finally:
+        performed.set()
+        if more is not None:
+            await _end([more])
 
 
 def _token(settings: Settings, plan_id: str, role: Role, subject: str) -> str:
@@ -140,13 +189,15 @@ async def _end(tasks: list[asyncio.Task[None]]) -> None:
         await asyncio.wait(tasks)
 
 
-async def _settle(examinees: list[SimulatedExaminee], proctors: list[SimulatedProctor], *, began_stop: bool) -> None:
+async def _settle(
+    examinees: list[SimulatedExaminee], proctors: list[SimulatedProctor], *, began_stop: bool, exam: bool
+) -> None:
     """Wait, for a limited time, until reconnects are complete and the proctors have received the events."""
     deadline = time.monotonic() + (SETTLE_SECONDS / 2 if began_stop else SETTLE_SECONDS)
     while time.monotonic() < deadline:
-        settled = all(examinee.present or examinee.away for examinee in examinees)
+        settled = all(examinee.away or (examinee.present and not exam) for examinee in examinees)
         if settled and not any(
-            wrong_in(examinee, examinees) or missing_in(examinee, examinees) for examinee in proctors
+            wrong_in(proctor, examinees) or missing_in(proctor, examinees, exam=exam) for proctor in proctors
         ):
             return
         await asyncio.sleep(0.05)
@@ -190,23 +241,33 @@ def simulate_command(
     speed: Annotated[
         float, typer.Option("--speed", metavar="FACTOR", min=0.1, max=100, help="Speed relative to people.")
     ] = 1.0,
+    exam: Annotated[
+        bool | None,
+        typer.Option(
+            "--exam/--no-exam",
+            help="Play a whole exam: schedule the plan, begin and end it. [default: yes, unless --socket-url is given]",
+        ),
+    ] = None,
     output: OutputOption = Format.TABLE,
 ) -> None:
-    """Test a running system with simulated examinees and proctors.
+    """Play a whole exam on a running system with simulated people.
 
     \b
     Examples:
       examwire simulate
       examwire simulate --examinees 100 --duration 60 --seed 7
 
-    Examinees join, reload the page, lose their connection, hang, connect from another computer, upload a picture by
-    phone or miss the deadline, and stay away until a proctor readmits them. The live view shows what the first proctor
-    sees. The report says whether all proctors see the real state. Ctrl-C ends the simulation early. Exit code 0: all
-    views are right and no event is missing or doubled, 1: they are not, 4: no system to connect to.
+    Examinees wait for the beginning, and hand in or stay until the end. Meanwhile they reload the page, lose their
+    connection, hang, connect from another computer, upload a picture by phone or miss the deadline, and stay away until
+    a proctor readmits them. The live view shows what the first proctor sees. The report says whether all proctors see
+    the real state. Ctrl-C ends the exam early. Exit code 0: all views are right and no event is missing or doubled, 1:
+    they are not, 4: no system to connect to.
+
+    The plan is scheduled to begin in five seconds, and closed at the end.
     """
     require_tokens_accepted(settings)
     try:
-        options = _options(settings, socket_url, web_url, plan, examinees, proctors, duration, seed, speed)
+        options = _options(settings, socket_url, web_url, plan, examinees, proctors, duration, seed, speed, exam)
         report = asyncio.run(_run(options, LiveView(live=output is Format.TABLE and sys.stdout.isatty())))
     except NoSystem as error:
         say(f"examwire: {error}", err=True)
@@ -225,6 +286,7 @@ def _options(
     duration: float | None,
     seed: int | None,
     speed: float,
+    exam: bool | None,
 ) -> SimulateOptions:
     running = RunningSystem.find(settings.data_dir) if not socket_urls else None
     if running is None and not socket_urls:
@@ -235,7 +297,7 @@ def _options(
     if running is not None and running.certificate_file is not None:
         trust_certificate(running.certificate_file)
     return SimulateOptions(
-        settings,
+        with_running_engines(settings),
         tuple(socket_urls) if socket_urls else running.socket_urls if running is not None else (),
         web_url or (running.web_url if running is not None else None),
         check_id("planId", plan or (running.plan_id if running is not None else "P001")),
@@ -244,6 +306,7 @@ def _options(
         duration,
         secrets.randbelow(1_000_000) if seed is None else seed,
         speed,
+        not socket_urls if exam is None else exam,
     )
 
 

@@ -14,6 +14,7 @@ from actors.runtime.config.settings import Settings
 from actors.web_server.server import WebServer
 from cli.local.engines import free_port
 from cli.main import app
+from cli.simulate import exam
 from cli.simulate.simulate import NoSystem, SimulateOptions, simulate
 from tests.integration.support.settings import changed
 from tests.integration.support.system import System
@@ -36,15 +37,20 @@ async def system(bus: Bus, settings: Settings) -> AsyncIterator[System]:
         assert system.failures == []
 
 
-async def test_every_action_is_shown_and_proctors_see_the_real_state(system: System) -> None:
+async def test_a_whole_exam_shows_every_action_and_proctors_see_the_real_state(
+    system: System, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(exam, "WAITING_ROOM_SECONDS", 1.0)
     web = await system.start("web-server", lambda bus: WebServer(system.settings, bus, system.store))
     assert isinstance(web, WebServer)
     urls = tuple(system.server(server_id).url for server_id in ("SOCK001", "SOCK002"))
     report = await simulate(
-        SimulateOptions(system.settings, urls, web.url, examinees=8, proctors=3, seed=11, speed=5.0)
+        SimulateOptions(system.settings, urls, web.url, examinees=8, proctors=3, seed=11, speed=5.0, exam=True)
     )
     assert report.ok, report
-    assert (report.failures, report.unfinished, report.connected) == ([], 0, 8)
+    assert (report.failures, report.unfinished, report.connected) == ([], 0, 0)
+    assert report.handed_in > 0
+    assert report.handed_in + report.ended_by_plan == 8
     assert {
         "examinee_connected",
         "examinee_disconnected",
@@ -55,10 +61,13 @@ async def test_every_action_is_shown_and_proctors_see_the_real_state(system: Sys
         "mobile_sync_completed",
         "notice",
         "notice_confirmed",
+        "examinee_finished",
+        "plan_state",
     } == set(report.events)
     assert report.notices == report.events["notice"] == report.events["notice_confirmed"] > 0
     assert [proctor.server_id for proctor in report.proctors] == ["SOCK001", "SOCK002", "SOCK001"]
     assert all(proctor.events["examinee_connected"] == report.opened for proctor in report.proctors)
+    assert all(proctor.events["examinee_finished"] == 8 for proctor in report.proctors)
 
 
 async def test_a_simulation_that_ends_with_examinees_absent_is_judged_correctly(system: System) -> None:

@@ -9,14 +9,23 @@ import pytest
 from rich.console import Console
 
 from cli.simulate.examinee import SimulatedExaminee, SimulationTarget
-from cli.simulate.live_view import describe
+from cli.simulate.live_view import describe, phase_text
 from cli.simulate.proctor import SimulatedProctor
 from cli.simulate.report import SimulateReport, draw_report, report_of
 from cli.simulate.stories import Action, deal_stories
+from protocol.client.exam_clock import ExamMoment, ExamPhase
 from protocol.messages.base import Message
-from protocol.messages.facts import NoticeConfirmed
+from protocol.messages.facts import FinishReason, NoticeConfirmed
 from protocol.messages.frames import Accepted, ReconnectPolicy, Welcome
-from protocol.messages.proctor_events import ExamineeConnected, ExamineeDisconnected, ExamineeMigrating, ReplacedSocket
+from protocol.messages.plan_facts import PlanStatusCode
+from protocol.messages.proctor_events import (
+    ExamineeConnected,
+    ExamineeDisconnected,
+    ExamineeFinished,
+    ExamineeMigrating,
+    PlanStateEvent,
+    ReplacedSocket,
+)
 from protocol.messages.views import MobileSyncView
 
 NOW = "2024-01-01T09:00:00Z"
@@ -57,8 +66,8 @@ def lost(socket: str, version: int) -> ExamineeDisconnected:
     )
 
 
-def report(examinee: SimulatedExaminee, *proctors: SimulatedProctor) -> SimulateReport:
-    return report_of("P001", 1, 1.0, [examinee], list(proctors))
+def report(examinee: SimulatedExaminee, *proctors: SimulatedProctor, exam: bool = False) -> SimulateReport:
+    return report_of("P001", 1, 1.0, [examinee], list(proctors), exam=exam)
 
 
 def drawn(simulated: SimulateReport) -> str:
@@ -197,3 +206,39 @@ def test_events_are_described_in_words() -> None:
     moved = connected("S-2", 3).model_copy(update={"migrated": True})
     assert describe(moved) == "connected on SOCK001 after a drain"
     assert describe(connected("S-2", 2, replaced="S-1")) == "connected on SOCK001, replacing its connection on None"
+
+
+def finished(version: int, reason: FinishReason = FinishReason.HANDED_IN) -> ExamineeFinished:
+    return ExamineeFinished(
+        plan_id="P001", examinee_id="E001", by="E001", reason=reason, timestamp=NOW, version=version
+    )
+
+
+CLOSED = PlanStateEvent(plan_id="P001", status=PlanStatusCode.CLOSED, version=9)
+
+
+def test_the_end_of_an_exam_is_no_loss_and_every_proctor_must_be_told_of_it() -> None:
+    whole = proctor_of(connected("S-1", 1), finished(2), CLOSED)
+    examinee = examinee_of(whole, "S-1", current="S-1")
+    examinee.truth.quiet.add("S-1")
+    examinee.truth.finished = FinishReason.HANDED_IN
+    result = report(examinee, whole, exam=True)
+    assert (result.ok, result.missing, result.handed_in, result.ended_by_plan) == (True, 0, 1, 0)
+    assert "1 handed in, 0 stayed to the end" in drawn(result)
+    untold = proctor_of(connected("S-1", 1), CLOSED, name="T2")
+    result = report(examinee, untold, exam=True)
+    assert (result.ok, result.proctors[0].missing) == (False, ["E001 finished"])
+    assert result.proctors[0].wrong == ["E001 is FINISHED, HANDED_IN, seen as CONNECTED, None"]
+    other_reason = proctor_of(connected("S-1", 1), finished(2, FinishReason.PLAN_ENDED), CLOSED, name="T3")
+    assert len(report(examinee, other_reason, exam=True).proctors[0].wrong) == 1
+    open_plan = proctor_of(connected("S-1", 1), finished(2), name="T4")
+    result = report(examinee, open_plan, exam=True)
+    assert (result.ok, result.proctors[0].missing) == (False, ["the end of the exam"])
+    twice = proctor_of(connected("S-1", 1), finished(2), finished(2), CLOSED, name="T5")
+    assert (report(examinee, twice, exam=True).ok, report(examinee, twice, exam=True).doubled) == (False, 1)
+
+
+def test_the_phase_of_the_exam_is_shown_in_words() -> None:
+    assert phase_text(ExamMoment(ExamPhase.BEFORE, 65.9)) == "waiting room, the exam starts in 1:05"
+    assert phase_text(ExamMoment(ExamPhase.RUNNING, 41)) == "the exam runs, 0:41 left"
+    assert phase_text(ExamMoment(ExamPhase.OVER)) == "the exam is over"
