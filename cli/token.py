@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
+import unicodedata
+from collections.abc import Mapping, Sequence
 from typing import Annotated
 
+import pydantic
 import typer
 
 from actors.runtime.config.settings import Settings
 from cli.shared.options import takes_settings
 from cli.shared.output import Format, OutputOption, print_json, say
 from cli.shared.times import parse_duration
+from protocol.errors import ConfigurationError
 from protocol.messages.frames import Role
 from protocol.times import format_time
 
 
-@takes_settings("data_dir")
+@takes_settings("redis_url", "data_dir", running=True)
 def token(
     settings: Settings,
     role: Annotated[Role, typer.Argument(help="The role that the token grants.", metavar="ROLE", show_default=False)],
@@ -28,6 +33,12 @@ def token(
             show_default=False,
         ),
     ] = None,
+    scope: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--scope", metavar="LABEL=VALUES", help="Limit a proctor to examinees such as room=A,B. Repeatable: both."
+        ),
+    ] = None,
     expires: Annotated[str, typer.Option("--expires", help="How long the token is valid.", metavar="DURATION")] = "12h",
     output: OutputOption = Format.TABLE,
 ) -> None:
@@ -35,7 +46,8 @@ def token(
 
     Example: examwire token examinee P001 E0042 --expires 4h
 
-    It is signed with the configured secret, or with that of the data directory (created if missing).
+    It is signed with the configured secret, or with that of the data directory (created if missing). With --scope a
+    proctor sees and acts on nobody else: examwire token proctor P001 kim --scope room=A,B
     """
     from actors.runtime.config.tokens import issue_token
     from cli.shared.signing import require_tokens_accepted
@@ -45,10 +57,54 @@ def token(
         if role in ("examinee", "mobile"):
             raise typer.BadParameter(f"a token of role {role} needs SUBJECT, the examineeId")
         subject = role
+    claim = read_scope(scope or ())
+    if claim and role != "proctor":
+        raise typer.BadParameter("--scope limits proctors only")
     require_tokens_accepted(settings)
-    issued = issue_token(settings, role, plan_id, subject, seconds=seconds)
+    issued = issue_token(settings, role, plan_id, subject, seconds=seconds, scope=claim or None)
+    if claim:
+        _warn_of_unknown(settings, plan_id, claim)
     if output is Format.JSON:
         expires_at = format_time(int(time.time()) + int(seconds))
-        print_json({"token": issued, "role": role, "planId": plan_id, "subject": subject, "expiresAt": expires_at})
+        value = {"token": issued, "role": role, "planId": plan_id, "subject": subject, "expiresAt": expires_at}
+        print_json({**value, "scope": claim or None})
     else:
         say(issued)
+
+
+def read_scope(options: Sequence[str]) -> dict[str, list[str]]:
+    """Return the claim `scope` of `LABEL=VALUE,VALUE` options. Raises `ConfigurationError`."""
+    from protocol.access.claims import ScopeClaim
+
+    claim: dict[str, list[str]] = {}
+    for option in options:
+        label, equals, values = option.partition("=")
+        named = [unicodedata.normalize("NFC", value.strip()) for value in values.split(",") if value.strip()]
+        if not equals or not named:
+            raise ConfigurationError(f"--scope: {option!r} is not LABEL=VALUE or LABEL=VALUE,VALUE")
+        claim.setdefault(unicodedata.normalize("NFC", label.strip()), []).extend(named)
+    if claim:
+        try:
+            pydantic.TypeAdapter(ScopeClaim).validate_python(claim)
+        except pydantic.ValidationError as error:
+            first = error.errors(include_url=False, include_input=False)[0]
+            raise ConfigurationError(f"--scope: {first['loc'][0] if first['loc'] else ''}: {first['msg']}") from None
+    return claim
+
+
+def _warn_of_unknown(settings: Settings, plan_id: str, claim: Mapping[str, Sequence[str]]) -> None:
+    """Say on stderr what no examinee of the plan has, as far as Redis can be asked: the token is valid all the same."""
+    from cli.shared.plan_labels import label_values
+    from protocol.errors import StateDamaged, StateUnavailable
+
+    try:
+        known = asyncio.run(label_values(settings, plan_id))
+    except (StateUnavailable, StateDamaged) as error:
+        say(f"examwire: whether plan {plan_id} has these labels is not known: {error}", err=True)
+        return
+    for label, values in claim.items():
+        if label not in known:
+            has = f"it has {', '.join(sorted(known))}" if known else "it has no labels"
+            say(f"examwire: no examinee of plan {plan_id} has the label {label} ({has}): nobody is seen", err=True)
+        elif unknown := [value for value in values if value not in known[label]]:
+            say(f"examwire: nobody in plan {plan_id} has {label} {', '.join(unknown)}", err=True)

@@ -14,12 +14,16 @@ from actors.sessions.context import ServerContext
 from actors.sessions.metrics import observe_told
 from actors.sessions.plan_snapshot import OVERLAP_SECONDS, REUSE, SharedSnapshot, text_of
 from actors.sessions.proctor_session import ProctorSession
+from protocol.access.scope import PlanLabels, Scope, scoped_events
 from protocol.broker import subjects
 from protocol.client.plan_view import Parsed, ViewAspect, event_key
 from protocol.messages.codec import encode
 from protocol.messages.session_messages import ProctorActivity
 
 log = logging.getLogger("examwire.plan_feed")
+
+MOVE_SECONDS = 0.5
+"""So long after somebody came into a scope, or left it, its proctors get a new snapshot: many move at once."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +61,7 @@ class Resynchronise:
 
 
 class PlanFeed(Actor):
-    """Sends the events of one plan to its proctors, encoded once for all of them. Its handlers never wait.
+    """Sends the events of one plan to its proctors, encoded once for all of a scope. Its handlers never wait.
 
     feed = PlanFeed(context, "P001")
     await feed.start(on_failure)
@@ -67,6 +71,9 @@ class PlanFeed(Actor):
     An event that a newer version has overtaken is dropped. A proctor who joins is sent a snapshot as fast as the client
     takes it, then the events since the reading of the snapshot began, and then the events as they come. Proctors who
     join while a snapshot is read, or soon after, share it.
+
+    A proctor with a scope is told of the examinees in it only. Those of the same scope share snapshots and encoded
+    events; when somebody comes into the scope or leaves it, they are sent a new snapshot.
     """
 
     kind = "plan-feed"
@@ -79,6 +86,8 @@ class PlanFeed(Actor):
         self._max_unread_bytes = context.settings.socket.max_buffer_bytes
         self._versions: dict[tuple[str, ViewAspect], int] = {}
         self._snapshots: dict[SharedSnapshot, asyncio.Task[None]] = {}
+        self._labels = PlanLabels()
+        self._moves: dict[Scope, asyncio.TimerHandle] = {}
         self._sent = self._dropped = self._snapshots_read = 0
 
     def about(self) -> dict[str, str]:
@@ -96,6 +105,8 @@ class PlanFeed(Actor):
     async def on_stop(self) -> None:
         for reading in self._snapshots.values():
             reading.cancel()
+        for move in self._moves.values():
+            move.cancel()
 
     # -- events --------------------------------------------------------------------------------------
 
@@ -118,11 +129,12 @@ class PlanFeed(Actor):
     def _send(self, events: list[Parsed], payload: bytes) -> None:
         self._sent += len(events)
         since = spans.now()
+        told = self._by_scope(events, payload)
         beyond: dict[SharedSnapshot | None, bytes] = {
-            snapshot: snapshot.add(events, payload) for snapshot in self._snapshots
+            snapshot: snapshot.add(*told[snapshot.scope]) for snapshot in self._snapshots
         }
         for proctor in list(self.proctors):
-            if proctor.live and (text := beyond.get(proctor.snapshot, payload)):
+            if proctor.live and (text := beyond.get(proctor.snapshot, told[proctor.scope][1])):
                 proctor.send_events(text)
             if (waiting := proctor.unread_bytes) > self._max_unread_bytes:
                 self._remove(proctor)
@@ -135,11 +147,32 @@ class PlanFeed(Actor):
         if tracing.on():
             spans.record_delivered(events, len(self.proctors), since)
 
+    def _by_scope(self, events: list[Parsed], payload: bytes) -> dict[Scope | None, tuple[list[Parsed], bytes]]:
+        """Return the events for each scope with their text; `None`: for those who see the whole plan."""
+        told: dict[Scope | None, tuple[list[Parsed], bytes]] = {None: (events, payload)}
+        changes = [self._labels.update(event) for event in events]
+        scopes = {proctor.scope for proctor in self.proctors} | {snapshot.scope for snapshot in self._snapshots}
+        for scope in scopes:
+            if scope is not None:
+                scoped = scoped_events(events, changes, scope, self._labels)
+                told[scope] = scoped.events, text_of(scoped.events)
+                if scoped.moved and scope not in self._moves:
+                    loop = asyncio.get_running_loop()
+                    self._moves[scope] = loop.call_later(MOVE_SECONDS, self._moved, scope)
+        return told
+
+    def _moved(self, scope: Scope) -> None:
+        """Send the proctors of a scope a new snapshot, for others are in it now."""
+        del self._moves[scope]
+        self._resynchronise({scope})
+
     @on(ActivityOfOther)
     def tell_activity(self, message: ActivityOfOther) -> None:
         payload = encode(message.activity)
+        labels = self._labels.of(message.activity.examinee_id)
         for proctor in self.proctors:
-            if proctor.live and proctor.socket_id != message.activity.socket_id:
+            concerned = proctor.scope is None or proctor.scope.matches(labels)
+            if proctor.live and concerned and proctor.socket_id != message.activity.socket_id:
                 proctor.send_events(payload)
 
     # -- proctors ------------------------------------------------------------------------------------
@@ -147,8 +180,9 @@ class PlanFeed(Actor):
     @on(Join)
     def join(self, message: Join) -> None:
         self.proctors.add(message.proctor)
-        shared = next((snapshot for snapshot in self._snapshots if snapshot.joinable), None)
-        self._send_snapshot(message.proctor, shared or self._begin_snapshot())
+        scope = message.proctor.scope
+        joinable = (snapshot for snapshot in self._snapshots if snapshot.scope == scope and snapshot.joinable)
+        self._send_snapshot(message.proctor, next(joinable, None) or self._begin_snapshot(scope))
 
     @on(Leave)
     def leave(self, message: Leave) -> None:
@@ -160,11 +194,18 @@ class PlanFeed(Actor):
 
     @on(Resynchronise)
     def resynchronise(self, _message: Resynchronise) -> None:
+        self._labels.clear()
+        self._resynchronise({proctor.scope for proctor in self.proctors})
+
+    def _resynchronise(self, scopes: set[Scope] | set[Scope | None]) -> None:
         for snapshot in self._snapshots:
-            snapshot.expire()
-        snapshot = self._begin_snapshot(resync=True)
-        for proctor in self.proctors:
-            self._send_snapshot(proctor, snapshot)
+            if snapshot.scope in scopes:
+                snapshot.expire()
+        for scope in scopes:
+            if proctors := [proctor for proctor in self.proctors if proctor.scope == scope]:
+                snapshot = self._begin_snapshot(scope, resync=True)
+                for proctor in proctors:
+                    self._send_snapshot(proctor, snapshot)
 
     # -- snapshots -----------------------------------------------------------------------------------
 
@@ -174,13 +215,13 @@ class PlanFeed(Actor):
             "plan %s: reading the snapshot again: %d bytes of events are waiting", self.plan_id, snapshot.since_bytes
         )
         self._snapshots.pop(snapshot).cancel()
-        new_snapshot = self._begin_snapshot(resync=snapshot.resync)
+        new_snapshot = self._begin_snapshot(snapshot.scope, resync=snapshot.resync)
         for proctor in self.proctors:
             if proctor.snapshot is snapshot:
                 self._send_snapshot(proctor, new_snapshot)
 
-    def _begin_snapshot(self, *, resync: bool = False) -> SharedSnapshot:
-        snapshot = SharedSnapshot(self._context, self.plan_id, resync=resync)
+    def _begin_snapshot(self, scope: Scope | None, *, resync: bool = False) -> SharedSnapshot:
+        snapshot = SharedSnapshot(self._context, self.plan_id, resync=resync, scope=scope, labels=self._labels)
         began = time.monotonic()
         reading = asyncio.create_task(snapshot.read(), name=f"snapshot.{self.plan_id}")
         self._snapshots[snapshot] = reading

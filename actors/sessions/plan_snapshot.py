@@ -12,6 +12,7 @@ import pydantic_core
 
 from actors.runtime.store.state_store import StateStore
 from actors.sessions.context import ServerContext
+from protocol.access.scope import PlanLabels, Scope, scoped_notices, scoped_rows
 from protocol.client.plan_view import Parsed, ViewAspect, event_key
 from protocol.errors import StateDamaged, StateUnavailable
 from protocol.ids import RecordRef
@@ -26,6 +27,7 @@ from protocol.records.snapshot_rows import (
     PLAN_NOTICES_FIELDS,
     PROGRESS_FIELDS,
     examinee_row,
+    labels_of,
     mobile_sync_view,
     notices_view,
     plan_notices,
@@ -40,6 +42,7 @@ Versions = dict[tuple[str, ViewAspect], int]
 
 ROWS_A_FRAME = 500
 ROWS_A_READ = 250
+LABELS_A_READ = 1000
 REUSE = 2.0
 """Proctors who join share a snapshot for this many times as long as its reading took: so reading takes at most a third
 of the time, however often proctors join."""
@@ -60,10 +63,23 @@ class SharedSnapshot:
 
     A proctor who is sent all frames and then all of `since` knows every event up to then. `known` holds the versions
     that are in the frames, until `forget_versions`. `takers`: how many proctors are being sent the snapshot.
+
+    `scope`: the frames hold only the examinees in it, and `add` is given only what it is told. `labels` learn from the
+    rows that are read.
     """
 
-    def __init__(self, context: ServerContext, plan_id: str, *, resync: bool = False) -> None:
+    def __init__(
+        self,
+        context: ServerContext,
+        plan_id: str,
+        *,
+        resync: bool = False,
+        scope: Scope | None = None,
+        labels: PlanLabels | None = None,
+    ) -> None:
         self.plan_id = plan_id
+        self.scope = scope
+        self._labels = labels if labels is not None else PlanLabels()
         self.resync = resync
         self.complete = False
         self.fresh = True
@@ -134,14 +150,22 @@ class SharedSnapshot:
         """Read every examinee; while Redis is away, try again. Each frame is read after `since` began."""
         store = self._context.store
         examinees = await self._read_with_retries(partial(store.members, keys.plan_examinees(self.plan_id)))
+        if self.scope is not None:
+            examinees = await self._within(self.scope, examinees)
         slices = [examinees[start : start + ROWS_A_FRAME] for start in range(0, len(examinees), ROWS_A_FRAME)] or [[]]
         for number, examinees_of_frame in enumerate(slices):
             rows: list[ExamineeRow] = []
             for start in range(0, len(examinees_of_frame), ROWS_A_READ):
                 names = examinees_of_frame[start : start + ROWS_A_READ]
                 rows += await self._read_with_retries(partial(read_rows, store, self.plan_id, names))
+            for row in rows:
+                self._labels.learn(row.examinee_id, row.version, row.labels or {})
+            if self.scope is not None:
+                rows = scoped_rows(rows, self.scope, self._labels)
             self.known.update(_versions(rows))
             notices = await self._read_with_retries(self._read_plan_notices) if number == 0 else []
+            if self.scope is not None:
+                notices = scoped_notices(notices, self.scope, self._labels)
             frame = encode(
                 PlanSnapshot(
                     plan_id=self.plan_id,
@@ -161,6 +185,18 @@ class SharedSnapshot:
                 self.since_bytes = sum(len(payload) for payload in self.since)
             self._wake()
             await asyncio.sleep(0)  # let other work run: a row costs some 50 µs
+
+    async def _within(self, scope: Scope, examinees: Sequence[str]) -> list[str]:
+        """Return the examinees in a scope, by their labels in Redis and by what was told since."""
+        within: list[str] = []
+        for start in range(0, len(examinees), LABELS_A_READ):
+            names = examinees[start : start + LABELS_A_READ]
+            known = await self._read_with_retries(partial(read_labels, self._context.store, self.plan_id, names))
+            for examinee_id, (version, labels) in known.items():
+                self._labels.learn(examinee_id, version, labels)
+                if scope.matches(self._labels.newest(examinee_id, version, labels)):
+                    within.append(examinee_id)
+        return within
 
     async def _read_plan_notices(self) -> list[PlanNotice]:
         """Read the messages to several. They are in the frames from then on, so their events are not sent again."""
@@ -225,6 +261,21 @@ def _versions(rows: list[ExamineeRow]) -> Versions:
         if row.notices is not None:
             versions[row.examinee_id, "notices"] = row.notices.version
     return versions
+
+
+async def read_labels(
+    store: StateStore, plan_id: str, examinees: Sequence[str]
+) -> dict[str, tuple[int, dict[str, str]]]:
+    """Read the version and the labels of each examinee. Raises `StateUnavailable`, or `StateDamaged` with the key."""
+    record_keys = [keys.progress(plan_id, examinee) for examinee in examinees]
+    known: dict[str, tuple[int, dict[str, str]]] = {}
+    fields = await store.fields(record_keys, ("version", "labels"))
+    for examinee, key, (version, labels) in zip(examinees, record_keys, fields, strict=True):
+        try:
+            known[examinee] = int(version or 0), labels_of(labels)
+        except ValueError as error:
+            raise StateDamaged(f"{key}: {str(error).splitlines()[0]}", keys.parse_key(key)) from error
+    return known
 
 
 async def read_rows(store: StateStore, plan_id: str, examinees: Sequence[str]) -> list[ExamineeRow]:

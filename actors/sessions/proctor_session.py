@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Any, Literal
 
@@ -13,10 +13,11 @@ from actors.runtime.actor.actor import on
 from actors.runtime.config.stage_terms import StageTerms
 from actors.sessions.context import ServerContext
 from actors.sessions.limits.fact_budget import FactBudget
-from actors.sessions.plan_snapshot import SharedSnapshot
+from actors.sessions.plan_snapshot import LABELS_A_READ, SharedSnapshot, read_labels
 from actors.sessions.session import SocketSession
 from actors.sessions.websocket import WebSocketConnection
 from protocol.access.claims import Claims
+from protocol.access.scope import scoped_plan_state
 from protocol.errors import ErrorCode, InvalidField, ProtocolError, StateDamaged, StateUnavailable
 from protocol.messages.facts import (
     CaptureReview,
@@ -49,10 +50,11 @@ from protocol.messages.frames import (
     TakeHelp,
     error_frame,
 )
-from protocol.messages.plan_facts import ExamExtend, PlanNotice, PlanStatusCode
+from protocol.messages.plan_facts import MAX_LISTED, ExamExtend, PlanNotice, PlanStatusCode
 from protocol.messages.proctor_events import PlanStateEvent
 from protocol.messages.session_messages import ProctorActivity
 from protocol.records import keys
+from protocol.records.snapshot_rows import labels_of
 from protocol.rules.action_ids import ActingFact
 from protocol.times import format_time
 
@@ -70,6 +72,8 @@ ActionFrame = (
     | CloseHelp
 )
 
+_UNKNOWN_SCOPE = "whom the token is limited to cannot be read now; say it again in some seconds"
+
 MOST_ACTIONS = 1000
 """So many stored actions are remembered, to recognise those that a page repeats."""
 
@@ -81,7 +85,7 @@ class ProctorSession(SocketSession):
     session.send_snapshot(snapshot)  # as fast as the client takes it
     session.send_events(payload)  # once `session.live`
 
-    `actions` limits what it stores.
+    `actions` limits what it stores. A token with a `scope` limits whom the proctor sees and acts on.
     """
 
     kind = "proctor-session"
@@ -93,6 +97,8 @@ class ProctorSession(SocketSession):
         address = f"proctor.{claims.plan}.{socket_id}"
         super().__init__(context, connection, address, plan_id=claims.plan, socket_id=socket_id)
         self.name = claims.sub
+        self.scope = claims.limits
+        """The examinees that the proctor is limited to; `None`: the whole plan."""
         self.snapshot: SharedSnapshot | None = None
         """The snapshot that was sent last, or is being sent."""
         self._sending: asyncio.Task[None] | None = None
@@ -125,8 +131,17 @@ class ProctorSession(SocketSession):
             waiting += self.snapshot.since_bytes - self._sent_since_bytes
         return waiting
 
-    def send_plan_state(self, event: PlanStateEvent) -> None:
-        """Tell the client whether the exam runs, its times and its policy."""
+    async def send_plan_state(self, event: PlanStateEvent) -> None:
+        """Tell the client whether the exam runs, its times and its policy.
+
+        With a scope, only own times of examinees in it; none while Redis is away.
+        """
+        if self.scope is not None and event.own_times:
+            try:
+                known = await self._labels_of(list(event.own_times))
+            except (StateUnavailable, StateDamaged):
+                known = {}
+            event = scoped_plan_state(event, self.scope, known)
         now = format_time(self._outbox.clock.now())
         self.connection.send_message(event.model_copy(update={"server_time": now}))
 
@@ -169,8 +184,10 @@ class ProctorSession(SocketSession):
     # -- what a proctor is doing ---------------------------------------------------------------------
 
     @on(ActivityFrame)
-    def set_activity(self, frame: ActivityFrame) -> None:
+    async def set_activity(self, frame: ActivityFrame) -> None:
         """Tell the other proctors of the plan what this one is doing with an examinee."""
+        if self.scope is not None and not await self._exists(frame.examinee_id):
+            return  # nobody whom this proctor sees
         if self._activity is not None and self._activity.examinee_id != frame.examinee_id:
             self._end_activity()
         self._activity = ProctorActivity(
@@ -244,7 +261,11 @@ class ProctorSession(SocketSession):
 
     @on(ExtendExamFrame)
     async def extend_exam(self, frame: ExtendExamFrame) -> None:
-        if await self._refused_as_closed(frame):
+        if frame.examinee_id is None and self.scope is not None:
+            detail = "the token is limited to some examinees: name one; only who sees the whole plan extends it"
+            self._refuse(frame, ProtocolError(ErrorCode.FORBIDDEN, detail))
+            return
+        if await self._refused_as_unknown(frame, frame.examinee_id) or await self._refused_as_closed(frame):
             return
         plan = await self._context.plans.of(self.plan_id)
         own = (plan.own_times or {}).get(frame.examinee_id or "")
@@ -255,7 +276,41 @@ class ProctorSession(SocketSession):
 
     @on(NotifyPlanFrame)
     async def notify_plan(self, frame: NotifyPlanFrame) -> None:
-        await self._decide(frame, lambda common: PlanNotice(**common, text=frame.text, examinees=frame.examinees))
+        examinees = frame.examinees
+        if self.scope is not None:
+            try:
+                examinees = await self._recipients(frame.examinees)
+            except ProtocolError as error:
+                self._refuse(frame, error)
+                return
+        await self._decide(frame, lambda common: PlanNotice(**common, text=frame.text, examinees=examinees))
+
+    async def _recipients(self, listed: list[str] | None) -> list[str]:
+        """Return the examinees in the scope: the listed ones, or all. Raises `ProtocolError` when one is not in it."""
+        assert self.scope is not None
+        try:
+            names = await self._context.store.members(keys.plan_examinees(self.plan_id)) if listed is None else listed
+            known = await self._labels_of(names)
+        except (StateUnavailable, StateDamaged):
+            raise ProtocolError(ErrorCode.UNAVAILABLE, _UNKNOWN_SCOPE) from None
+        inside = [name for name in names if self.scope.matches(known[name])]
+        if not inside:
+            raise ProtocolError(ErrorCode.NOT_FOUND, "nobody whom the token is limited to is in the plan")
+        if listed is not None and len(inside) < len(listed):
+            unknown = next(name for name in listed if name not in inside)
+            raise ProtocolError(ErrorCode.NOT_FOUND, self._not_there(unknown), "data.examinees")
+        if len(inside) > MAX_LISTED:
+            raise ProtocolError(ErrorCode.TOO_LARGE, f"{len(inside)} examinees; at most {MAX_LISTED} at once")
+        return sorted(inside)
+
+    async def _labels_of(self, examinees: Sequence[str]) -> dict[str, dict[str, str]]:
+        """Read the labels of examinees. Raises `StateUnavailable`, `StateDamaged`."""
+        labels: dict[str, dict[str, str]] = {}
+        for start in range(0, len(examinees), LABELS_A_READ):
+            names = examinees[start : start + LABELS_A_READ]
+            known = await read_labels(self._context.store, self.plan_id, names)
+            labels |= {name: of_examinee for name, (_, of_examinee) in known.items()}
+        return labels
 
     @on(TakeHelp)
     async def take_help(self, frame: TakeHelp) -> None:
@@ -282,10 +337,7 @@ class ProctorSession(SocketSession):
     ) -> None:
         """Store the fact of an action, if there is such an examinee. Its effect follows as events."""
         examinee_id = None if isinstance(frame, NotifyPlanFrame) else frame.examinee_id
-        if examinee_id is not None and not await self._exists(examinee_id):
-            detail = f"no examinee {examinee_id} was ever connected to plan {self.plan_id}, or is on its roster"
-            error = ProtocolError(ErrorCode.NOT_FOUND, detail, "data.examineeId")
-            self.connection.send_message(error_frame(error, frame.type, frame.request_id))
+        if await self._refused_as_unknown(frame, examinee_id):
             return
         # A page repeats an action when it does not know whether it arrived: it is stored once.
         action = (frame.type, examinee_id or "", frame.request_id or "")
@@ -319,13 +371,32 @@ class ProctorSession(SocketSession):
         while len(self._action_steps) > MOST_ACTIONS:
             del self._action_steps[next(iter(self._action_steps))]
 
-    async def _exists(self, examinee_id: str) -> bool:
-        """Return whether the plan has such an examinee. While Redis is away, the proctor is believed."""
+    async def _refused_as_unknown(self, frame: ActionFrame, examinee_id: str | None) -> bool:
+        """Refuse an action on nobody whom this proctor sees. True: it was refused."""
+        exists = examinee_id is None or await self._exists(examinee_id)
+        if exists is None:
+            self._refuse(frame, ProtocolError(ErrorCode.UNAVAILABLE, _UNKNOWN_SCOPE))
+        elif not exists:
+            assert examinee_id is not None
+            self._refuse(frame, ProtocolError(ErrorCode.NOT_FOUND, self._not_there(examinee_id), "data.examineeId"))
+        return not exists
+
+    def _not_there(self, examinee_id: str) -> str:
+        # The same for an examinee outside the scope: not even that there is one may be told.
+        return f"no examinee {examinee_id} was ever connected to plan {self.plan_id}, or is on its roster"
+
+    async def _exists(self, examinee_id: str) -> bool | None:
+        """Return whether the plan has such an examinee, in the scope of the proctor if there is one.
+
+        While Redis is away, a proctor without a scope is believed; for one with a scope it is not known (`None`).
+        """
+        key = keys.progress(self.plan_id, examinee_id)
         try:
-            ((known,),) = await self._context.store.fields([keys.progress(self.plan_id, examinee_id)], ("examineeId",))
-        except (StateUnavailable, StateDamaged):
-            return True
-        return bool(known)
+            ((known, labels),) = await self._context.store.fields([key], ("examineeId", "labels"))
+            inside = self.scope is None or self.scope.matches(labels_of(labels))
+        except (StateUnavailable, StateDamaged, ValueError):
+            return True if self.scope is None else None
+        return bool(known) and inside
 
     async def _has_capture(self, examinee_id: str, capture_id: str) -> bool:
         """Return whether the record names such a picture. While Redis is away, the proctor is believed."""

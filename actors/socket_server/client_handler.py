@@ -110,7 +110,7 @@ class ClientHandler:
         try:
             plan = await self._context.plans.of(session.plan_id)
             connection.send_message(self._welcome(accepted, session.socket_id, None, plan.policy))
-            session.send_plan_state(plan)
+            await session.send_plan_state(plan)
             connection.send_message(self._view.status(session.plan_id))
             await self._sessions.add_proctor(session)
             _PROCTORS.inc()

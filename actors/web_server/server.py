@@ -111,7 +111,7 @@ class WebServer(Service):
         self._proxies = [ipaddress.ip_network(proxy, strict=False) for proxy in settings.web.trusted_proxies]
         self._endpoints = ReadyServers(store)
         pages = Pages(lambda: self._endpoints.known, settings.web.connect_sources)
-        api = PlanApi(settings.mobile_sync, bus, self._verifier, self._endpoints)
+        api = PlanApi(settings.mobile_sync, bus, store, self._verifier, self._endpoints)
         self.codes = PhoneCodes(settings, bus, self._stages, self._verifier)
         self._log_summary = LogSummary(log, self.address)
         self._http: HttpServer | None = None
@@ -122,7 +122,7 @@ class WebServer(Service):
                 Route(
                     "/v1/plans/{plan_id:path}/examinees/{examinee_id:path}/mobile-sync", self.upload, methods=["PUT"]
                 ),
-                *CaptureApi(self.pictures, self._stages, self._verifier).routes(),
+                *CaptureApi(self.pictures, store, self._stages, self._verifier).routes(),
                 *api.routes(),
                 *self.codes.routes(),
                 *self._stages.routes(),

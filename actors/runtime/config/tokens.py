@@ -6,7 +6,7 @@ import base64
 import json
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jwt
@@ -165,15 +165,21 @@ def issue_token(
     *,
     seconds: float = 12 * 3600.0,
     issued_at: float | None = None,
+    scope: Mapping[str, Sequence[str]] | None = None,
 ) -> str:
     """Sign a token with the shared secret. Raises `InvalidField` for an invalid id.
+
+    `scope`: the labels that a proctor is limited to.
 
     `seconds`: how long it is valid, from `issued_at` (seconds since the epoch; default: now, by this machine's clock).
     """
     check_id("planId", plan_id)
     check_id("sub", subject)
     now = int(time.time() if issued_at is None else issued_at)
-    claims = {"sub": subject, "role": role, "plan": plan_id, "aud": AUDIENCE, "iat": now, "exp": int(now + seconds)}
+    claims: dict[str, Any] = {"sub": subject, "role": role, "plan": plan_id, "aud": AUDIENCE}
+    claims |= {"iat": now, "exp": int(now + seconds)}
+    if scope is not None:
+        claims["scope"] = {label: list(values) for label, values in scope.items()}
     return jwt.encode(claims, token_secret(settings), algorithm="HS256")
 
 

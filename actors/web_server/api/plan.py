@@ -18,11 +18,13 @@ from actors.runtime.broker.connection import Bus
 from actors.runtime.config.sections import MobileSyncSettings
 from actors.runtime.config.tokens import TokenVerifier
 from actors.runtime.store.ready_servers import ReadyServers
+from actors.runtime.store.state_store import StateStore
 from actors.status_log.plan_log import Beginning, PlanLog
 from actors.web_server.api.plan_log_cache import PlanLogCache
 from actors.web_server.bodies import fresh_answer
 from actors.web_server.problems import RETRY_AFTER, Problem
-from actors.web_server.requests import claims_of
+from actors.web_server.requests import claims_of, within_limits
+from protocol.access.claims import Claims
 from protocol.errors import BrokerUnavailable, ErrorCode, InvalidField
 from protocol.ids import check_id
 from protocol.log.outage_csv import outages_csv
@@ -44,14 +46,20 @@ class PlanApi:
 
     Example::
 
-        routes = PlanApi(settings.mobile_sync, bus, verifier, ready_servers).routes()
+        routes = PlanApi(settings.mobile_sync, bus, store, verifier, ready_servers).routes()
     """
 
     def __init__(
-        self, settings: MobileSyncSettings, bus: Bus, verifier: TokenVerifier, endpoints: ReadyServers
+        self,
+        settings: MobileSyncSettings,
+        bus: Bus,
+        store: StateStore,
+        verifier: TokenVerifier,
+        endpoints: ReadyServers,
     ) -> None:
         self._settings = settings
         self._bus = bus
+        self._store = store
         self._verifier = verifier
         self._endpoints = endpoints
         self._log_cache = PlanLogCache(bus)
@@ -88,12 +96,14 @@ class PlanApi:
         The newest `limit` entries in order (by default only those with an effect), the number of older entries, and
         the outages of all entries up to now.
         """
-        plan_id = self._watched_plan(request)
+        claims, plan_id = self._watched_plan(request)
         examinee_id = check_id("examineeId", request.path_params["examinee_id"])
         limit = _whole_number(request, "limit", LIMIT, LARGEST_LIMIT)
         everything = _switch(request, "all")
         async with self._reading(f"timeline of {examinee_id} in {plan_id}"):
             beginning = await PlanLog(self._bus, plan_id).beginning()
+            if not await within_limits(self._store, claims, [examinee_id]):
+                raise _never_seen(f"examinee {examinee_id} of plan {plan_id}", beginning)
             # Both go through the entries independently: the timeline does not need the outages.
             timeline, outages = Timeline(truncated=beginning.truncated), Outages(truncated=beginning.truncated)
             newest: deque[TimelineEntry] = deque(maxlen=limit)
@@ -126,7 +136,7 @@ class PlanApi:
 
         The window is that of `examwire plans report`: by default from the first fact up to now; times as in RFC 3339.
         """
-        plan_id = self._watched_plan(request)
+        claims, plan_id = self._watched_plan(request)
         now = self._bus.clock.now()
         first, last = _moment(request, "from"), min(_moment(request, "to") or now, now)
         ignore_below = _seconds(request, "ignoreBelowSeconds")
@@ -139,17 +149,22 @@ class PlanApi:
             raise InvalidField("from", "must not be later than `to`, or than now")
         begin = min(outages.begin, last) if first is None else first
         rows = outages.rows(begin, last, ignore_below=ignore_below)
+        visible = set(await within_limits(self._store, claims, [row.examinee_id for row in rows]))
+        rows = [row for row in rows if row.examinee_id in visible]
         content = outages_csv(plan_id, [row for row in rows if row.outages or not affected])
         headers = {"Content-Disposition": f'attachment; filename="outages-{plan_id}.csv"'}
         return await fresh_answer(request, content, "text/csv; charset=utf-8", headers)
 
-    def _watched_plan(self, request: Request) -> str:
-        """Return the plan of the URL if the token may watch it. Raises `InvalidToken`, `InvalidField`, 403."""
+    def _watched_plan(self, request: Request) -> tuple[Claims, str]:
+        """Return the claims, and the plan of the URL if they allow to watch it.
+
+        Raises `InvalidToken`, `InvalidField`, 403.
+        """
         claims = claims_of(self._verifier, request)
         plan_id = check_id("planId", request.path_params["plan_id"])
         if not claims.may_watch(plan_id):
             raise Problem(403, ErrorCode.FORBIDDEN, "the token does not allow to watch this plan")
-        return plan_id
+        return claims, plan_id
 
     @asynccontextmanager
     async def _reading(self, what: str) -> AsyncIterator[None]:

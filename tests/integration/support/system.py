@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 from types import TracebackType
 from typing import Any, Self, TypeVar
@@ -179,8 +179,10 @@ class System:
         assert isinstance(actor, SocketServer)
         return actor
 
-    def token(self, role: Role, subject: str, plan_id: str = "P001") -> str:
-        return issue_token(self.settings, role, plan_id, subject)
+    def token(
+        self, role: Role, subject: str, plan_id: str = "P001", scope: Mapping[str, Sequence[str]] | None = None
+    ) -> str:
+        return issue_token(self.settings, role, plan_id, subject, scope=scope)
 
     async def raw(self, server_id: str = "SOCK001", **options: Any) -> RawClient:
         client = await RawClient.open(self.server(server_id).url, **options)
@@ -203,10 +205,17 @@ class System:
         await client.expect("session_state")
         return client
 
-    async def proctor(self, server_id: str = "SOCK001", *, plan_id: str = "P001", name: str = "proctor-1") -> RawClient:
-        """A connected proctor that has its snapshot."""
+    async def proctor(
+        self,
+        server_id: str = "SOCK001",
+        *,
+        plan_id: str = "P001",
+        name: str = "proctor-1",
+        scope: Mapping[str, Sequence[str]] | None = None,
+    ) -> RawClient:
+        """A connected proctor that has its snapshot. `scope`: the labels that its token is limited to."""
         client = await self.raw(server_id)
-        await client.hello(self.token("proctor", name, plan_id), name)
+        await client.hello(self.token("proctor", name, plan_id, scope), name)
         await client.expect("plan_snapshot")
         return client
 

@@ -81,7 +81,7 @@ class Site:
         await self.server.stop()
 
     def bearer(
-        self, role: Role = "mobile", subject: str = "E001", plan_id: str = "P001", **more: float
+        self, role: Role = "mobile", subject: str = "E001", plan_id: str = "P001", **more: Any
     ) -> dict[str, str]:
         return {"Authorization": f"Bearer {issue_token(self.settings, role, plan_id, subject, **more)}"}
 

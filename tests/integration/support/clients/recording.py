@@ -76,8 +76,8 @@ class RecordedSystem(System):
     async def raw(self, server_id: str = "SOCK001", **options: Any) -> RawClient:
         return self._noted("examinee", await super().raw(server_id, create_connection=RecordedSocket, **options))
 
-    async def proctor(self, server_id: str = "SOCK001", *, plan_id: str = "P001", name: str = "proctor-1") -> RawClient:
-        client = await super().proctor(server_id, plan_id=plan_id, name=name)
+    async def proctor(self, server_id: str = "SOCK001", **options: Any) -> RawClient:
+        client = await super().proctor(server_id, **options)
         return self._noted("proctor", client)
 
     def _noted(self, role: str, client: RawClient) -> RawClient:
