@@ -130,6 +130,8 @@ async def test_a_proctor_finishes_resumes_and_extends(site: Site, screens: Scree
     await page.get_by_role("button", name="More time …", exact=True).click()
     await page.get_by_role("dialog", name="More time for E001?").get_by_role("button", name="Give more time").click()
     await expect(page.locator("#exam-clock")).to_contain_text("1 with more time until")
+    for text in ("Exam scheduled, until", "Finished", "Disconnected after finishing", "Resumed", "more time, until"):
+        await expect(page.locator("#timeline")).to_contain_text(text)
     await page.keyboard.press("Escape")
     await page.locator("#search").fill("E00")
     await page.get_by_role("button", name="Finish these 3").click()
@@ -143,6 +145,7 @@ async def test_a_proctor_finishes_resumes_and_extends(site: Site, screens: Scree
     await expect(page.locator("#exam-status")).to_have_text("Over")
     await tile(page, "E002").click()
     await expect(page.get_by_role("button", name="Resume exam")).to_have_attribute("aria-disabled", "true")
+    await expect(page.locator("#timeline")).to_contain_text("The exam is over: over")
 
 
 async def test_one_page_shows_several_plans(site: Site, screens: Screens) -> None:

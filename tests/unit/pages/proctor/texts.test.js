@@ -112,10 +112,12 @@ test("the beginning and the end of an exam stand in the timeline in words, live 
     { version: 2, time: "", what: "EXTENDED", seconds: 300, examineeId: "E1", endsAt: "2026-11-22T10:05:00.000Z", by: "kim" },
     { version: 5, time: "", what: "EXTENDED", seconds: 300, endsAt: "2026-11-22T10:05:00.000Z", by: "kim" },
     { version: 6, time: "", what: "PLAN_CLOSED", by: "schedule" },
+    { version: 7, time: "", what: "OWN_TIMES", startsAt: "2026-11-22T10:05:00.000Z" },
   ]);
-  const [closed, all, resumed, finished, own] = timeline.entries.map(entryText);
+  const [ownTimes, closed, all, resumed, finished, own] = timeline.entries.map(entryText);
   assert.deepEqual([closed, resumed, finished], ["The exam is over", "Resumed", "Finished (handed in)"]);
   assert.match(own, /^5 min more time, until /);
+  assert.match(ownTimes, /^Own times from .*, without an end$/);
   assert.match(all, /^5 min more time for everybody, until /);
 });
 

@@ -61,6 +61,11 @@ export class History {
   receive(message) {
     if (!this._timeline.receive(message)) return;
     this._drawTimeline();
+    this.readSoon();
+  }
+
+  /** Read the log when what has just happened is in it. */
+  readSoon() {
     this.read(READ_AGAIN_MS);
   }
 
@@ -114,6 +119,7 @@ export class History {
       const words = { n: outages.outages, total: duration(outages.outageSeconds), longest: duration(outages.longestSeconds) };
       sentences.push(t("outages.sum", words));
     }
+    if (outages.clientClosedSeconds > 0) sentences.push(t("outages.client", { total: duration(outages.clientClosedSeconds) }));
     if (outages.stillDisconnected && this._person?.since) {
       sentences.push(t("outages.now", { now: clock((this.web.now() - this._person.since) / 1000) }));
     }

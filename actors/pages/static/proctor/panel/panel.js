@@ -85,6 +85,8 @@ export class Panel extends EventTarget {
   /** Handle a message about any examinee. @param {{type: string, data: Record<string, any>}} message */
   receive(message) {
     if (message.data.examineeId === this.person?.id) this._history.receive(message);
+    // The log says what a change of the plan means for this examinee.
+    else if (this.person && (message.type === "plan_state" || message.type === "plan_notice")) this._history.readSoon();
   }
 
   /** Read the log again: the page is up to date again, or has a new token. */

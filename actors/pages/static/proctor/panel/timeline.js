@@ -72,6 +72,12 @@ export class Timeline {
   }
 }
 
+/** Which times an entry has, as the end of a key: of both, of one, or of none. @param {Entry} entry */
+function timesOf({ startsAt, endsAt }) {
+  if (startsAt) return endsAt ? "" : ".begin";
+  return endsAt ? ".end" : ".none";
+}
+
 /**
  * Describe an entry in the language in use; an unknown kind has the server's text.
  * @param {Entry} entry
@@ -81,7 +87,7 @@ export function entryText(entry) {
   let key = `what.${what}`;
   if (what === "RECOVERED" && typeof entry.seconds !== "number") key += ".plain";
   if (what === "REMOVED" && entry.reason) key += ".reason";
-  if (what === "PLAN_SCHEDULED" && !entry.endsAt) key += ".open";
+  if (what === "PLAN_SCHEDULED" || what === "OWN_TIMES") key += timesOf(entry);
   if (what === "PLAN_CLOSED" && entry.reason) key += ".reason";
   if (what === "EXTENDED" && !entry.examineeId) key += ".all";
   if (what === "NOTICE_CONFIRMED" && !(entry.notice ?? entry.text)) key += ".plain";
