@@ -74,6 +74,7 @@ class CaptureView(Wire):
 class ReviewView(Wire):
     """What a proctor says about the picture that counts, or that counted until it was rejected."""
 
+    capture_id: CaptureId | None = None
     verdict: Verdict
     reason: Text | None = None
     by: str | None = None

@@ -94,7 +94,7 @@ class MobileSyncState:
             return None
         view = capture.view()
         assert view.verdict is not None
-        return ReviewView(verdict=view.verdict, reason=view.reason, by=view.by)
+        return ReviewView(capture_id=view.capture_id, verdict=view.verdict, reason=view.reason, by=view.by)
 
     def view(self) -> MobileSyncView:
         return MobileSyncView(

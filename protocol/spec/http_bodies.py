@@ -71,13 +71,18 @@ class PhoneCodeMade(Wire):
 
 
 class PhoneToken(Wire):
-    """A token of role `mobile` for the code's examinee. The stage lasts until `deadline`, in `secondsLeft`."""
+    """A token of role `mobile` for the code's examinee. The stage lasts until `deadline`, in `secondsLeft`.
+
+    `challenge`, `review`: as in the state of the stage.
+    """
 
     token: str
     plan_id: Id
     examinee_id: Id
     deadline: Timestamp
     seconds_left: float
+    challenge: Challenge | None = None
+    review: ReviewView | None = None
 
 
 class MobileSyncStage(Wire):

@@ -62,8 +62,12 @@ async def test_a_picture_goes_from_the_phone_to_the_examinee_and_the_proctor(sce
 async def test_a_second_phone_learns_that_the_picture_is_there_and_counts_no_time_any_more(scene: Scene) -> None:
     code = await scene.waiting()
     second = await scene.phone(code, before=with_own_clock)
+    scene.screens.complaints.expect("409")
     await second.locator("#shutter").wait_for()
-    first = await scene.phone(code)
+    refused = await scene.phone(code)
+    await expect(refused.locator("#code-error")).to_contain_text("was used on another phone")
+    await scene.computer.locator("#mobile-new-code").click()
+    first = await scene.phone(await scene.code())
     await first.locator("#shutter").click()
     await first.locator("#use").click()
     await expect(first.locator("#step-done")).to_be_visible()

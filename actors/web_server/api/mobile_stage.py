@@ -87,6 +87,15 @@ class MobileStage:
             detail = "a proctor has removed this examinee from the exam; only a proctor can let them in again"
             raise Problem(403, REMOVED, detail)
 
+    def asked(self) -> dict[str, object]:
+        """Return what a phone is told of the picture: what it must show, and what a proctor says about the last one."""
+        asked: dict[str, object] = {}
+        if challenge := self.record.get("challenge"):
+            asked["challenge"] = challenge
+        if (review := self.review) is not None:
+            asked["review"] = review.model_dump(by_alias=True, exclude_none=True, exclude={"by"})
+        return asked
+
     def refuse_unasked(self, capture_id: str) -> None:
         """Refuse a rejected picture, and one beside the picture that is there. Raises a 409 `Problem`.
 
@@ -142,11 +151,7 @@ class MobileStages:
         if not claims.may_upload_for(plan_id, examinee_id):
             raise Problem(403, ErrorCode.FORBIDDEN, "the token is not for this examinee")
         stage = await self.read(plan_id, examinee_id)
-        answer: dict[str, object] = {"status": stage.status or "NONE", "removed": stage.removed}
-        if challenge := stage.record.get("challenge"):
-            answer["challenge"] = challenge
-        if (review := stage.review) is not None:
-            answer["review"] = review.model_dump(by_alias=True, exclude_none=True, exclude={"by"})
+        answer: dict[str, object] = {"status": stage.status or "NONE", "removed": stage.removed, **stage.asked()}
         if (deadline := stage.deadline) is not None:
             answer |= {"deadline": format_time(deadline), "secondsLeft": round(deadline - self._now(), 3)}
         return JSONResponse(answer, headers={"Cache-Control": "no-store"})

@@ -222,6 +222,7 @@ class PhoneCodes:
             "examineeId": record.examinee_id,
             "deadline": format_time(deadline),
             "secondsLeft": round(seconds_left, 3),
+            **stage.asked(),
         }
         return JSONResponse(answer, headers={"Cache-Control": "no-store"})
 

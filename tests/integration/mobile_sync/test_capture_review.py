@@ -74,11 +74,12 @@ async def test_a_rejected_picture_is_asked_for_again_and_every_side_knows_why(sy
     for _ in range(2):
         await proctor.say("capture_review", **verdict, requestId="r1")
     await proctor.expect("accepted", requestId="r1")
-    review = {"verdict": "rejected", "reason": "BLURRED", "by": "proctor-1"}
+    review = {"captureId": capture_id, "verdict": "rejected", "reason": "BLURRED", "by": "proctor-1"}
     for client in (proctor, other, examinee):
         again = (await client.expect("mobile_sync_status", status="WAITING", review=review))["data"]
         assert again["challenge"] != first_challenge
     assert (await request(system, "GET", f"{STAGE}/mobile-stage", "mobile")).json()["review"] == {
+        "captureId": capture_id,
         "verdict": "rejected",
         "reason": "BLURRED",
     }
@@ -93,7 +94,7 @@ async def test_a_rejected_picture_is_asked_for_again_and_every_side_knows_why(sy
     await eventually(told, "the proctor knows the second picture")
     await proctor.say("capture_review", examineeId="E001", captureId=second_id, verdict="accepted", requestId="r2")
     accepted = (await other.expect("mobile_sync_completed", actionId="r2"))["data"]
-    assert accepted["review"] == {"verdict": "accepted", "by": "proctor-1"}
+    assert accepted["review"] == {"captureId": second_id, "verdict": "accepted", "by": "proctor-1"}
     assert [capture.get("verdict") for capture in accepted["captures"]] == ["rejected", "accepted"]
 
     for content in (first, second):

@@ -5,6 +5,7 @@
  */
 
 import { languages, t, time } from "../common/i18n.js";
+import { pictureReason } from "../common/picture-reasons.js";
 import { timesOf } from "../mobile/code.js";
 import { thisDevice } from "../mobile/device.js";
 import { Countdown, announce, byId, maxPictureBytes } from "../common/parts.js";
@@ -65,6 +66,7 @@ export class MobileStep {
     client.addEventListener("state", () => (this._shownStatus ||= this._stage.status));
     languages.addEventListener("change", () => this.show());
     byId("mobile-start").addEventListener("click", () => this._begin());
+    byId("mobile-new-code").addEventListener("click", () => this._renewCode());
     byId("file").addEventListener("change", (event) => void this._choose(event));
     addEventListener("online", () => this._sender.hurry());
     this.show();
@@ -78,6 +80,11 @@ export class MobileStep {
   /** Whether a picture can be sent now. */
   get _open() {
     return this._stage.status === "WAITING" || this._stage.status === "FAILED";
+  }
+
+  /** Whether a proctor has asked for another picture, which has not come yet. */
+  get _isRejected() {
+    return this._stage.review?.verdict === "rejected" && this._stage.status !== "COMPLETED";
   }
 
   /** Start the step. */
@@ -127,7 +134,10 @@ export class MobileStep {
     const statusChanged = this._shownStatus !== "" && this._shownStatus !== status;
     this.show();
     this._shownStatus = status;
-    if (statusChanged && status !== "NONE") announce(`${byId("mobile-chip").textContent}. ${byId("mobile-text").textContent}`);
+    if (statusChanged && status !== "NONE") {
+      const note = this._isRejected ? byId("mobile-note").textContent : byId("mobile-text").textContent;
+      announce(`${byId("mobile-chip").textContent}. ${note}`);
+    }
   }
 
   // -- the code ---------------------------------------------------------------------------------------------
@@ -162,6 +172,13 @@ export class MobileStep {
       this._askAgainIn(Math.max(step * (0.8 + 0.4 * Math.random()), retryAfter));
     }
     this.show();
+  }
+
+  /** Show another code: the first one belongs to the device that has redeemed it. */
+  _renewCode() {
+    this._dropCode();
+    this.show();
+    void this._askForCode();
   }
 
   /** Handle a refused token: ask for another, or repeat with the one that has come meanwhile. @param {string} token */
@@ -309,7 +326,10 @@ export class MobileStep {
     const chip = byId("mobile-chip");
     chip.textContent = status === "NONE" ? "" : t(`mobile.${status}`);
     chip.dataset.tone = TONES[status] ?? "quiet";
-    byId("mobile-text").textContent = t(`mobile.${status}.text`);
+    const accepted = status === "COMPLETED" && stage.review?.verdict === "accepted";
+    byId("mobile-text").textContent = t(accepted ? "mobile.accepted" : `mobile.${status}.text`);
+    byId("mobile-challenge").hidden = !this._open || !stage.challenge;
+    byId("mobile-challenge-value").textContent = stage.challenge ?? "";
     this._showNote(status, reason);
     const start = /** @type {HTMLButtonElement} */ (byId("mobile-start"));
     // Without a connection that may come back there is nothing to start.
@@ -333,6 +353,7 @@ export class MobileStep {
   _showNote(status, reason) {
     let text = "";
     if (status === "FAILED") text = t(reason === "IMAGE_STORE_FAILED" ? "mobile.failed.store" : "mobile.failed.upload");
+    else if (this._isRejected) text = t("mobile.rejected", { why: pictureReason(this._stage.review.reason) }).trim();
     else if (this._open && this._codeState === "expired") text = t("mobile.expired");
     else if (this._open && this._codeState === "failed") text = t("mobile.noCode");
     else if (this._starting && !this._client.connected) text = t("mobile.later");
@@ -346,6 +367,7 @@ export class MobileStep {
   _showCode() {
     const code = this._code;
     byId("qr").hidden = code === null;
+    byId("mobile-new-code").hidden = code === null;
     if (code === null) {
       byId("phone-address").textContent = "";
       byId("phone-code").textContent = this._open ? t("mobile.codeComes") : "";

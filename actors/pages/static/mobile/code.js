@@ -23,15 +23,19 @@ export function spaced(code) {
 
 /**
  * What a phone gets for its code. `deadline`: ms since the epoch, `null`: none is known.
- * `offset`: how much the server's clock is ahead of this one, in ms.
- * @typedef {{token: string, planId: string, examineeId: string, deadline: number | null, offset: number}} Pass
+ * `offset`: how much the server's clock is ahead of this one, in ms. `challenge`: what the picture must show.
+ * `rejected`: the picture that a proctor has rejected, so that another one is waited for.
+ * @typedef {{captureId: string, reason: string}} Rejected
+ * @typedef {{token: string, planId: string, examineeId: string, deadline: number | null, offset: number,
+ *   challenge?: string | null, rejected?: Rejected | null}} Pass
  */
 
 /**
  * Why there is no pass. `UNKNOWN`: no such code, or it was used up. `EXPIRED`: it is no longer valid. `BUSY`: too many
  * wrong codes were tried, by this phone or others; `retryAfter` in seconds. `NETWORK`, `SERVER`: try again. `REMOVED`: a
- * proctor has removed the examinee. `REFUSED`: the server says why.
- * @typedef {{kind: "UNKNOWN" | "EXPIRED" | "BUSY" | "NETWORK" | "SERVER" | "REMOVED" | "REFUSED", retryAfter: number,
+ * proctor has removed the examinee. `OTHER_DEVICE`: another device has redeemed it. `USED_UP`: the picture is there.
+ * `REFUSED`: the server says why.
+ * @typedef {{kind: "UNKNOWN" | "EXPIRED" | "OTHER_DEVICE" | "USED_UP" | "BUSY" | "NETWORK" | "SERVER" | "REMOVED" | "REFUSED", retryAfter: number,
  *   detail: string | null}} NoPass
  */
 
@@ -39,17 +43,19 @@ export function spaced(code) {
 const ANSWER_SECONDS = 15;
 
 /**
- * Redeem a code: `POST /v1/phone-codes/{code}`.
+ * Redeem a code for this device, to which it is bound from then on: `POST /v1/phone-codes/{code}?deviceId`.
  * @param {string} code
+ * @param {string} deviceId
  * @param {typeof fetch} [get] for tests
  * @returns {Promise<{pass: Pass} | {failure: NoPass}>}
  */
-export async function redeem(code, get = fetch) {
+export async function redeem(code, deviceId, get = fetch) {
   let response;
   let body;
   try {
     const signal = AbortSignal.timeout?.(ANSWER_SECONDS * 1000);
-    response = await get(`/v1/phone-codes/${encodeURIComponent(code)}`, { method: "POST", cache: "no-store", signal });
+    const query = new URLSearchParams({ deviceId });
+    response = await get(`/v1/phone-codes/${encodeURIComponent(code)}?${query}`, { method: "POST", cache: "no-store", signal });
     body = await response.json();
   } catch {
     // No answer, or one that is not the server's (a captive portal): the network has failed.
@@ -57,7 +63,7 @@ export async function redeem(code, get = fetch) {
   }
   if (response.ok) {
     const { token, planId, examineeId, deadline } = body;
-    return { pass: { token, planId, examineeId, ...timesOf(deadline, body.secondsLeft, Date.now()) } };
+    return { pass: { token, planId, examineeId, ...timesOf(deadline, body.secondsLeft, Date.now()), ...askedOf(body) } };
   }
   const retryAfter = Number(response.headers.get("Retry-After"));
   return {
@@ -73,9 +79,23 @@ export async function redeem(code, get = fetch) {
 function failureOf(status, code) {
   if (status === 403 && code === "REMOVED") return "REMOVED";
   if (status === 404) return "UNKNOWN";
-  if (status === 410) return "EXPIRED";
+  if (status === 409 && code === "OTHER_DEVICE") return "OTHER_DEVICE";
+  if (status === 410) return code === "USED_UP" ? "USED_UP" : "EXPIRED";
   if (status === 429) return "BUSY";
   return status >= 500 ? "SERVER" : "REFUSED";
+}
+
+/**
+ * Read what is asked of the picture from an answer of the server.
+ * @param {{challenge?: unknown, review?: {captureId?: string, verdict?: string, reason?: string}}} body
+ * @returns {{challenge: string | null, rejected: Rejected | null}}
+ */
+export function askedOf({ challenge, review }) {
+  const rejected = review?.verdict === "rejected";
+  return {
+    challenge: typeof challenge === "string" ? challenge : null,
+    rejected: rejected ? { captureId: review?.captureId ?? "", reason: review?.reason ?? "" } : null,
+  };
 }
 
 /**

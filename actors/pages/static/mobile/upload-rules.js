@@ -33,7 +33,7 @@ export const LAST_TRY_SECONDS = 3;
  * Why a try failed, as a stable name. The first six are tried again.
  *
  * @typedef {"OFFLINE"|"NETWORK"|"STALLED"|"BUSY"|"SERVER"|"STORE"|"TOKEN"|"REMOVED"|"TOO_LARGE"|"NOT_A_PICTURE"|"LATE"
- *   |"REFUSED"} Cause
+ *   |"ALREADY_STORED"|"REJECTED"|"REFUSED"} Cause
  */
 
 /**
@@ -162,6 +162,7 @@ export function causeOf(result) {
   if (status >= 500) return "SERVER";
   if (status === 403 && result.body?.code === "REMOVED") return "REMOVED";
   if (status === 401 || status === 403) return "TOKEN";
+  if (status === 409 && ["ALREADY_STORED", "REJECTED"].includes(result.body?.code)) return result.body.code;
   if (status === 409) return "LATE";
   if (status === 413) return "TOO_LARGE";
   if (status === 415) return "NOT_A_PICTURE";

@@ -11,6 +11,7 @@ import { texts as en } from "./texts.en.js";
 import { texts as ko } from "./texts.ko.js";
 import { fromAddress, remember } from "../common/token.js";
 import { codeOf, redeem } from "../mobile/code.js";
+import { pictureReason } from "../common/picture-reasons.js";
 import { thisDevice } from "../mobile/device.js";
 import { Finder } from "./viewfinder.js";
 import { begin, isWelcome } from "../mobile/upload-rules.js";
@@ -119,7 +120,7 @@ async function useCode(given) {
   failure = null;
   countdown.until("retry", null);
   to("redeem");
-  const outcome = await redeem(given);
+  const outcome = await redeem(given, device.deviceId);
   if (code !== given || step !== "redeem") return; // another code was entered meanwhile
   if ("pass" in outcome) {
     await admit(given, outcome.pass);
@@ -127,7 +128,7 @@ async function useCode(given) {
   }
   failure = outcome.failure;
   if (failure.kind === "BUSY") countdown.until("retry", Date.now() + failure.retryAfter * 1000);
-  if (["UNKNOWN", "EXPIRED", "REMOVED", "REFUSED"].includes(failure.kind)) to("code");
+  if (["UNKNOWN", "EXPIRED", "OTHER_DEVICE", "USED_UP", "REMOVED", "REFUSED"].includes(failure.kind)) to("code");
   else show();
   if (step === "redeem") announce(`${byId("redeem-title").textContent}. ${byId("redeem-text").textContent}`);
 }
@@ -167,9 +168,14 @@ function enterCode() {
 // -- the stage --------------------------------------------------------------------------------------------
 
 /** Take over the server's view of the stage. @param {import("./stage.js").Stage} stage */
-async function receiveStage({ status, removed: isRemoved, deadline, offset }) {
+async function receiveStage({ status, removed: isRemoved, deadline, offset, challenge, rejected }) {
   if (kept === null) return;
-  const { pass } = kept;
+  const isNew = rejected !== null && rejected.captureId !== kept.pass.rejected?.captureId;
+  const pass = { ...kept.pass, challenge, rejected };
+  if (isNew || challenge !== kept.pass.challenge) {
+    kept = { ...kept, pass };
+    await store.write(kept);
+  }
   const wasRemoved = removed;
   removed = isRemoved;
   arrived = status === "COMPLETED";
@@ -184,7 +190,20 @@ async function receiveStage({ status, removed: isRemoved, deadline, offset }) {
     sender.resume(deadline);
   }
   if (wasRemoved !== removed) await removedChanged();
+  if (isNew && status !== "COMPLETED") await askedAgain();
   show();
+}
+
+/** Take another picture instead of the one that a proctor has rejected. */
+async function askedAgain() {
+  if (kept === null) return;
+  const { captureId, reason } = /** @type {import("../mobile/code.js").Rejected} */ (kept.pass.rejected);
+  announce(`${t("rejected")}. ${pictureReason(reason)}`);
+  const ours = /** @type {any} */ (kept.upload?.record)?.captureId;
+  if (step !== "done" || (ours !== undefined && ours !== captureId)) return;
+  kept = { ...kept, picture: null, upload: null };
+  await store.write(kept);
+  await toCamera();
 }
 
 /** Ask for a new code: the token has expired. Until then nothing is asked and nothing is sent. */
@@ -294,13 +313,15 @@ function to(next) {
   if (step === "camera" && next !== "camera") finder.end();
   step = next;
   show();
-  watch.wanted(kept !== null && !expired && ["camera", "review", "upload"].includes(step));
+  watch.wanted(kept !== null && !expired && ["camera", "review", "upload", "done"].includes(step));
   if (moved) steps.enterStep(step);
 }
 
 function show() {
   steps.showStep(step);
   byId("bar").hidden = kept === null || step === "code" || step === "redeem";
+  const asked = kept !== null && !removed && !arrived && ["camera", "review", "upload"].includes(step) ? kept.pass : null;
+  steps.showAsked(asked?.challenge ?? null, asked?.rejected?.reason ?? null);
   byId("who").textContent = t("who", { examinee: kept?.pass.examineeId ?? "" });
   if (step === "code") steps.showCode(failure, code);
   else if (step === "redeem") steps.showRedeem(failure);
@@ -365,7 +386,7 @@ function listen() {
     if (file) void take(file).finally(() => (input.value = "")); // so that the same file can be chosen again
   });
   on("use", "click", () => void use());
-  for (const id of ["retake", "upload-retake", "done-other"]) on(id, "click", () => void toCamera());
+  for (const id of ["retake", "upload-retake"]) on(id, "click", () => void toCamera());
   on("try-now", "click", () => tryNow());
   addEventListener("online", () => {
     sender.hurry();

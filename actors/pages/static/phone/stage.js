@@ -3,7 +3,7 @@
  * more time, and whether the examinee was removed or let in again.
  */
 
-import { timesOf } from "../mobile/code.js";
+import { askedOf, timesOf } from "../mobile/code.js";
 
 /** Seconds between two requests. Not less, for all phones of a hall ask one server. */
 export const CALM_SECONDS = 15;
@@ -19,8 +19,9 @@ export const EXPIRED = "EXPIRED";
 
 /**
  * `status` as of the mobile sync (NONE: not entered). `deadline`: ms since the epoch, by the server's clock, which is
- * `offset` ms ahead of ours; `null`: none.
- * @typedef {{status: string, removed: boolean, deadline: number | null, offset: number}} Stage
+ * `offset` ms ahead of ours; `null`: none. `challenge`, `rejected`: as in `Pass`.
+ * @typedef {{status: string, removed: boolean, deadline: number | null, offset: number, challenge: string | null,
+ *   rejected: import("../mobile/code.js").Rejected | null}} Stage
  */
 
 /**
@@ -37,9 +38,10 @@ export async function stageOf({ token, planId, examineeId }, get = fetch) {
     const response = await get(place, { headers, cache: "no-store", signal });
     if (response.status === 401) return EXPIRED;
     if (!response.ok) return null;
-    const { status, removed, deadline, secondsLeft } = await response.json();
+    const body = await response.json();
+    const { status, removed, deadline, secondsLeft } = body;
     if (typeof status !== "string" || typeof removed !== "boolean") return null;
-    return { status, removed, ...timesOf(deadline, secondsLeft, Date.now()) };
+    return { status, removed, ...timesOf(deadline, secondsLeft, Date.now()), ...askedOf(body) };
   } catch {
     return null; // no network, or the answer of a proxy
   }

@@ -5,6 +5,7 @@
 
 import { hasText, t, time } from "../common/i18n.js";
 import { Countdown, byId } from "../common/parts.js";
+import { pictureReason } from "../common/picture-reasons.js";
 import { spaced } from "../mobile/code.js";
 
 /** From so many seconds the countdown is highlighted. */
@@ -37,6 +38,18 @@ export function showLeft(left) {
   const tone = over ? "bad" : left <= SOON_SECONDS ? "warn" : null;
   if (tone === null) delete byId("left").dataset.tone;
   else byId("left").dataset.tone = tone;
+}
+
+/**
+ * Show what is asked of the picture: what it must show, and why another one is needed.
+ * @param {string | null} challenge
+ * @param {string | null} reason of the proctor who has rejected the last one; empty: none was given
+ */
+export function showAsked(challenge, reason) {
+  byId("challenge").hidden = challenge === null;
+  byId("challenge-value").textContent = challenge ?? "";
+  byId("rejected").hidden = reason === null;
+  byId("rejected-reason").textContent = pictureReason(reason);
 }
 
 /**
@@ -93,11 +106,11 @@ export function showCamera({ finder, late, expired, removed, again }) {
   byId("camera-hint").hidden = issue !== null;
   byId("camera-hint").toggleAttribute("data-advice", !removed && !again); // hidden on tiny screens
   byId("camera-hint").textContent = t(removed ? "removed.text" : again ? "camera.again" : "camera.hint");
-  byId("shutter").hidden = removed || !live;
-  byId("turn").hidden = removed || !live || !camera.several;
+  byId("shutter").hidden = removed || again || !live;
+  byId("turn").hidden = removed || again || !live || !camera.several;
   const hopeless = trouble === null || trouble === "INSECURE" || trouble === "UNSUPPORTED";
-  byId("reopen").hidden = removed || live || opening || hopeless;
-  byId("picker").hidden = removed;
+  byId("reopen").hidden = removed || again || live || opening || hopeless;
+  byId("picker").hidden = removed || again;
   byId("picker").classList.toggle("primary", !live && !opening);
   byId("picker").classList.toggle("large", !live && !opening);
   byId("picker-label").textContent = t(live || opening ? "camera.file" : "camera.fileFirst");
@@ -133,8 +146,9 @@ export function showUpload(upload, share, lasting) {
   byId("keep-open").hidden = lasting || (state === "refused" && !removed);
   byId("try-now").hidden = going || (state === "refused" && cause !== "REFUSED");
   byId("try-now").textContent = t(state === "ready" ? "upload.tryNow" : "upload.again");
-  byId("upload-retake").hidden = state !== "refused" || cause === "TOKEN" || removed;
-  byId("upload-code").hidden = going || state === "ready" || removed;
+  const stored = cause === "ALREADY_STORED";
+  byId("upload-retake").hidden = state !== "refused" || cause === "TOKEN" || removed || stored;
+  byId("upload-code").hidden = going || state === "ready" || removed || stored || cause === "REJECTED";
   byId("upload-code").classList.toggle("primary", cause === "TOKEN" && state === "refused");
 }
 

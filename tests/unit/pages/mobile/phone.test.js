@@ -20,7 +20,7 @@ test("a code is the same however it is typed or pasted", () => {
 
 function answering(status, body, headers = {}) {
   return async (url, init) => {
-    assert.equal(url, "/v1/phone-codes/ABCDEFGH");
+    assert.equal(url, "/v1/phone-codes/ABCDEFGH?deviceId=M-1");
     assert.equal(init.method, "POST");
     return new Response(body === undefined ? "no json" : JSON.stringify(body), { status, headers });
   };
@@ -28,9 +28,11 @@ function answering(status, body, headers = {}) {
 
 test("a redeemed code says for whom, until when, and how wrong our clock is", async () => {
   const deadline = new Date(Date.now() + 90_000 + 3_600_000).toISOString(); // this clock is an hour late
-  const body = { token: "t", planId: "P001", examineeId: "E001", deadline, secondsLeft: 90 };
-  const { pass } = await redeem("ABCDEFGH", answering(200, body));
+  const review = { captureId: "c1", verdict: "rejected", reason: "BLURRED" };
+  const body = { token: "t", planId: "P001", examineeId: "E001", deadline, secondsLeft: 90, challenge: "482193", review };
+  const { pass } = await redeem("ABCDEFGH", "M-1", answering(200, body));
   assert.equal(pass.examineeId, "E001");
+  assert.deepEqual([pass.challenge, pass.rejected], ["482193", { captureId: "c1", reason: "BLURRED" }]);
   assert.equal(pass.deadline, Date.parse(deadline));
   assert.ok(Math.abs(pass.offset - 3_600_000) < 1000);
 });
@@ -38,16 +40,19 @@ test("a redeemed code says for whom, until when, and how wrong our clock is", as
 test("why a code was not redeemed, in one word", async () => {
   const kinds = { 404: "UNKNOWN", 410: "EXPIRED", 429: "BUSY", 500: "SERVER", 503: "SERVER", 400: "REFUSED" };
   for (const [status, kind] of Object.entries(kinds)) {
-    const { failure } = await redeem("ABCDEFGH", answering(Number(status), { detail: "why" }, { "Retry-After": "17" }));
+    const { failure } = await redeem("ABCDEFGH", "M-1", answering(Number(status), { detail: "why" }, { "Retry-After": "17" }));
     assert.deepEqual([failure.kind, failure.retryAfter, failure.detail], [kind, 17, "why"]);
   }
-  const removed = await redeem("ABCDEFGH", answering(403, { code: "REMOVED", detail: "why" }));
+  const removed = await redeem("ABCDEFGH", "M-1", answering(403, { code: "REMOVED", detail: "why" }));
   assert.equal(removed.failure.kind, "REMOVED");
+  for (const [status, code] of [[409, "OTHER_DEVICE"], [410, "USED_UP"]]) {
+    assert.equal((await redeem("ABCDEFGH", "M-1", answering(status, { code }))).failure.kind, code);
+  }
   const dead = async () => {
     throw new TypeError("no network");
   };
-  assert.equal((await redeem("ABCDEFGH", dead)).failure.kind, "NETWORK");
-  assert.equal((await redeem("ABCDEFGH", answering(200))).failure.kind, "NETWORK"); // a captive portal's page
+  assert.equal((await redeem("ABCDEFGH", "M-1", dead)).failure.kind, "NETWORK");
+  assert.equal((await redeem("ABCDEFGH", "M-1", answering(200))).failure.kind, "NETWORK"); // a captive portal's page
 });
 
 test("a clock that is right within a second is not corrected, and nonsense is no deadline", () => {

@@ -23,7 +23,7 @@ test("the answer says how long there is, by the server's clock, and who was remo
   assert.deepEqual([stage.status, stage.removed, stage.deadline], ["WAITING", false, Date.parse(deadline)]);
   assert.ok(Math.abs(stage.offset - 3_600_000) < 1000);
   const none = await stageOf(PASS, answering(200, { status: "NONE", removed: true }));
-  assert.deepEqual(none, { status: "NONE", removed: true, deadline: null, offset: 0 });
+  assert.deepEqual(none, { status: "NONE", removed: true, deadline: null, offset: 0, challenge: null, rejected: null });
 });
 
 test("whatever is no answer of the server changes nothing", async () => {

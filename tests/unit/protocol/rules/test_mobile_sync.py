@@ -227,7 +227,7 @@ def test_a_rejected_picture_opens_the_stage_again_and_says_why() -> None:
     assert isinstance(event, MobileSyncStatus)
     assert (event.status, event.deadline, event.challenge) == (MobileSyncCode.WAITING, at(290), "4711")
     assert (event.by, event.action_id) == ("kim", "r1")
-    assert event.review == ReviewView(verdict="rejected", reason="BLURRED", by="kim")
+    assert event.review == ReviewView(capture_id="a" * 64, verdict="rejected", reason="BLURRED", by="kim")
     assert ScheduleTimeout(PLAN, EXAMINEE, at(290), 3) in log.effects
     assert log.state.view().image_url is None, "none counts"
     assert log.changes_nothing(uploaded("a", 210)), "the rejected picture, sent again"
@@ -246,7 +246,7 @@ def test_an_accepted_picture_stays_and_says_by_whom() -> None:
     event = log.event()
     assert isinstance(event, MobileSyncCompleted)
     assert (event.by, event.action_id, event.timestamp) == ("kim", "r1", at(30))
-    assert event.review == ReviewView(verdict="accepted", by="kim")
+    assert event.review == ReviewView(capture_id="a" * 64, verdict="accepted", by="kim")
 
 
 @pytest.mark.parametrize("verdict", ["accepted", "rejected"])
@@ -286,4 +286,4 @@ def test_a_stage_that_is_entered_anew_keeps_its_pictures_and_has_a_challenge_of_
     log = Log(wait(0, 120, "1111"), uploaded("a", 30), review("a", "rejected", 40, challenge="2222"))
     log.add(timed_out(3, 130)).add(wait(200, 120, "3333"))
     assert (log.state.challenge, log.state.captures[0].challenge) == ("3333", "1111")
-    assert log.state.view().review == ReviewView(verdict="rejected", reason="BLURRED", by="S001")
+    assert log.state.view().review == ReviewView(capture_id="a" * 64, verdict="rejected", reason="BLURRED", by="S001")

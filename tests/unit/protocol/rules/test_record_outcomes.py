@@ -141,7 +141,7 @@ MOBILE_SYNC_CASES: dict[str, MobileSyncCase] = {
                 by="S002",
                 action_id="r1",
                 captures=[REJECTED.view()],
-                review=ReviewView(verdict="rejected", reason="BLURRED", by="S002"),
+                review=ReviewView(capture_id="a" * 64, verdict="rejected", reason="BLURRED", by="S002"),
                 challenge="4711",
                 version=V,
             ),
@@ -282,7 +282,7 @@ def test_the_view_of_a_mobile_sync_has_all_fields() -> None:
         reason="OLD",
         deadline=at(120),
         captures=[REJECTED.view()],
-        review=ReviewView(verdict="rejected", reason="BLURRED", by="S002"),
+        review=ReviewView(capture_id="a" * 64, verdict="rejected", reason="BLURRED", by="S002"),
         challenge="4711",
         version=20,
     )
