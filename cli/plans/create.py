@@ -18,8 +18,9 @@ from actors.runtime.config.settings import Settings
 from actors.runtime.config.tokens import issue_token
 from actors.runtime.store.state_store import StateStore
 from cli.local.page_links import page_bases
-from cli.plans.decisions import PlanArgument, PlanTimes, new_action_id, operator_name, plan_json, plan_state
+from cli.plans.decisions import PlanArgument, new_action_id, operator_name, plan_sentence, plan_state
 from cli.plans.enrol import EnrolmentCounts, changed_windows, enrol
+from cli.plans.plan_text import plan_json
 from cli.plans.schedule import (
     EndsAtOption,
     NameOption,
@@ -130,7 +131,7 @@ def create(
         "timed": counts.timed,
         "known": counts.known,
         "tokens": str(tokens) if tokens is not None else None,
-        "plan": {**plan_json(plan), "planId": plan_id},
+        "plan": plan_json(plan),
     }
     show(result, lambda: _summary(result, plan), output)
 
@@ -271,7 +272,7 @@ def _summary(result: dict[str, Any], plan: PlanState) -> RenderableType:
     if result["timed"]:
         lines.append(f"{result['timed']} have got times of their own")
     if plan.version:
-        lines.append(PlanTimes(plan).sentence())
+        lines.append(plan_sentence(plan))
     if result["tokens"] is not None:
         lines.append(
             f"tokens and links are in {result['tokens']}, readable by you only: whoever has a token can connect"

@@ -7,7 +7,6 @@ import getpass
 import time
 import uuid
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Annotated, Any
 
 import typer
@@ -15,14 +14,15 @@ import typer
 from actors.runtime.broker.connection import Bus, Outgoing
 from actors.runtime.broker.publisher import PubAck
 from actors.runtime.store.state_store import StateStore
+from cli.plans.plan_text import moment_text, plan_json, plan_text, read_plans
 from cli.shared.output import NotFound
-from cli.shared.times import local_time, zone_name
+from cli.shared.times import zone_name
 from protocol.broker import subjects
 from protocol.errors import BrokerUnavailable, ErrorCode, InvalidField, ProtocolError, StateDamaged
 from protocol.messages.facts import ActionFact
 from protocol.messages.plan_facts import PlanFact
 from protocol.records import keys
-from protocol.records.kinds import CONNECTION, PLAN, RecordKind
+from protocol.records.kinds import CONNECTION
 from protocol.rules.action_ids import message_id
 from protocol.rules.connection_state import ConnectionState
 from protocol.rules.history import fold
@@ -90,8 +90,8 @@ async def read_plan(store: StateStore, plan_id: str) -> PlanState:
 
 async def plan_state(store: StateStore, plan_id: str) -> PlanState:
     """Return the recorded state of a plan. Raises `StateUnavailable`, `StateDamaged`."""
-    (state,) = await _load(store, [keys.plan(plan_id)], PLAN)
-    return state  # type: ignore[no-any-return]
+    (state,) = await read_plans(store, [plan_id])
+    return state
 
 
 async def read_connections(store: StateStore, plan_id: str, examinees: Sequence[str]) -> dict[str, ConnectionState]:
@@ -99,21 +99,15 @@ async def read_connections(store: StateStore, plan_id: str, examinees: Sequence[
     found: dict[str, ConnectionState] = {}
     for start in range(0, len(examinees), CHUNK):
         batch = examinees[start : start + CHUNK]
-        states = await _load(store, [keys.progress(plan_id, examinee_id) for examinee_id in batch], CONNECTION)
-        found.update(zip(batch, states, strict=True))
+        record_keys = [keys.progress(plan_id, examinee_id) for examinee_id in batch]
+        for examinee_id, key, stored in zip(batch, record_keys, await store.load(record_keys), strict=True):
+            if isinstance(stored, StateDamaged):
+                raise stored
+            try:
+                found[examinee_id] = fold(CONNECTION.read(stored.history), CONNECTION.rule)
+            except ValueError as error:
+                raise StateDamaged(f"{key}: {error}", keys.parse_key(key)) from None
     return found
-
-
-async def _load(store: StateStore, record_keys: Sequence[str], kind: RecordKind[Any, Any]) -> list[Any]:
-    states = []
-    for key, stored in zip(record_keys, await store.load(record_keys), strict=True):
-        if isinstance(stored, StateDamaged):
-            raise stored
-        try:
-            states.append(fold(kind.read(stored.history), kind.rule))
-        except ValueError as error:
-            raise StateDamaged(f"{key}: {error}", keys.parse_key(key)) from error
-    return states
 
 
 # -- deciding ---------------------------------------------------------------------------------------------
@@ -152,50 +146,11 @@ async def wait_applied(read: Callable[[], Any], applied: Callable[[Any], bool], 
 # -- showing ----------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
-class PlanTimes:
-    """Texts of a plan's times for people, in the machine's zone."""
-
-    plan: PlanState
-
-    def sentence(self) -> str:
-        """Return `plan P001 (Algebra) is OPEN; it ends 2026-12-01 11:00:00 KST (UTC+09:00)`."""
-        plan = self.plan
-        name = f" ({plan.name})" if plan.name else ""
-        parts = [f"plan {plan.plan_id}{name} is {plan.status}"]
-        if plan.closed:
-            parts.append(f"closed {moment_text(plan.closed_at)} by {plan.closed_by}")
-        if plan.starts_at is not None:
-            begins = "begins" if parse_time(plan.starts_at) > time.time() else "began"
-            parts.append(f"it {begins} {moment_text(plan.starts_at)}")
-        if not plan.closed:
-            end = f"it ends {moment_text(plan.ends_at)}" if plan.ends_at else "it ends when somebody closes it"
-            parts.append(end)
-        if plan.own_times:
-            parts.append(f"{len(plan.own_times)} have times of their own")
-        return "; ".join(parts)
+def zoned_moment(moment: str | None) -> str:
+    """Return a time for people with this machine's zone: `2026-12-01 09:00:00 KST (UTC+09:00)`."""
+    return f"{moment_text(moment)} {zone_name(parse_time(moment))}" if moment else ""
 
 
-def moment_text(moment: str | None) -> str:
-    """Return a time for people: `2026-12-01 09:00:00 KST (UTC+09:00)`."""
-    return f"{local_time(moment)[:19]} {zone_name(parse_time(moment))}" if moment else ""
-
-
-def plan_json(plan: PlanState) -> dict[str, Any]:
-    """Return the state of a plan as JSON-ready values, in the spelling of the wire."""
-    return {
-        "planId": plan.plan_id,
-        "status": plan.status.value,
-        "name": plan.name,
-        "startsAt": plan.starts_at,
-        "endsAt": plan.ends_at,
-        "policy": plan.policy.model_dump(mode="json", by_alias=True, exclude_none=True),
-        "ownTimes": {
-            own.examinee_id: {"startsAt": plan.start_of(own.examinee_id), "endsAt": plan.end_of(own.examinee_id)}
-            for own in plan.own_times
-        },
-        "closedAt": plan.closed_at,
-        "closedBy": plan.closed_by,
-        "closedReason": plan.closed_reason,
-        "version": plan.version,
-    }
+def plan_sentence(plan: PlanState) -> str:
+    """Return `plan P001: Algebra: open, from 2026-12-01 09:00:00 to ...; times in KST (UTC+09:00)`."""
+    return f"plan {plan.plan_id}: {plan_text(plan_json(plan))}; times in {zone_name()}"

@@ -27,10 +27,11 @@ from protocol.ids import check_id
 from protocol.log.timeline import Timeline
 from protocol.messages.facts import ConnectionStatusCode
 from protocol.records import keys
+from protocol.records.snapshot_rows import labels_of
 
 LAST = 10
 CHUNK = 500
-HIDDEN = ("history", "rev", "liveSocketId")  # fields for the state manager only
+HIDDEN = ("history", "rev", "liveSocketId", "labels")  # fields for the state manager only
 
 app = typer.Typer(no_args_is_help=True, rich_markup_mode=None)
 
@@ -176,6 +177,7 @@ def _as_json(data: DiagnosisInput, diagnosis: Diagnosis) -> dict[str, Any]:
         "headline": diagnosis.headline,
         "advice": diagnosis.advice,
         "disagreements": diagnosis.disagreements,
+        "labels": labels_of(data.record.get("labels")) if data.record is not None else None,
         "record": _visible(data.record),
         "mobileSync": _visible(data.picture),
         "plan": plan_json(data.plan) if data.plan is not None else None,
@@ -202,6 +204,7 @@ def _print(data: DiagnosisInput, diagnosis: Diagnosis) -> None:
         print_line(f"plan: {plan_text(plan_json(data.plan))}")
     print_line("")
     for title, values in (
+        ("labels", labels_of(data.record.get("labels")) or None if data.record is not None else None),
         ("record", _visible(data.record)),
         ("live session", _session_lines(data.session)),
         ("server", _visible(data.server)),

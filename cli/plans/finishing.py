@@ -14,17 +14,17 @@ from actors.runtime.store.state_store import StateStore
 from cli.plans.decisions import (
     ActionIdOption,
     PlanArgument,
-    PlanTimes,
     conflict,
-    moment_text,
     new_action_id,
     operator_name,
-    plan_json,
+    plan_sentence,
     publish,
     read_connections,
     read_plan,
     wait_applied,
+    zoned_moment,
 )
+from cli.plans.plan_text import plan_json
 from cli.plans.schedule import decide_plan
 from cli.shared.live_actors import connected
 from cli.shared.options import takes_settings
@@ -187,8 +187,14 @@ def extend(
     plan = asyncio.run(work())
     ends_at = plan.ends_at if examinee_id is None else plan.end_of(examinee_id)
     who = examinee_id or "everybody"
-    lines = [f"{duration_text(seconds)} more for {who}, until {moment_text(ends_at)}", PlanTimes(plan).sentence()]
-    value = {**plan_json(plan), "examineeId": examinee_id, "seconds": int(seconds), "actionId": action}
+    lines = [f"{duration_text(seconds)} more for {who}, until {zoned_moment(ends_at)}", plan_sentence(plan)]
+    value = {
+        "planId": plan.plan_id,
+        **plan_json(plan),
+        "examineeId": examinee_id,
+        "seconds": int(seconds),
+        "actionId": action,
+    }
     show(value, lambda: paragraph(lines), output)
 
 
@@ -275,7 +281,7 @@ async def _known(store: StateStore, plan_id: str, named: Sequence[str]) -> list[
 
 def _check_not_closed(plan: PlanState, plan_id: str) -> None:
     if plan.closed:
-        since = f"{moment_text(plan.closed_at)} by {plan.closed_by}"
+        since = f"{zoned_moment(plan.closed_at)} by {plan.closed_by}"
         raise conflict(f"plan {plan_id} is closed since {since}; open it again first: `examwire plans open {plan_id}`")
 
 

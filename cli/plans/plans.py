@@ -29,6 +29,7 @@ from protocol.ids import check_id
 from protocol.messages.facts import ConnectionStatusCode
 from protocol.messages.plan_facts import PlanStatusCode
 from protocol.records import keys
+from protocol.records.snapshot_rows import labels_of
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -38,7 +39,7 @@ CHUNK = 500  # records in one round trip, so that Redis serves other clients in 
 
 PROGRESS_FIELDS = (
     *("connStatusCode", "since", "lastActiveTime", "reason", "serverId", "socketId"),
-    *("reconnectAttempt", "exhausted", "name", "removed", "version", "finished", "finishedAt", "finishedBy"),
+    *("reconnectAttempt", "exhausted", "name", "removed", "version", "finished", "finishedAt", "finishedBy", "labels"),
 )
 MOBILE_SYNC_FIELDS = ("status", "deviceId", "timestamp", "imageUrl", "reason", "version")
 
@@ -162,6 +163,7 @@ def row_of(examinee_id: str, progress: dict[str, str], mobile_sync: dict[str, st
     return {
         "examineeId": examinee_id,
         "name": progress.get("name"),
+        "labels": labels_of(progress.get("labels")),
         "status": progress.get("connStatusCode", "NEVER"),
         "since": progress.get("finishedAt") or progress.get("since"),
         "lastActiveTime": progress.get("lastActiveTime"),
@@ -193,22 +195,36 @@ def _draw_plan(plan: dict[str, Any]) -> RenderableType:
         f"{counts['finished']} finished, {counts['removed']} removed, {counts['never']} {never}; "
         f"mobile sync {_counts(counts['mobileSync']) or 'none'}; times in {zone_name()}"
     )
+    labels = list(dict.fromkeys(label for row in plan["examinees"] for label in row["labels"]))
     columns = [
-        *("examinee", "name", "status", "since", "last active", "reason", "server", "attempt", "own begin", "own end"),
+        *(
+            "examinee",
+            "name",
+            *labels,
+            "status",
+            "since",
+            "last active",
+            "reason",
+            "server",
+            "attempt",
+            "own begin",
+            "own end",
+        ),
         "mobile sync",
     ]
     own_times = plan["plan"]["ownTimes"]
-    cells = [_cells(row, own_times.get(row["examineeId"], {})) for row in plan["examinees"]]
+    cells = [_cells(row, labels, own_times.get(row["examineeId"], {})) for row in plan["examinees"]]
     heading = plan_text(plan["plan"]) if plan["plan"]["version"] else None
     return with_heading(heading, table(*without_empty(columns, cells), title=title))
 
 
-def _cells(row: dict[str, Any], own: dict[str, str]) -> tuple[object, ...]:
+def _cells(row: dict[str, Any], labels: Sequence[str], own: dict[str, str]) -> tuple[object, ...]:
     sync = row["mobileSync"]
     attempt = row["reconnectAttempt"] if row["status"] == ConnectionStatusCode.DISCONNECTED else 0
     return (
         row["examineeId"],
         row["name"],
+        *(row["labels"].get(label) for label in labels),
         row["status"],
         local_time(row["since"]) or None,
         local_time(row["lastActiveTime"]) or None,

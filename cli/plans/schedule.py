@@ -19,17 +19,17 @@ from actors.runtime.store.state_store import StateStore
 from cli.plans.decisions import (
     ActionIdOption,
     PlanArgument,
-    PlanTimes,
     conflict,
-    moment_text,
     new_action_id,
     operator_name,
-    plan_json,
+    plan_sentence,
     plan_state,
     publish,
     read_plan,
     wait_applied,
+    zoned_moment,
 )
+from cli.plans.plan_text import plan_json
 from cli.shared.live_actors import connected
 from cli.shared.options import takes_settings
 from cli.shared.output import Format, OutputOption, paragraph, show
@@ -185,12 +185,16 @@ def _why_not(plan: PlanState, fact: PlanFact) -> str:
     if isinstance(fact, PlanOpen):
         return f"plan {fact.plan_id} is open already"
     if isinstance(fact, PlanClose):
-        return f"plan {fact.plan_id} is closed already, since {moment_text(plan.closed_at)} by {plan.closed_by}"
+        return f"plan {fact.plan_id} is closed already, since {zoned_moment(plan.closed_at)} by {plan.closed_by}"
     return f"{fact.type} would change nothing about plan {fact.plan_id}"
 
 
 def _show(plan: PlanState, fact: PlanFact, output: Format) -> None:
-    show({**plan_json(plan), "actionId": fact.action_id}, lambda: paragraph([PlanTimes(plan).sentence()]), output)
+    show(
+        {"planId": plan.plan_id, **plan_json(plan), "actionId": fact.action_id},
+        lambda: paragraph([plan_sentence(plan)]),
+        output,
+    )
 
 
 # -- times and policy -------------------------------------------------------------------------------------
@@ -212,7 +216,7 @@ def schedule_fact(
             raise ConfigurationError("--name: must be 1 to 100 characters that can be seen")
     begins, ends = moment_option(starts_at, "--starts-at"), moment_option(ends_at, "--ends-at")
     if begins is not None and ends is not None and parse_time(ends) <= parse_time(begins):
-        raise ConfigurationError(f"--ends-at: {moment_text(ends)} is not later than {moment_text(begins)}")
+        raise ConfigurationError(f"--ends-at: {zoned_moment(ends)} is not later than {zoned_moment(begins)}")
     rules = read_policy(policy, policy_file)
     if (name, begins, ends, rules) == (None, None, None, None):
         return None
@@ -246,7 +250,7 @@ def check_schedule(plan: PlanState, fact: PlanSchedule, now: float) -> None:
         if moment is not None and parse_time(moment) <= now:
             instead = "`examwire plans open` begins" if option == "--starts-at" else "`examwire plans close` ends"
             raise ConfigurationError(
-                f"{option}: {moment_text(moment)} is in the past; {instead} plan {fact.plan_id} now"
+                f"{option}: {zoned_moment(moment)} is in the past; {instead} plan {fact.plan_id} now"
             )
     keeps_end = fact.ends_at is None and not (plan.closed and fact.starts_at is not None)
     starts_at = fact.starts_at or plan.starts_at
@@ -257,7 +261,7 @@ def check_schedule(plan: PlanState, fact: PlanSchedule, now: float) -> None:
             option, moment, other, held = "--ends-at", ends_at, "the beginning", starts_at
         order = "not earlier" if option == "--starts-at" else "not later"
         raise ConfigurationError(
-            f"{option}: {moment_text(moment)} is {order} than {other} of plan {fact.plan_id}, {moment_text(held)}; "
+            f"{option}: {zoned_moment(moment)} is {order} than {other} of plan {fact.plan_id}, {zoned_moment(held)}; "
             "give both times"
         )
 

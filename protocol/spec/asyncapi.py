@@ -179,7 +179,8 @@ def _security_schemes() -> Document:
             "scheme": "bearer",
             "bearerFormat": "JWT",
             "description": "In `hello.data.token`; a program may send it as `Authorization: Bearer` of the handshake "
-            "instead. Never in the URL. Claims: sub, role (examinee or proctor), plan, aud (examwire), exp.",
+            "instead. Never in the URL. Claims: sub, role (examinee or proctor), plan, aud (examwire), exp; "
+            "a proctor's may have scope, the labels of those whom it is limited to.",
         },
         "natsUser": {"type": "userPassword", "description": "The role's user; see nats/permissions.conf."},
         "natsCertificate": {"type": "X509", "description": "A client certificate, when the broker asks for one."},

@@ -83,7 +83,8 @@ def openapi(version: str) -> Document:
                     "type": "http",
                     "scheme": "bearer",
                     "bearerFormat": "JWT",
-                    "description": "Claims: sub, role, plan, aud (`examwire`), exp. Signed with the system's secret "
+                    "description": "Claims: sub, role, plan, aud (`examwire`), exp; a proctor's may have scope, the "
+                    "labels of those whom it is limited to. Signed with the system's secret "
                     "(HS256), or by an issuer (RS256, EdDSA).",
                 }
             },

@@ -67,6 +67,10 @@ def event(kind: str = "examinee_connected", **changes: Any) -> bytes:
     return wire(kind, **{name: value for name, value in data.items() if value is not None})
 
 
+def enrolment(labels: dict[str, Any]) -> bytes:
+    return wire("enrol", planId="P001", examineeId="N001", timestamp="2026-01-01T09:00:00.000Z", labels=labels)
+
+
 def lease(**changes: Any) -> bytes:
     now = format_time(time.time())
     data = {"serverId": "SOCK900", "incarnation": "i", "timestamp": now, "cpuUsage": 1, "memoryUsage": 1}
@@ -165,6 +169,11 @@ async def test_a_message_that_does_not_fit_its_subject_becomes_one_dead_letter(
         ("reconnect.P001.B3", b'{"lossVersion": %b}' % HUGE),
         ("reconnect.P$1.B4", b'{"lossVersion": 7}'),
         ("status.server.SOCK001", wire("server_status", serverId="SOCK002", status="LOST")),
+        ("status.plan.P001", enrolment({"a room": "A"})),
+        ("status.plan.P001", enrolment({"room": "A\nB"})),
+        ("status.plan.P001", enrolment({"room": ""})),
+        ("status.plan.P001", enrolment({"room": 7})),
+        ("status.plan.P001", enrolment({f"l{number}": "A" for number in range(9)})),
         ("status.plan.P001", wire("reconnect_attempt", planId="P001", examineeId="N001", lossVersion=10**30)),
         (f"{ADVISORY}.MAX_DELIVERIES.SOCKET.SOCK001_Q", advisory(stream="SOCKET.>")),
         (f"{ADVISORY}.MAX_DELIVERIES.SOCKET.SOCK001_Q", advisory(stream="*")),

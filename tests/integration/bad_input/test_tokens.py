@@ -27,6 +27,11 @@ async def test_an_invalid_expired_or_forged_token_is_refused(system: System, nei
         crafted(settings, role="superuser"),
         crafted(settings, role=None),
         crafted(settings, plan=["P001"]),
+        crafted(settings, role="proctor", scope={}),
+        crafted(settings, role="proctor", scope="room=A"),
+        crafted(settings, role="proctor", scope={"room": "A"}),
+        crafted(settings, role="proctor", scope={"room": []}),
+        crafted(settings, role="proctor", scope={"a room": ["A"]}),
         crafted(settings, key="another secret, as long as it has to be, and longer"),
         crafted(settings, key="", algorithm="none"),
         crafted(settings, algorithm="HS512", key=token_secret(settings) + "x" * 64),
@@ -86,5 +91,6 @@ async def test_a_proctor_of_another_plan_sees_and_changes_nothing_of_this_one(
     examinee.abort()
     await neighbours.proctor.expect("examinee_disconnected", examineeId="E001")
     about_plans = [frame["type"] for frame in other.frames if frame["type"] != "view_status"]
-    assert about_plans == ["welcome", "plan_snapshot", "error"]
+    assert about_plans == ["welcome", "plan_state", "plan_snapshot", "error"]
+    assert (await other.expect("plan_state"))["data"]["planId"] == "P002"
     assert "examinee_readmitted" not in [frame["type"] for frame in neighbours.proctor.frames]
