@@ -53,6 +53,8 @@ COMMANDS: dict[str, CommandLocation | CommandGroup] = {
             "extend": ("cli.plans.finishing", "extend"),
             "timeline": ("cli.plans.timeline", "timeline"),
             "report": ("cli.plans.report", "report"),
+            "archive": ("cli.plans.archive", "archive"),
+            "purge": ("cli.plans.purge", "purge_plan"),
         },
     ),
     "actors": CommandGroup(

@@ -14,7 +14,6 @@ from actors.sessions.examinee_messages import ExamineeMessages
 from actors.sessions.limits.fact_budget import FactBudget
 from actors.sessions.websocket import WebSocketConnection
 from protocol.access.claims import Claims
-from protocol.close_codes import CloseCode
 from protocol.errors import ErrorCode, ProtocolError
 from protocol.messages.facts import (
     ClientInfo,
@@ -47,7 +46,7 @@ from protocol.messages.frames import (
 )
 from protocol.messages.plan_facts import PlanPolicy
 from protocol.messages.proctor_events import MobileSyncCompleted, PlanStateEvent
-from protocol.messages.session_messages import SessionClose, SessionState
+from protocol.messages.session_messages import SessionState
 from protocol.texts import clean_line
 from protocol.times import format_time
 
@@ -313,10 +312,6 @@ class ExamineeSession(ExamineeMessages):
         """Tell the client whether the exam runs, and its own times."""
         now = format_time(self._outbox.clock.now())
         self.connection.send_message(event.for_examinee(self.examinee_id, now))
-
-    @on(SessionClose)
-    async def close(self, message: SessionClose) -> None:
-        await self.connection.end(CloseCode(message.code))
 
 
 def client_info_of(connection: WebSocketConnection, hello: Hello) -> ClientInfo:

@@ -58,6 +58,10 @@ class PlanStates:
         """Forget all other plans: nobody tells this server about them any more."""
         self._states = {plan_id: state for plan_id, state in self._states.items() if plan_id in plan_ids}
 
+    def forget(self, plan_id: str) -> None:
+        """Forget a plan that was deleted."""
+        self._states.pop(plan_id, None)
+
     def forget_all(self) -> None:
         """Forget everything: messages may have been dropped."""
         self._states.clear()

@@ -10,10 +10,12 @@ from actors.runtime.actor.actor import Actor, ActorStopped, on
 from actors.runtime.actor.mailbox import MailboxFull
 from actors.sessions.context import ServerContext
 from actors.sessions.websocket import WebSocketConnection
+from protocol.close_codes import CloseCode
 from protocol.errors import ErrorCode, ProtocolError
 from protocol.messages.base import Message
 from protocol.messages.facts import LossReason, NoticeConfirmed
 from protocol.messages.frames import Accepted, Heartbeat, Hello, error_frame
+from protocol.messages.session_messages import SessionClose
 from protocol.rules.action_ids import ActingFact, message_id
 
 log = logging.getLogger("examwire.session")
@@ -88,6 +90,10 @@ class SocketSession(Actor):
         """Drop the connection of a client that does not keep up. `detail` is logged, with its number."""
         log.warning(f"%s is too slow: {detail}", self.address, number, extra=self.about())
         self.connection.abort(LossReason.SLOW_CLIENT.value)
+
+    @on(SessionClose)
+    async def close(self, message: SessionClose) -> None:
+        await self.connection.end(CloseCode(message.code))
 
     async def drain(self) -> None:
         """Prepare for the drain of the server. Returns when the client may be told to connect to another server."""

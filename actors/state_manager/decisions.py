@@ -27,10 +27,10 @@ from protocol.messages.facts import (
     LossReason,
     Restate,
 )
-from protocol.messages.plan_facts import BY_PLAN, PlanFact, PlanRestate
+from protocol.messages.plan_facts import BY_PLAN, PlanFact, PlanPurged, PlanRestate
 from protocol.messages.proctor_events import Event
 from protocol.records import keys, kinds
-from protocol.records.placement import VersionedMessage, record_kind, record_of
+from protocol.records.placement import VersionedMessage, record_kind, records_of
 from protocol.records.writes import RecordWrite, StoredRecord
 from protocol.rules.connection_state import ConnectionState, server_id_of
 from protocol.rules.effects import CloseSocket, Effect
@@ -62,6 +62,7 @@ class Decision:
     notices: dict[ExamineeRef, NoticesState] = field(default_factory=dict)
     plans: dict[str, PlanState] = field(default_factory=dict)
     plan_notices: dict[str, PlanNoticesState] = field(default_factory=dict)
+    purges: list[tuple[int, PlanPurged]] = field(default_factory=list)
     applied: int = 0
     repeated: int = 0
     late: int = 0
@@ -112,8 +113,8 @@ class Updates:
         """The first round: all records that these facts change."""
         updates: dict[str, RecordUpdate] = {}
         for item in items:
-            key, kind = record_of(item.message)
-            updates.setdefault(key, RecordUpdate(key, kind, [])).items.append(item)
+            for key, kind in records_of(item.message):
+                updates.setdefault(key, RecordUpdate(key, kind, [])).items.append(item)
         return cls(list(updates.values()), items, _related_records(items))
 
 
@@ -167,9 +168,11 @@ class Decider:
         self, updates: Updates, outcomes: Sequence[tuple[RecordUpdate, Outcome]], decision: Decision
     ) -> Updates:
         """Write what has changed and add what follows to `decision`; return the records to decide again."""
+        dropped = await self._after_a_purge(outcomes)
         writes = [outcome.write for _, outcome in outcomes if outcome.write is not None]
+        items = [item for item in updates.items if item.version not in dropped]
         # The index goes before the records: what is in a record can be found, whatever happens in between.
-        verdicts = iter(await save_records(self._store, updates.items, writes))
+        verdicts = iter(await save_records(self._store, items, writes))
         conflicts: list[RecordUpdate] = []
         for update, outcome in outcomes:
             verdict = next(verdicts) if outcome.write is not None else True
@@ -181,6 +184,17 @@ class Decider:
                 conflicts.append(update)  # another state manager was quicker: decide again
         return Updates(conflicts)
 
+    async def _after_a_purge(self, outcomes: Sequence[tuple[RecordUpdate, Outcome]]) -> set[int]:
+        """Return the facts for which nothing is written, because they are about what a purge has deleted."""
+        dropped: set[int] = set()
+        for update, outcome in outcomes:
+            plan_id = keys.parse_key(update.key).plan_id
+            if outcome.ineffective and plan_id and await self._log.purged_up_to(plan_id):
+                dropped.update(outcome.ineffective)
+                if len(outcome.ineffective) == len(update.items):
+                    outcome.write = None
+        return dropped
+
     def _apply(self, update: RecordUpdate, stored: StoredRecord) -> Outcome:
         kind = update.kind
         history = kind.read(stored.history, self.floor)
@@ -189,6 +203,8 @@ class Decider:
         for item in update.items:
             insertion = insert(history, kind.rule, item.version, item.message, kind.visible_part)
             history, outcome.state = insertion.history, insertion.state
+            if stored.history is None and outcome.state == kind.state():
+                outcome.ineffective.append(item.version)
             outcome.events.extend(insertion.events)
             outcome.effects.extend(insertion.effects)
             changed |= insertion.changed
@@ -286,7 +302,11 @@ def _finish_late_comers(
 
 @dataclass(slots=True)
 class Outcome:
-    """The decision about one record: its new state, the write if it has changed, and what follows."""
+    """The decision about one record: its new state, the write if it has changed, and what follows.
+
+    `ineffective`: facts about a record that does not exist and to which they do nothing, as the end of a socket to a
+    plan that was deleted meanwhile.
+    """
 
     kind: kinds.RecordKind[Any, Any]
     state: Any = None
@@ -296,6 +316,7 @@ class Outcome:
     applied: int = 0
     repeated: int = 0
     late: int = 0
+    ineffective: list[int] = field(default_factory=list)
     restates: list[tuple[int, Message]] = field(default_factory=list)
 
     def add_to(self, decision: Decision) -> None:

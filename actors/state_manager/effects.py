@@ -20,7 +20,7 @@ from actors.runtime.broker.stream_state import StoredMessage
 from actors.runtime.store.state_store import StateStore
 from actors.runtime.telemetry import spans
 from actors.state_manager.decisions import Decision
-from actors.state_manager.plan_effects import PlanEffects, plan_messages
+from actors.state_manager.plan_effects import PlanEffects, plan_messages, purge_messages
 from protocol.broker import subjects
 from protocol.broker.stream_codecs import encode_wait
 from protocol.errors import BrokerUnavailable
@@ -95,6 +95,7 @@ class EffectPublisher:
         Raises `StateUnavailable`, only when the sessions of a server end or a plan does.
         """
         urgent = [*_to_proctors(decision.events), *_to_servers(decision), *plan_messages(decision)]
+        urgent += purge_messages(decision)
         later = [*_timers(decision), *_follow_ups(decision), *await self._endings(decision)]
         later += await self._plans.messages(decision)
         later += await self._dead_letters(decision)

@@ -23,6 +23,7 @@ from actors.state_manager.engine_retry import EngineRetry
 from actors.state_manager.order_of_work import Limits, OrderOfWork, Parts
 from actors.state_manager.partitions import StatePartitions
 from actors.state_manager.progress import StateProgress
+from actors.state_manager.recovery.purge import PlanPurge
 from actors.state_manager.recovery.repair import StateRepair
 from actors.status_log.status_log import StatusLog
 from protocol.broker.streams import STATE_MANAGERS
@@ -57,7 +58,14 @@ class StateManager(Actor):
         self._repair = StateRepair(bus, store)
         self._retry = EngineRetry(self._repair, self.address)
         parts = Parts(
-            self._decider, self._publisher, self._repair, self._retry, self._partitions, self.spawn, self.address
+            self._decider,
+            self._publisher,
+            PlanPurge(store),
+            self._repair,
+            self._retry,
+            self._partitions,
+            self.spawn,
+            self.address,
         )
         self._order_of_work = OrderOfWork(parts, Limits())
         self.receives = (Deliveries(STATE_MANAGERS, StatusBatch, self._partitions.arrived),)

@@ -20,6 +20,7 @@ from actors.state_manager import metrics
 from actors.state_manager.decisions import Decider, Decision, Updates
 from actors.state_manager.effects import EffectPublisher, PublishResult
 from actors.state_manager.engine_retry import EngineRetry
+from actors.state_manager.recovery.purge import PlanPurge, Purge
 from actors.state_manager.recovery.repair import StateRepair
 from actors.state_manager.spans import record_settled
 from protocol.broker.streams import STATUS
@@ -29,7 +30,7 @@ from protocol.log import entries
 from protocol.log.version import version_of
 from protocol.messages.codec import Malformed
 from protocol.messages.facts import ExamineeFact
-from protocol.messages.plan_facts import PlanFact
+from protocol.messages.plan_facts import PlanFact, PlanPurged
 from protocol.records.placement import VersionedMessage
 
 log = logging.getLogger("examwire.state_manager")
@@ -54,6 +55,7 @@ class Parts:
 
     decider: Decider
     publisher: EffectPublisher
+    purge: PlanPurge
     repair: StateRepair
     retry: EngineRetry
     ownership: Ownership
@@ -109,13 +111,15 @@ class OrderOfWork:
 
     Example::
 
-        order = OrderOfWork(Parts(decider, publisher, repair, retry, partitions, self.spawn, self.address), Limits())
+        parts = Parts(decider, publisher, purge, repair, retry, partitions, self.spawn, self.address)
+        order = OrderOfWork(parts, Limits())
         await order.process(deliveries)  # published; acks are awaited and the messages acknowledged beside it
     """
 
     def __init__(self, parts: Parts, limits: Limits) -> None:
         self._decider = parts.decider
         self._publisher = parts.publisher
+        self._purge = parts.purge
         self._repair = parts.repair
         self._retry = parts.retry
         self._ownership = parts.ownership
@@ -187,14 +191,16 @@ class OrderOfWork:
     async def _settle(self, items: Sequence[VersionedMessage]) -> Decision:
         """Bring the records up to these facts: read, decide, write; again where another manager was quicker."""
         decision = Decision()
-        for start in range(0, len(items), self._limits.records_at_once):
-            facts = items[start : start + self._limits.records_at_once]
+        for facts in _rounds(items, self._limits.records_at_once):
             updates = Updates.of(facts)
             while updates.records:
                 stored = await self._decider.read(updates)
                 outcomes = self._decider.decide(updates, stored, decision)
                 updates = await self._decider.write(updates, outcomes, decision)
             await self._decider.follow_connects(facts, decision)
+            if isinstance(purged := facts[-1].message, PlanPurged):
+                await self._purge.run(Purge.of(purged, facts[-1].version))
+                decision.purges.append((facts[-1].version, purged))
         return decision
 
     async def _rewrite(self, decision: Decision) -> None:
@@ -248,6 +254,15 @@ class OrderOfWork:
         await self._publisher.dead_letter(delivery, delivery.payload, f"failed {attempt} times")
         await delivery.ack()
         metrics.FACTS.labels("dead").inc()
+
+
+def _rounds(items: Sequence[VersionedMessage], most: int) -> Iterator[Sequence[VersionedMessage]]:
+    """Cut facts into rounds. A purge ends one: it deletes what the facts before it have made, and nothing else."""
+    start = 0
+    for end, item in enumerate(items, 1):
+        if end - start == most or end == len(items) or isinstance(item.message, PlanPurged):
+            yield items[start:end]
+            start = end
 
 
 def portions(deliveries: Sequence[Delivery], size: int) -> Iterator[Portion]:

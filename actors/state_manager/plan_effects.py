@@ -148,6 +148,14 @@ def plan_messages(decision: Decision) -> Iterable[Outgoing]:
                 pass
 
 
+def purge_messages(decision: Decision) -> Iterable[Outgoing]:
+    """Yield what tells socket servers that a plan, or an examinee, was deleted."""
+    for version, fact in decision.purges:
+        told = fact.model_copy(update={"version": version, "alias": None})
+        for address in (subjects.socket_examinees(fact.plan_id), subjects.socket_proctors(fact.plan_id)):
+            yield Outgoing.of(address, told, message_id=f"purged:{address}:{version}")
+
+
 def _schedule(effect: SchedulePlan) -> Outgoing:
     # NATS takes whole seconds; rounding up never ends an exam early.
     moment = format_time(-(-parse_time(effect.at) // 1))

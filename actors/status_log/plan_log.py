@@ -7,8 +7,8 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass
 
 from actors.runtime.broker.connection import Bus
-from actors.runtime.broker.consumers.stream_reader import read_stream
 from actors.runtime.broker.stream_state import StoredMessage
+from actors.status_log.replacements import read_replacements, read_with_replacements
 from protocol.broker import subjects
 from protocol.broker.streams import STATUS
 from protocol.log.entries import LogEntry, may_mention, read_entries
@@ -78,6 +78,7 @@ class PlanLog:
 async def read_plan(bus: Bus, plan_id: str, first: int = 1) -> AsyncIterator[StoredMessage]:
     """Yield the messages of the log about a plan from sequence `first` on, in order. Raises `BrokerUnavailable`."""
     last = (await bus.stream_state(STATUS.name)).last
+    replacements = await read_replacements(bus, plan_id)
     for subject in subjects.status_of_plan(plan_id):
-        async for stored in read_stream(bus, STATUS.name, subject=subject, first=first, last=last):
+        async for stored in read_with_replacements(bus, subject, first, last, replacements):
             yield stored

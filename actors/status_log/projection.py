@@ -9,12 +9,14 @@ from typing import Any
 
 from actors.runtime.broker.stream_state import StoredMessage
 from actors.status_log.status_log import DeadLettered, LogExtent, StatusLog, facts_of
+from protocol.ids import ExamineeRef
 from protocol.log.version import floor_version, version_of
 from protocol.messages.base import Message
 from protocol.messages.codec import Malformed
+from protocol.messages.plan_facts import PlanPurged
 from protocol.records import keys
 from protocol.records.kinds import RecordKind
-from protocol.records.placement import ENDED_SOCKET_SECONDS, VersionedMessage, index_updates, record_of, socket_writes
+from protocol.records.placement import ENDED_SOCKET_SECONDS, VersionedMessage, index_updates, records_of, socket_writes
 from protocol.records.writes import SocketWrite
 from protocol.rules.history import History, Rule
 from protocol.times import parse_time
@@ -81,6 +83,8 @@ class Projection:
         self.entries: dict[str, dict[str, tuple[int, str]]] = {}
         self.extent = LogExtent(1, 0, 0, 0)
         self.messages = self.facts = self.malformed = self.unprocessable = 0
+        self.purges: dict[tuple[str, str | None], int] = {}
+        """The versions of the newest purges: of a plan (with `None`), or of an examinee of it."""
         self._open: dict[str, ReplayedRecord] = {}
 
     @property
@@ -134,16 +138,60 @@ class Projection:
             if isinstance(item, Malformed):
                 self.malformed += 1
                 continue
-            items.append(item)
-            self._fold(item.version, item.message)
+            self.facts += 1
+            effective = [self._fold(item.version, item.message, *record) for record in records_of(item.message)]
+            if isinstance(item.message, PlanPurged):
+                self._place(items)
+                items = []
+                self._purge(item.version, item.message)
+            elif any(effective):
+                items.append(item)
+        self._place(items)
+
+    def _place(self, items: list[VersionedMessage]) -> None:
+        """Add the sockets and the entries of the indexes of these facts."""
         for socket in socket_writes(items):
             self.sockets[socket.key] = socket
         for item in items:
             self._index(item)
 
-    def _fold(self, version: int, message: Message) -> None:
-        self.facts += 1
-        key, kind = record_of(message)
+    def _purge(self, version: int, purged: PlanPurged) -> None:
+        """Forget what facts up to a purge have made."""
+        self.purges[purged.plan_id, purged.examinee_id] = version
+        for places in (self.records, self._open, self.sockets):
+            for key in [key for key in places if keys.parse_key(key).plan_id == purged.plan_id]:
+                if purged.examinee_id is None or self._owner_of(key) == purged.examinee_id:
+                    del places[key]
+        members = [(keys.plan_examinees(purged.plan_id), purged.examinee_id)]
+        if purged.examinee_id is None:
+            members.append((keys.PLANS, purged.plan_id))
+        for key, value in members:
+            if value is None:
+                self.members.pop(key, None)
+            elif key in self.members:
+                self.members[key].pop(value, None)
+        for entries in self.entries.values():
+            for name in [
+                name
+                for name, (_, text) in entries.items()
+                if _is_of(keys.SocketEntry.decode(text).examinee, purged.plan_id, purged.examinee_id)
+            ]:
+                del entries[name]
+
+    def _owner_of(self, key: str) -> str:
+        socket = self.sockets.get(key)
+        return socket.fields["examineeId"] if socket is not None else keys.parse_key(key).examinee_id
+
+    def purged_up_to(self, key: str) -> int:
+        """Return the version of the purge that a key of Redis was deleted by; 0: none."""
+        record = keys.parse_key(key)
+        if not record.plan_id:
+            return 0
+        of_examinee = self.purges.get((record.plan_id, record.examinee_id), 0) if record.examinee_id else 0
+        return max(self.purges.get((record.plan_id, None), 0), of_examinee)
+
+    def _fold(self, version: int, message: Message, key: str, kind: RecordKind[Any, Any]) -> bool:
+        """Apply a fact to a record. Return whether it has made or found one: of others nothing is written."""
         replayed = self.records.get(key)
         if replayed is None:
             replayed = self.records[key] = ReplayedRecord(kind, message, first=version)
@@ -154,7 +202,7 @@ class Projection:
         except Exception:  # the state managers could not process it either; it went to the dead letters
             self.unprocessable += 1
             log.exception("version %d about %s cannot be processed", version, key)
-            return
+            return True
         replayed.head, replayed.newest = outcome.state, version
         for event in outcome.events:
             replayed.newest_event = max(replayed.newest_event, event.version or 0)
@@ -163,6 +211,11 @@ class Projection:
         else:
             replayed.facts.append((version, message))
             self._open[key] = replayed
+        if self.purged_up_to(key) and replayed.head == kind.state():
+            self.records.pop(key)
+            self._open.pop(key, None)
+            return False
+        return True
 
     def _index(self, item: VersionedMessage) -> None:
         index = index_updates([item])
@@ -182,3 +235,7 @@ class Projection:
 
 def _last_heartbeat(socket: SocketWrite) -> float:
     return parse_time(socket.fields["lastHeartbeat"])
+
+
+def _is_of(examinee: ExamineeRef, plan_id: str, examinee_id: str | None) -> bool:
+    return examinee.plan_id == plan_id and examinee_id in (None, examinee.examinee_id)

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from actors.runtime.broker.connection import Bus
 from actors.runtime.broker.consumers.stream_reader import read_stream
 from actors.runtime.broker.stream_state import StoredMessage
+from actors.status_log.replacements import read_replacements, read_with_replacements
 from protocol.broker import subjects
 from protocol.broker.dead_letters import Letter
 from protocol.broker.streams import DEADLETTER, STATE_MANAGERS, STATUS
@@ -106,14 +107,20 @@ class StatusLog:
         Schedules (`status.timer.>`) are no facts.
         """
         plans = subjects.status_of_plan("*" if plan_id is None else plan_id)
+        replacements = await read_replacements(self._bus, plan_id or "*")
         for subject in plans if plan_id is not None else (subjects.status_server("*"), *plans):
-            async for stored in read_stream(self._bus, STATUS.name, subject=subject, first=first, last=last):
+            async for stored in read_with_replacements(self._bus, subject, first, last, replacements):
                 yield stored
 
     async def dead_lettered(self) -> DeadLettered:
         """Read which facts are dead letters now. Raises `NotPermitted` also when only those may not be read."""
         letters = read_stream(self._bus, DEADLETTER.name, subject=subjects.deadletter(STATUS.name))
         return DeadLettered.by([stored.payload async for stored in letters])
+
+    async def purged_up_to(self, plan_id: str) -> int:
+        """Return the version of the newest purge of a plan, or of an examinee of it; 0: there is none in the log."""
+        newest = await self._bus.last_message(STATUS.name, subjects.status_plan(plan_id, subjects.PURGE))
+        return version_of(newest.sequence) if newest is not None else 0
 
     async def server(self, server_id: str) -> ServerState:
         """Replay the whole log about a socket server, also what the state managers have not processed yet."""

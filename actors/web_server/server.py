@@ -30,6 +30,7 @@ from starlette.types import Message, Receive, Scope, Send
 from actors.runtime.actor.process_facts import fd_limit
 from actors.runtime.actor.service import Service
 from actors.runtime.broker.connection import Bus
+from actors.runtime.broker.consumers.stream_reader import read_stream
 from actors.runtime.config.sections import WebSettings
 from actors.runtime.config.settings import Settings, require_secret_beyond_loopback
 from actors.runtime.config.tls import ServerTls
@@ -41,6 +42,7 @@ from actors.runtime.store.ready_servers import ReadyServers
 from actors.runtime.store.state_store import StateStore
 from actors.runtime.telemetry import spans
 from actors.runtime.telemetry.logs import LogSummary
+from actors.status_log.status_log import facts_of
 from actors.web_server.api.admission import ExamineeApi
 from actors.web_server.api.captures import CaptureApi
 from actors.web_server.api.mobile_stage import MobileStages
@@ -56,15 +58,22 @@ from actors.web_server.pictures.nats_store import NatsPictureStore
 from actors.web_server.pictures.store import PictureStore, keep_seconds
 from actors.web_server.problems import CROSS_SITE_REQUEST, PROBLEM_HANDLERS, RETRY_AFTER, Problem, problem_of
 from actors.web_server.requests import claims_of
+from protocol.broker import subjects
+from protocol.broker.streams import STATUS
 from protocol.errors import (
     BrokerUnavailable,
     ErrorCode,
     ExamwireError,
     NotPermitted,
+    ProtocolError,
     RoleFailed,
     StateDamaged,
     StateUnavailable,
 )
+from protocol.messages.operator_requests import Done, PurgePictures
+from protocol.messages.operator_requests import Request as Control
+from protocol.messages.plan_facts import PlanPurged
+from protocol.records.placement import VersionedMessage
 
 log = logging.getLogger("examwire.web")
 
@@ -193,12 +202,32 @@ class WebServer(Service):
         """Remove leftovers of uploads, and pictures that are too old, once an hour."""
         while True:
             try:
-                removed = await self.pictures.sweep(keep_seconds(self.settings))
+                removed = await self.pictures.sweep(keep_seconds(self.settings)) + await self._remove_purged()
                 if removed:
                     log.info("%s: %d pictures and leftovers of uploads removed", self.address, removed)
             except (StoreFailed, BrokerUnavailable, NotPermitted, StateUnavailable, StateDamaged) as error:
                 log.warning("%s: old pictures and leftovers of uploads cannot be removed: %s", self.address, error)
             await asyncio.sleep(TIDY_SECONDS)
+
+    async def _remove_purged(self) -> int:
+        """Remove the pictures of purged plans and examinees: this server did not run then, or did not answer."""
+        removed = 0
+        pattern = subjects.status_plans_from(subjects.PURGE)
+        async for stored in read_stream(self.bus, STATUS.name, subject=pattern):
+            for item in facts_of(stored):
+                if isinstance(item, VersionedMessage) and isinstance(item.message, PlanPurged):
+                    purged = item.message
+                    removed += await self.pictures.purge(purged.plan_id, purged.examinee_id, stored.time)
+        return removed
+
+    async def control(self, request: Control) -> Done:
+        if not isinstance(request, PurgePictures):
+            return await super().control(request)
+        try:
+            removed = await self.pictures.delete(request.plan_id, request.examinee_id)
+        except (StoreFailed, BrokerUnavailable, NotPermitted) as error:
+            raise ProtocolError(ErrorCode.UNAVAILABLE, f"the pictures are not deleted: {error}") from error
+        return Done(text=f"{removed} pictures deleted", details={"pictures": removed})
 
     async def _watch(self, serving: asyncio.Task[None]) -> None:
         await asyncio.wait({serving})

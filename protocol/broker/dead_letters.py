@@ -129,6 +129,12 @@ class Letter(Wire):
             for data in (element.get("data") for element in elements if isinstance(element, dict))
         )
 
+    def mentions_plan(self, plan_id: str) -> bool:
+        """Return whether its payload, reason or subject names this plan."""
+        if f"plan:{plan_id}:" in f"{self.reason}:" or plan_id in self.source.subject.split("."):
+            return True
+        return re.search(rf'"planId"\s*:\s*"{re.escape(plan_id)}"', self.payload) is not None
+
 
 def digest_of(payload: bytes) -> str:
     """Return the SHA-256 of a payload in hexadecimal."""

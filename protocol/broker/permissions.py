@@ -26,6 +26,7 @@ from protocol.broker.streams import (
     LEASE,
     LEASE_WATCH,
     PHONE,
+    RECONNECT,
     RECONNECT_WATCH,
     SOCKET,
     STATE_MANAGERS,
@@ -186,6 +187,9 @@ def _state_manager() -> tuple[list[str], list[str]]:
 def _queue_server() -> tuple[list[str], list[str]]:
     publish = [subjects.CHECKPOINT, _read_leader(CHECKPOINT), _read_leader(LEASE), *_monitor(), *_publish_tail()]
     publish += [f"{API}.STREAM.{verb}.{CAPTURES_STREAM}" for verb in ("CREATE", "UPDATE")]
+    # It deletes plans whose retention is over.
+    publish += _purge()
+    publish += [read(stream) for stream in STREAMS for read in (_read_leader, _read_any_copy)]
     for stream in STREAMS:
         publish += [f"{API}.STREAM.{verb}.{stream.name}" for verb in ("CREATE", "UPDATE")]
         # Three forms of CREATE: by name, by name with a filter at the end, and DURABLE.
@@ -233,7 +237,9 @@ def _operator() -> tuple[list[str], list[str]]:
         subjects.socket_proctors("*"),
         subjects.socket_examinee("*", "*"),
         subjects.socket_examinees("*"),
-        f"{API}.STREAM.MSG.DELETE.{DEADLETTER.name}",
+        *_purge(),
+        # An archive holds the pictures.
+        *(f"{API}.{verb}.{CAPTURES_STREAM}" for verb in ("STREAM.MSG.GET", "DIRECT.GET")),
     ]
     return publish, []
 
@@ -267,6 +273,17 @@ def _read_any_copy(stream: StreamSpec) -> str:
 def _read_time() -> str:
     """Return the subject to read the broker's clock (`actors.runtime.broker.clock`) and the age of LEASE's leader."""
     return f"{API}.STREAM.INFO.{LEASE.name}"
+
+
+def _purge() -> list[str]:
+    """Return the subjects to delete what is kept about a plan (`actors.retention.purger`)."""
+    return [
+        subjects.status_plans_from(subjects.PURGE),
+        subjects.replacement("*", "*"),
+        *(f"{API}.STREAM.PURGE.{stream.name}" for stream in (STATUS, SOCKET, RECONNECT)),
+        *(f"{API}.STREAM.MSG.DELETE.{stream.name}" for stream in (STATUS, DEADLETTER, PHONE)),
+        subjects.control("web-server.*"),
+    ]
 
 
 def _monitor() -> list[str]:

@@ -21,7 +21,7 @@ from protocol.ids import check_id, check_server_id
 from protocol.messages.base import Message, Version, Wire
 from protocol.messages.codec import Element, Malformed, field_error
 from protocol.messages.facts import MobileSyncStatus, Notice
-from protocol.messages.plan_facts import PlanNotice
+from protocol.messages.plan_facts import PlanNotice, PlanPurged
 from protocol.messages.proctor_events import (
     EVENTS,
     HelpClosed,
@@ -142,7 +142,8 @@ def _parse_advisory(subject: str, payload: bytes) -> Advisory:
 
 _TO_SERVER = (SessionState, SessionClose, SessionLost)
 _TO_EXAMINEE = (MobileSyncCompleted, MobileSyncStatus, Notice, HelpRequested, HelpTaken, HelpClosed)
-_TO_EXAMINEES = (PlanStateEvent, PlanNotice)
+_TO_EXAMINEES = (PlanStateEvent, PlanNotice, PlanPurged)
+_TO_PROCTORS: tuple[type[Message], ...] = (*EVENTS, PlanPurged)
 
 
 def decode_socket(subject: str, payload: bytes, _headers: Mapping[str, str]) -> Sequence[Element | Malformed]:
@@ -160,7 +161,7 @@ def _misplaced_field(message: Message, tokens: Sequence[str]) -> str | None:
     """Return the field of a message that does not fit the tokens of its subject; `None`: all fit."""
     match tokens:
         case ["socket", "plan", plan_id, "proctors"]:
-            return _wrong_field_of(message, EVENTS, plan_id)
+            return _wrong_field_of(message, _TO_PROCTORS, plan_id)
         case ["socket", "plan", plan_id, "examinees"]:
             return _wrong_field_of(message, _TO_EXAMINEES, plan_id)
         case ["socket", "plan", plan_id, "examinee", examinee_id]:

@@ -51,8 +51,8 @@ STATUS_TRANSFORM = (
 )
 """Source and destination of the subject transform with which STATUS stores messages on `status.plan.{planId}`."""
 
-WEB, WATCH, MANAGER, TIMER, OPERATOR = "web", "watch", "manager", "timer", "operator"
-"""Origins: web servers, the reconnect watch, state managers, schedules of the broker, operators."""
+WEB, WATCH, MANAGER, TIMER, OPERATOR, PURGE = "web", "watch", "manager", "timer", "operator", "purge"
+"""Origins: web servers, the reconnect watch, state managers, schedules of the broker, operators, and who deletes."""
 
 
 def socket_origin(server_id: str) -> str:
@@ -63,6 +63,11 @@ def socket_origin(server_id: str) -> str:
 def people_origin(server_id: str) -> str:
     """Return the origin of the facts that proctors on a socket server cause."""
     return f"people-{server_id}"
+
+
+def replacement(plan_id: str, sequence: str) -> str:
+    """Return the subject of what has replaced a message of STATUS: the same without a deleted examinee."""
+    return f"status.replacement.{plan_id}.{sequence}"
 
 
 def status_timer(plan_id: str, examinee_id: str, timer: str) -> str:

@@ -43,6 +43,8 @@ def describe_plan(before: PlanState, after: PlanState, fact: PlanRecordFact) -> 
         case ExamWindow():
             own = _own_times(after, fact.examinee_id)
             return EntryText(EntryKind.OWN_TIMES, _window_text(after, fact), {**details, **own})
+        case PlanPurged():
+            return describe_purge(fact)
 
 
 def _times(state: PlanState) -> dict[str, Any]:

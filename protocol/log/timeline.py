@@ -132,8 +132,7 @@ class Timeline:
         if isinstance(fact, PlanNotice):
             return describe_plan_notice(fact)
         if isinstance(fact, PlanPurged):
-            if fact.examinee_id is None:
-                self.plan = PlanState()
+            self.plan = PlanState() if fact.examinee_id is None else plan.apply(self.plan, version, fact).state
             return describe_purge(fact)
         if isinstance(fact, PlanRestate) and fact.aspect == "plan_notices":
             return EntryText(EntryKind.RESTATED, "messages to the plan told anew")

@@ -9,7 +9,7 @@ from typing import Annotated, Any, ClassVar
 
 from pydantic import Field
 
-from protocol.ids import SocketId
+from protocol.ids import Id, SocketId
 from protocol.messages.base import Message
 from protocol.messages.codec import Codec
 from protocol.messages.frames import Error
@@ -37,6 +37,14 @@ class Kick(Message):
 
     type: ClassVar[str] = "kick"
     socket_id: SocketId
+
+
+class PurgePictures(Message):
+    """Delete the pictures of a plan, or of one examinee of it, from the store of a web server; `details.pictures`."""
+
+    type: ClassVar[str] = "purge_pictures"
+    plan_id: Id
+    examinee_id: Id | None = None
 
 
 class Tail(Message):
@@ -75,7 +83,7 @@ class Done(Message):
     details: dict[str, Any] = Field(default_factory=dict)
 
 
-Request = Drain | Stop | Kick | Tail
+Request = Drain | Stop | Kick | PurgePictures | Tail
 
-REQUESTS = Codec.of((Drain, Stop, Kick, Tail))
+REQUESTS = Codec.of((Drain, Stop, Kick, PurgePictures, Tail))
 ANSWERS = Codec.of((Done, Error))

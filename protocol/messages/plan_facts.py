@@ -154,17 +154,22 @@ class PlanNotice(PlanFact):
 
 
 class PlanPurged(PlanFact):
-    """`plan_purged`: everything about a plan, or about one examinee of it, was deleted.
+    """`plan_purged`: everything about a plan, or about one examinee of it, up to this fact is deleted.
 
-    The counts are of what was deleted; `archiveSha256`: the hash of the archive that was written before, in hex.
+    One with `begins` comes first, and is deleted with the rest. The one that stays has the counts of what was deleted;
+    `archiveSha256`: the hash of the archive that was written before, in hex. `alias`: the id that stands from now on
+    for the examinee in facts about the plan. Socket servers get it as a message, with `version`.
     """
 
     type: ClassVar[str] = "plan_purged"
     examinee_id: Id | None = None
+    begins: bool | None = None
+    alias: Id | None = None
     records: Annotated[int, Field(ge=0)] = 0
     messages: Annotated[int, Field(ge=0)] = 0
     pictures: Annotated[int, Field(ge=0)] = 0
     archive_sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")] | None = None
+    version: Version | None = None
 
 
 class PlanRestate(PlanFact):
@@ -174,7 +179,7 @@ class PlanRestate(PlanFact):
     aspect: Literal["plan", "plan_notices"] = "plan"
 
 
-PlanRecordFact = PlanSchedule | PlanOpen | PlanClose | ExamExtend | ExamWindow | PlanRestate
-PlanNoticeFact = PlanNotice | PlanRestate
+PlanRecordFact = PlanSchedule | PlanOpen | PlanClose | ExamExtend | ExamWindow | PlanPurged | PlanRestate
+PlanNoticeFact = PlanNotice | PlanPurged | PlanRestate
 
-PLAN_FACTS: tuple[type[PlanFact], ...] = (*get_args(PlanRecordFact), PlanNotice, PlanPurged)
+PLAN_FACTS: tuple[type[PlanFact], ...] = (*get_args(PlanRecordFact), PlanNotice)

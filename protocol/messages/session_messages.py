@@ -12,6 +12,7 @@ from pydantic import Field
 from protocol.ids import Id, ServerId, SocketId
 from protocol.messages.base import Message, Text, Version
 from protocol.messages.codec import Codec
+from protocol.messages.plan_facts import PlanPurged
 from protocol.messages.proctor_events import EVENTS
 from protocol.messages.views import ConnectionView, HelpView, MobileSyncView, NoticeView, ReconnectView
 
@@ -76,7 +77,7 @@ class ProctorActivity(Message):
     doing: ProctorDoing
 
 
-SOCKET_MESSAGES: tuple[type[Message], ...] = (*EVENTS, SessionState, SessionClose, SessionLost)
+SOCKET_MESSAGES: tuple[type[Message], ...] = (*EVENTS, SessionState, SessionClose, SessionLost, PlanPurged)
 """The messages that a socket server receives (`queueType` `socket_message`)."""
 
 

@@ -18,7 +18,7 @@ from protocol.messages.facts import (
     Restate,
     aspect_of,
 )
-from protocol.messages.plan_facts import PlanFact, PlanNotice, PlanRestate
+from protocol.messages.plan_facts import PlanFact, PlanNotice, PlanPurged, PlanRestate
 from protocol.messages.server_messages import ServerStatus
 from protocol.records import keys, kinds
 from protocol.records.writes import Index, SocketWrite
@@ -51,6 +51,18 @@ def record_of(message: Message) -> tuple[str, kinds.RecordKind[Any, Any]]:
             return keys.notices(message.plan_id, message.examinee_id), kinds.NOTICES
         case "connection":
             return keys.progress(message.plan_id, message.examinee_id), kinds.CONNECTION
+
+
+def records_of(message: Message) -> list[tuple[str, kinds.RecordKind[Any, Any]]]:
+    """Return the records that a fact changes. The purge of a plan changes none: it deletes them all.
+
+    The purge of an examinee renames them in the records of their plan.
+    """
+    if isinstance(message, PlanPurged):
+        if message.examinee_id is None:
+            return []
+        return [(keys.plan(message.plan_id), kinds.PLAN), (keys.plan_notices(message.plan_id), kinds.PLAN_NOTICES)]
+    return [record_of(message)]
 
 
 def record_kind(record: RecordRef) -> kinds.RecordKind[Any, Any] | None:
@@ -119,7 +131,7 @@ def index_updates(items: Iterable[VersionedMessage]) -> Index:
                 index.add_member(keys.plan_examinees(message.plan_id), message.examinee_id)
             else:
                 index.set_entry(sockets_key, message.socket_id, item.version, None)
-        elif isinstance(message, PlanFact):
+        elif isinstance(message, PlanFact) and not isinstance(message, PlanPurged | PlanRestate):
             index.add_member(keys.PLANS, message.plan_id)
         elif isinstance(message, MobileSyncWait | MobileSyncStatus | Enrol):
             index.add_member(keys.PLANS, message.plan_id)

@@ -48,6 +48,15 @@ class GuardedWrite:
 
 
 @dataclass(frozen=True, slots=True)
+class Guard:
+    """The condition for deleting a key: its `field` still has this value; `None`: the key is no hash."""
+
+    key: str
+    field: str
+    value: str | None
+
+
+@dataclass(frozen=True, slots=True)
 class Touch:
     """Set `fields` on a record if its field `guard` is `value` and its `time_field` is not later than `time`."""
 

@@ -11,6 +11,7 @@ from protocol.messages.plan_facts import (
     PlanClose,
     PlanOpen,
     PlanPolicy,
+    PlanPurged,
     PlanRecordFact,
     PlanRestate,
     PlanSchedule,
@@ -28,7 +29,9 @@ def apply(state: PlanState, version: int, fact: PlanRecordFact) -> Outcome[PlanS
     if already_applied(state.actions, fact):
         return Outcome(state)
     outcome = _apply(replace(state, plan_id=fact.plan_id), version, fact)
-    return outcome if outcome.state.version == version else Outcome(state)
+    # The renaming of an examinee changes no version.
+    renamed = isinstance(fact, PlanPurged) and state.version
+    return outcome if renamed or outcome.state.version == version else Outcome(state)
 
 
 def _apply(state: PlanState, version: int, fact: PlanRecordFact) -> Outcome[PlanState]:
@@ -43,6 +46,8 @@ def _apply(state: PlanState, version: int, fact: PlanRecordFact) -> Outcome[Plan
             return _apply_extend(state, version, fact)
         case ExamWindow():
             return _apply_window(state, version, fact)
+        case PlanPurged():
+            return _apply_purged(state, version, fact)
         case PlanRestate():
             return _apply_restate(state, version, fact)
 
@@ -174,6 +179,23 @@ def _with_own(state: PlanState, own: OwnTimes) -> PlanState:
     if own != OwnTimes(own.examinee_id):
         insort(own_times, own, key=lambda other: other.examinee_id)
     return replace(state, own_times=tuple(own_times))
+
+
+def _apply_purged(state: PlanState, version: int, fact: PlanPurged) -> Outcome[PlanState]:
+    """Rename an examinee who is deleted, whose own times may have moved the plan's end; then tell the times again.
+
+    The first fact of a purge is deleted itself, and later the log has the new name only: so the renaming changes no
+    version.
+    """
+    if not state.version:
+        return Outcome(state)
+    if not fact.begins:
+        return _announce(state, version)
+    own_times = {own.examinee_id: own for own in state.own_times}
+    if fact.examinee_id is None or fact.alias is None or fact.examinee_id not in own_times:
+        return Outcome(state)
+    own = replace(own_times[fact.examinee_id], examinee_id=fact.alias)
+    return Outcome(_with_own(_with_own(state, OwnTimes(fact.examinee_id)), own))
 
 
 def _apply_restate(state: PlanState, version: int, fact: PlanRestate) -> Outcome[PlanState]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Collection
 from dataclasses import dataclass, replace
 
-from protocol.messages.plan_facts import PlanNotice, PlanNoticeFact
+from protocol.messages.plan_facts import PlanNotice, PlanNoticeFact, PlanPurged
 from protocol.messages.views import NoticeView
 from protocol.rules.action_ids import already_applied, with_action
 from protocol.rules.effects import SendPlanNotice
@@ -84,9 +84,24 @@ def apply(state: PlanNoticesState, version: int, fact: PlanNoticeFact) -> Outcom
             version=version,
         )
         return Outcome(sent, (sent.event(notice),), (SendPlanNotice(fact.plan_id, fact.action_id, version),))
+    if isinstance(fact, PlanPurged):
+        return Outcome(_renamed(state, fact))
     if not state.kept:
         return Outcome(state)
     state = replace(state, version=version)
     # A message that became a dead letter was never shown; clients recognise the others by their actionId.
     show = tuple(SendPlanNotice(state.plan_id, notice.action_id, version) for notice in state.kept)
     return Outcome(state, tuple(state.event(notice) for notice in state.kept), show)
+
+
+def _renamed(state: PlanNoticesState, fact: PlanPurged) -> PlanNoticesState:
+    """Return the messages with another id for an examinee who is deleted: no list becomes one for everybody."""
+    if fact.alias is None or not any(fact.examinee_id in (notice.examinees or ()) for notice in state.kept):
+        return state
+    kept: list[RecordedPlanNotice] = []
+    for notice in state.kept:
+        examinees = notice.examinees
+        if examinees is not None:
+            examinees = [fact.alias if name == fact.examinee_id else name for name in examinees]
+        kept.append(replace(notice, examinees=examinees))
+    return replace(state, kept=tuple(kept))

@@ -69,7 +69,7 @@ from protocol.messages.frames import (
     Welcome,
 )
 from protocol.messages.inspection import Inspection, ProcessFacts, SessionsPage
-from protocol.messages.operator_requests import Done, Drain, Handled, Kick, Stop, Tail
+from protocol.messages.operator_requests import Done, Drain, Handled, Kick, PurgePictures, Stop, Tail
 from protocol.messages.plan_facts import (
     ExamExtend,
     ExamWindow,
@@ -434,6 +434,7 @@ _OPERATORS: tuple[Message, ...] = (
     Drain(over_seconds=30),
     Stop(),
     Kick(socket_id=SOCKET_ID),
+    PurgePictures(plan_id="P001"),
     Tail(inbox="_INBOX.4qUCOFxPcR9b", seconds=10),
     Done(text="SOCK001: 1 clients are sent to other servers within 30 s; then it ends"),
     Handled(

@@ -19,7 +19,7 @@ from protocol.broker import subjects
 from protocol.errors import ErrorCode, ProtocolError
 from protocol.messages.codec import encode
 from protocol.messages.frames import error_frame
-from protocol.messages.operator_requests import REQUESTS, Done, Drain, Kick, Stop, Tail
+from protocol.messages.operator_requests import REQUESTS, Done, Request, Stop, Tail
 
 if TYPE_CHECKING:
     from actors.runtime.actor.service import Service
@@ -96,7 +96,7 @@ class MicroService:
     async def _control(self, payload: bytes) -> bytes:
         try:
             request = REQUESTS.decode_one(payload)
-            assert isinstance(request, Drain | Stop | Kick | Tail)
+            assert isinstance(request, Request)
             if isinstance(request, Tail):
                 return encode(self._tail(request))
             log.warning("%s: request of an operator: %s", self._actor.address, payload.decode(errors="replace")[:200])

@@ -368,6 +368,25 @@ class StreamAdmin:
                 return False
             raise BrokerUnavailable(f"stream {stream}: {sequence} not deleted ({error})") from error
 
+    async def purge_stream(self, stream: str, subject: str = ">", up_to: int | None = None) -> int:
+        """Remove the messages on a subject (wildcards allowed), up to a sequence; return how many.
+
+        Raises `BrokerUnavailable`.
+        """
+        body: dict[str, Any] = {"filter": subject} if subject != ">" else {}
+        if up_to is not None:
+            body["seq"] = up_to + 1  # the first one that stays
+        try:
+            answer = await self._request(
+                f"stream {stream}",
+                lambda: self._nc.api_request(
+                    f"$JS.API.STREAM.PURGE.{stream}", API_SECONDS, pydantic_core.to_json(body)
+                ),
+            )
+        except nats.js.errors.APIError as error:
+            raise BrokerUnavailable(f"stream {stream}: {subject} not removed ({error})") from error
+        return int(answer.get("purged") or 0)
+
     async def last_message(self, stream: str, subject: str) -> StoredMessage | None:
         """Return the newest message on a subject of a stream."""
         return await self._get(stream, subject=subject)

@@ -14,7 +14,7 @@ from actors.runtime.store.shards import OneServer, Shards
 from actors.runtime.store.state_mark import StateMark
 from protocol.errors import StateDamaged, StateUnavailable
 from protocol.records import keys
-from protocol.records.writes import GuardedWrite, Index, RecordWrite, SocketWrite, StoredRecord, Touch
+from protocol.records.writes import Guard, GuardedWrite, Index, RecordWrite, SocketWrite, StoredRecord, Touch
 
 SCAN_COUNT = 1000
 
@@ -70,6 +70,13 @@ if (redis.call('HGET', KEYS[1], ARGV[1]) or '0') ~= ARGV[2] then return 0 end
 {_SET_FIELDS % "ARGV[4]"}
 if ARGV[3] == '0' then redis.call('PERSIST', KEYS[1]) else redis.call('EXPIRE', KEYS[1], ARGV[3]) end
 return 1"""
+
+# Delete a key that has not changed since it was read. KEYS[1] key; ARGV: field, its value ('': the key is no hash)
+_DELETE_UNCHANGED = """
+local hash = redis.call('TYPE', KEYS[1]).ok == 'hash'
+if hash ~= (ARGV[2] ~= '') then return 0 end
+if hash and (redis.call('HGET', KEYS[1], ARGV[1]) or '0') ~= ARGV[2] then return 0 end
+return redis.call('DEL', KEYS[1])"""
 
 # Delete a key of the wrong type. KEYS[1] key; ARGV[1]: the right type
 _DELETE_WRONG_TYPE = """
@@ -273,6 +280,15 @@ class StateStore:
             pipe.eval(_REPLACE, 1, write.key, write.guard, write.expected, write.keep_seconds, _json(write.fields))
         answers = await self._run(pipe.execute(raise_on_error=False)) if replacements else []
         _raise_damage([write.key for write in replacements], answers)
+        return [answer == 1 for answer in answers]
+
+    async def delete_unchanged(self, guards: Sequence[Guard]) -> list[bool]:
+        """Delete keys. Return for each whether it was unchanged since it was read."""
+        pipe = self._redis.pipeline(transaction=False)
+        for guard in guards:
+            pipe.eval(_DELETE_UNCHANGED, 1, guard.key, guard.field, guard.value or "")
+        answers = await self._run(pipe.execute(raise_on_error=False)) if guards else []
+        _raise_damage([guard.key for guard in guards], answers)
         return [answer == 1 for answer in answers]
 
     async def delete_wrong_types(self, types: Mapping[str, str]) -> None:

@@ -6,19 +6,22 @@ import asyncio
 import logging
 from collections.abc import Sequence
 
+from actors.runtime.actor.actor import Actor
 from actors.runtime.actor.receiver import Received
 from actors.sessions.context import ServerContext
-from actors.sessions.plan_feed import PlanEvents, PlanFeed
+from actors.sessions.plan_feed import PlanEvents, PlanFeed, Resynchronise
 from actors.sessions.session import SocketSession
 from actors.socket_server.delivery.log_end import LogEnd
 from actors.socket_server.delivery.queue_reader import QueueBatch
 from actors.socket_server.lease import LeaseKeeper
 from actors.socket_server.sessions import Sessions
 from protocol.broker.stream_codecs import version_in
+from protocol.close_codes import CloseCode
 from protocol.errors import InvalidField
 from protocol.messages.base import Message
 from protocol.messages.codec import Element
 from protocol.messages.facts import MobileSyncStatus, Notice
+from protocol.messages.plan_facts import PlanPurged
 from protocol.messages.proctor_events import HelpEvent, MobileSyncCompleted, PlanStateEvent
 from protocol.messages.session_messages import SessionClose, SessionLost, SessionState
 from protocol.times import format_time
@@ -55,7 +58,10 @@ class Dispatcher:
             match received.delivery.subject.split("."):
                 case [_, "plan", _, "proctors"]:
                     feed = self._sessions.at(received.delivery.subject)
-                    if isinstance(feed, PlanFeed):
+                    purges = [each.message for each in received.messages if isinstance(each.message, PlanPurged)]
+                    for purged in purges:
+                        self._end_proctors(purged, feed)
+                    if isinstance(feed, PlanFeed) and not purges:
                         events.setdefault(feed, []).append(self._events_of(received))
                 case [_, "plan", plan_id, "examinees"]:
                     for element in received.messages:
@@ -82,11 +88,32 @@ class Dispatcher:
 
     def _deliver_to_examinees(self, plan_id: str, message: Message) -> None:
         """Deliver what is for every examinee of a plan."""
+        if isinstance(message, PlanPurged):
+            self._end_examinees(message)
+            return
         if isinstance(message, PlanStateEvent) and self._plans.update(message).version > message.version:
             return  # a newer state was told before
         for session in list(self._sessions.examinees.values()):
             if session.plan_id == plan_id:
                 session.deliver(message)
+
+    def _end_examinees(self, purged: PlanPurged) -> None:
+        """Close the examinees of a plan that was deleted, or the one who was: nobody speaks for them any more."""
+        self._plans.forget(purged.plan_id)
+        for session in list(self._sessions.examinees.values()):
+            if session.plan_id == purged.plan_id and purged.examinee_id in (None, session.examinee_id):
+                session.deliver(SessionClose(socket_id=session.socket_id, code=CloseCode.EXAM_OVER))
+
+    def _end_proctors(self, purged: PlanPurged, feed: Actor | None) -> None:
+        """Close the proctors of a plan that was deleted; show them the others when one examinee was."""
+        self._plans.forget(purged.plan_id)
+        if purged.examinee_id is not None:
+            if isinstance(feed, PlanFeed):
+                feed.tell(Resynchronise())
+            return
+        for session in list(self._sessions.proctors.values()):
+            if session.plan_id == purged.plan_id:
+                session.deliver(SessionClose(socket_id=session.socket_id, code=CloseCode.EXAM_OVER))
 
     def _events_of(self, received: Received[Element]) -> PlanEvents:
         """Return the events for the feed of a plan; a `plan_state` gets the time at which it is sent on."""

@@ -221,7 +221,9 @@ class Audit:
             result.differences.append(Difference(key, "", _damage(key, stored_hash), "a record" if replayed else None))
             return
         if "history" not in stored_hash:
-            if replayed is not None and replayed.first <= self.projection.floor:
+            if replayed is not None and replayed.head == kind.state():
+                pass  # no fact has had an effect: such a record need not exist
+            elif replayed is not None and replayed.first <= self.projection.floor:
                 result.differences.append(Difference(key, "", None, "a record"))
             elif replayed is not None:
                 result.unsettled.add(key)
@@ -238,6 +240,8 @@ class Audit:
             result.differences.append(Difference(key, "history", f"version {newest}", f"ends at {last}"))
         elif newest > self.projection.end or history.floor > self.projection.floor:
             result.unsettled.add(key)  # newer than what is replayed
+        elif history.first_version <= (purged := self.projection.purged_up_to(key)) and purged > self.projection.floor:
+            result.unsettled.add(key)  # about to be deleted
         elif 0 < history.first_version < self.projection.beginning:
             result.older.add(key)
         elif replayed is None and (stored_hash.get("version") != "0" or fold(history, kind.rule) != kind.state()):
@@ -275,8 +279,11 @@ class Audit:
                 continue
             version = int(number) if number.isascii() and number.isdigit() else 0
             last_write = self.projection.sockets.get(keys.socket(plan_id, name))
+            purged = self.projection.purged_up_to(keys.progress(*keys.SocketEntry.decode(ids).examinee))
             if version > self.projection.end or (last_write is not None and last_write.version > acknowledged):
                 result.unsettled.add(key)
+            elif version <= purged and purged > acknowledged:
+                result.unsettled.add(key)  # about to be deleted
             elif 0 < version < self.projection.beginning:
                 result.older.add(key)
             else:

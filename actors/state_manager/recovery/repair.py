@@ -22,6 +22,7 @@ from actors.runtime.store.state_store import StateStore
 from actors.runtime.telemetry.metrics import REGISTRY
 from actors.state_manager.places import save_records
 from actors.state_manager.recovery.audit import Difference
+from actors.state_manager.recovery.purge import PlanPurge, Purge, unchanged
 from actors.state_manager.recovery.restored_record import (
     holds,
     in_flight,
@@ -36,13 +37,12 @@ from protocol.broker import subjects
 from protocol.errors import NotPermitted, StateDamaged
 from protocol.ids import RecordRef
 from protocol.log.version import floor_version
-from protocol.messages.base import Message
 from protocol.messages.facts import ConnectionStatusCode, Restate
-from protocol.messages.plan_facts import PlanRestate
+from protocol.messages.plan_facts import PlanPurged, PlanRestate
 from protocol.records import keys
 from protocol.records.kinds import RecordKind
-from protocol.records.placement import VersionedMessage, record_kind, record_of, restate_fact
-from protocol.records.writes import GuardedWrite, Index, SocketWrite
+from protocol.records.placement import VersionedMessage, record_kind, record_of, records_of, restate_fact
+from protocol.records.writes import Guard, GuardedWrite, Index, SocketWrite
 from protocol.rules.history import History, fold
 from protocol.times import format_time
 
@@ -90,6 +90,7 @@ class StateRepair:
         self._bus = bus
         self._store = store
         self._status = status or StatusLog(bus)
+        self._purge = PlanPurge(store)
 
     async def restore_state(self) -> Repair:
         """Restore Redis if it is not whole. Until this is done nobody reads from it."""
@@ -175,6 +176,8 @@ class StateRepair:
         await self._restore_sockets(projection)
         kinds = {key: replayed.kind for key, replayed in projection.records.items()}
         await self._restore(projection, kinds, repair, watch=True)
+        for (plan_id, examinee_id), version in projection.purges.items():
+            await self._purge.delete(Purge(plan_id, examinee_id, version))
         return projection.extent.last
 
     async def _restore_index(
@@ -251,10 +254,19 @@ class StateRepair:
                 return  # somebody else was quicker
             stored = dict(zip(portion, await self._store.raw_hashes(portion), strict=True))
             histories: dict[str, History[Any, Any]] = {}
+            deleted: list[Guard] = []
             for key in portion:
                 by_log = projection.records.get(key) or ReplayedRecord(kinds[key])
                 stored_history = read_history(kinds[key], key, stored[key])
                 wanted_history = restored_history(by_log, stored_history, projection)
+                if (
+                    key not in projection.records
+                    and wanted_history is not None
+                    and _is_empty(wanted_history, kinds[key])
+                ):
+                    if stored[key]:
+                        deleted.append(unchanged(key, stored[key]))
+                    continue
                 if wanted_history is not None and stored_history is None and (stored[key] or by_log.dead_lettered):
                     # Facts that came while it could not be read are dead letters: no event was published for them.
                     wanted_history = replace(wanted_history, restatement_due=True)
@@ -263,9 +275,10 @@ class StateRepair:
                 elif stored_history is not None and stored_history.restatement_due:
                     histories[key] = stored_history  # written before, by one who died before it was restated
             remaining += await self._write(histories, kinds, stored, repair)
-            about = {key: replayed.about for key in histories if (replayed := projection.records.get(key)) is not None}
-            owed = [fact for key, fact in about.items() if fact is not None and histories[key].restatement_due]
-            await self._restate(owed, histories, repair)
+            verdicts = await self._store.delete_unchanged(deleted)
+            remaining += [guard.key for guard, done in zip(deleted, verdicts, strict=True) if not done]
+            repair.records += sum(verdicts)
+            await self._restate({key: histories[key] for key in histories if key in projection.records}, repair)
 
     # -- something is known: what came after it ---------------------------------------------------------
 
@@ -284,9 +297,13 @@ class StateRepair:
         async for stored in self._status.read(max(applied + 1, extent.first), extent.last):
             repair.messages += 1
             items += [item for item in facts_of(stored) if isinstance(item, VersionedMessage)]
-            if len(items) >= FACTS_AT_ONCE:
+            purges = [item for item in items if isinstance(item.message, PlanPurged)]
+            if purges or len(items) >= FACTS_AT_ONCE:
                 await self._insert(items, settled, extent, dead_lettered, repair)
                 items = []
+            for item in purges:  # a message of its own
+                assert isinstance(item.message, PlanPurged)
+                await self._purge.delete(Purge.of(item.message, item.version))
         await self._insert(items, settled, extent, dead_lettered, repair)
         repair.found = "replaced" if repair.missing else "restarted"
         return extent.last
@@ -300,12 +317,16 @@ class StateRepair:
         repair: Repair,
     ) -> None:
         """Insert facts into their records. Everything up to `settled` is in Redis and acknowledged."""
-        await save_records(self._store, items)
         by_key: dict[str, list[VersionedMessage]] = {}
         kinds: dict[str, RecordKind[Any, Any]] = {}
         for item in items:
-            key, kinds[key] = record_of(item.message)
-            by_key.setdefault(key, []).append(item)
+            for key, kind in records_of(item.message):
+                kinds[key] = kind
+                by_key.setdefault(key, []).append(item)
+        for key in await self._without_effect(by_key, kinds):
+            ineffective = {item.version for item in by_key.pop(key)}
+            items = [item for item in items if item.version not in ineffective]
+        await save_records(self._store, items)
         remaining = list(by_key)
         while remaining:
             portion, remaining = remaining[:RECORDS_A_TRIP], remaining[RECORDS_A_TRIP:]
@@ -325,8 +346,19 @@ class StateRepair:
                 if history != stored_history:
                     histories[key] = history
             remaining += await self._write(histories, kinds, stored, repair)
-            owed = [by_key[key][0].message for key, history in histories.items() if history.restatement_due]
-            await self._restate(owed, histories, repair)
+            await self._restate(histories, repair)
+
+    async def _without_effect(
+        self, by_key: Mapping[str, Sequence[VersionedMessage]], kinds: Mapping[str, RecordKind[Any, Any]]
+    ) -> list[str]:
+        """Return the keys of records that do not exist and that these facts do not make: of a plan that was deleted."""
+        unmade = [key for key, facts in by_key.items() if _is_empty(with_facts(None, kinds[key], facts, 0), kinds[key])]
+        stored = [
+            stored_hash
+            for start in range(0, len(unmade), RECORDS_A_TRIP)
+            for stored_hash in await self._store.raw_hashes(unmade[start : start + RECORDS_A_TRIP])
+        ]
+        return [key for key, stored_hash in zip(unmade, stored, strict=True) if not stored_hash]
 
     async def _dead_lettered(self) -> DeadLettered:
         try:
@@ -359,14 +391,12 @@ class StateRepair:
         repair.records += sum(verdicts)
         return [replacement.key for replacement, written in zip(replacements, verdicts, strict=True) if not written]
 
-    async def _restate(
-        self, owed: Sequence[Message], histories: Mapping[str, History[Any, Any]], repair: Repair
-    ) -> None:
-        """Request that the states of these examinees and plans are published again: the last event may be wrong."""
+    async def _restate(self, histories: Mapping[str, History[Any, Any]], repair: Repair) -> None:
+        """Request that the states of examinees and plans are published again where the last event may be wrong."""
         requests = []
-        for about in owed:
-            key, _ = record_of(about)
-            history = histories[key]
+        for key, history in histories.items():
+            if not history.restatement_due:
+                continue
             newest = history.facts[-1][0] if history.facts else history.floor
             message = restate_fact(keys.parse_key(key), format_time(self._bus.clock.now()))
             if message is None:
@@ -375,3 +405,8 @@ class StateRepair:
             requests.append(Outgoing.of(subject, message, message_id=f"repaired:{key}:{newest}"))
         await self._bus.confirm(await self._bus.send(requests))
         repair.restated += len(requests)
+
+
+def _is_empty(history: History[Any, Any], kind: RecordKind[Any, Any]) -> bool:
+    """Return whether no fact has had an effect: such a record is not written."""
+    return bool(fold(history, kind.rule) == kind.state())

@@ -95,6 +95,17 @@ class PictureStore(ABC):
                 removed += await self._remove(picture)
         return removed
 
+    async def purge(self, plan_id: str, examinee_id: str | None, before: float) -> int:
+        """Delete the pictures of a plan, or of one of its examinees, that were stored `before`; return how many.
+
+        Newer ones are of a plan that has the planId since. Raises the errors of `delete`.
+        """
+        stored = await self.pictures(plan_id, examinee_id)
+        older = [picture for picture in stored if picture.stored_at <= before]
+        if older and len(older) == len(stored):
+            return await self.delete(plan_id, examinee_id)
+        return sum([await self._remove(picture) for picture in older])
+
     @abstractmethod
     async def pictures(self, plan_id: str | None = None, examinee_id: str | None = None) -> list[StoredPicture]:
         """Return the pictures of an examinee, of a plan, or all. Raises the errors of `read`."""

@@ -193,6 +193,11 @@ class MemoryLog(StatusLog):
         await pause()
         return DeadLettered.by(self._broker.dead)
 
+    async def purged_up_to(self, plan_id: str) -> int:
+        address = subjects.status_plan(plan_id, subjects.PURGE)
+        places = [number for number, subject in enumerate(self._broker.subjects, 1) if subject == address]
+        return version_of(places[-1]) if places else 0
+
     async def server(self, server_id: str) -> ServerState:
         state = ServerState()
         async for stored in self.read(1, len(self._broker.payloads)):

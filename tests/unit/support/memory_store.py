@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, field
+from fnmatch import fnmatch
 
 from actors.runtime.store.state_mark import Mark, StateMark
 from actors.runtime.store.state_store import StateStore
 from protocol.errors import StateDamaged, StateLost, StateUnavailable
 from protocol.records.keys import parse_key
-from protocol.records.writes import GuardedWrite, Index, RecordWrite, SocketWrite, StoredRecord
+from protocol.records.writes import Guard, GuardedWrite, Index, RecordWrite, SocketWrite, StoredRecord
 from tests.unit.support.stepped_loop import pause
 
 
@@ -189,6 +190,33 @@ class MemoryStore(StateStore):
                 stored.update(replacement.fields)
         await pause()
         return verdicts
+
+    async def delete_unchanged(self, guards: Sequence[Guard]) -> list[bool]:
+        if guards:
+            await self._access()
+        verdicts = []
+        for guard in guards:
+            await pause()
+            stored = None if guard.key in self.damaged else self.rows.get(guard.key, {})
+            unchanged = guard.value is None if stored is None else stored.get(guard.field, "0") == guard.value
+            verdicts.append(unchanged)
+            if unchanged:
+                self.rows.pop(guard.key, None)
+                self.damaged.discard(guard.key)
+        return verdicts
+
+    async def raw_keys(self, pattern: str) -> list[str]:
+        await self._access()
+        return [key for key in (*self.rows, *self.sets) if fnmatch(key, pattern)]
+
+    async def raw_members(self, set_keys: Sequence[str]) -> list[set[str] | StateDamaged]:
+        await self._access()
+        return [_damage(key) if key in self.damaged else set(self.sets.get(key, ())) for key in set_keys]
+
+    async def remove_members(self, members: Mapping[str, Sequence[str]]) -> None:
+        await self._access()
+        for key, values in members.items():
+            self.sets.get(key, set()).difference_update(values)
 
     async def delete_wrong_types(self, kinds: Mapping[str, str]) -> None:
         await self._access()

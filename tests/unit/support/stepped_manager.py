@@ -16,6 +16,7 @@ from actors.state_manager.decisions import Decider
 from actors.state_manager.effects import EffectPublisher
 from actors.state_manager.engine_retry import EngineRetry
 from actors.state_manager.order_of_work import Limits, OrderOfWork, Parts
+from actors.state_manager.recovery.purge import PlanPurge
 from actors.state_manager.recovery.repair import Repair, StateRepair
 from tests.unit.support.memory_broker import Broker, MemoryBus, MemoryLog
 from tests.unit.support.memory_store import MemoryStore
@@ -72,6 +73,7 @@ class Manager:
         parts = Parts(
             self.decider,
             EffectPublisher(self.bus, self._store),
+            PlanPurge(self._store),
             self.repair,
             EngineRetry(self.repair, "state-manager.test"),
             MemoryOwnership(self._broker),

@@ -64,10 +64,13 @@ def test_only_the_queue_server_makes_streams_and_consumers() -> None:
 
 
 @pytest.mark.parametrize("stream", [stream.name for stream in STREAMS])
-def test_no_role_may_delete_or_purge_a_stream(stream: str) -> None:
-    for verb in ("STREAM.DELETE", "STREAM.PURGE", "STREAM.SNAPSHOT", "STREAM.RESTORE"):
+def test_no_role_may_delete_a_stream_and_only_who_purges_plans_may_delete_messages(stream: str) -> None:
+    for verb in ("STREAM.DELETE", "STREAM.SNAPSHOT", "STREAM.RESTORE"):
         assert those_who_may_publish(f"$JS.API.{verb}.{stream}") == set()
-    may_delete = {"operator"} if stream == "DEADLETTER" else set()
+    who_purges = {"operator", "queue-server"}
+    may_purge = who_purges if stream in ("STATUS", "SOCKET", "RECONNECT") else set()
+    assert those_who_may_publish(f"$JS.API.STREAM.PURGE.{stream}") == may_purge
+    may_delete = who_purges if stream in ("STATUS", "DEADLETTER", "PHONE") else set()
     assert those_who_may_publish(f"$JS.API.STREAM.MSG.DELETE.{stream}") == may_delete
 
 
@@ -79,8 +82,9 @@ def test_a_queue_is_read_by_its_server_alone() -> None:
 
 
 def test_only_the_roles_that_need_the_log_may_read_it() -> None:
-    assert those_who_may_publish("$JS.API.DIRECT.GET.STATUS") == {"state-manager", "operator", "web-server"}
-    assert those_who_may_publish("$JS.API.STREAM.MSG.GET.STATUS") == {"state-manager", "operator", "web-server"}
+    readers = {"state-manager", "operator", "web-server", "queue-server"}
+    assert those_who_may_publish("$JS.API.DIRECT.GET.STATUS") == readers
+    assert those_who_may_publish("$JS.API.STREAM.MSG.GET.STATUS") == readers
     for subject in ("status.plan.P001", "status.server.SOCK001", "socket.SOCK001", "lease.SOCK001"):
         assert those_who_may_subscribe(subject) == set()
 
