@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import time
 import unicodedata
 from collections.abc import Mapping, Sequence
@@ -16,6 +17,7 @@ from cli.shared.options import takes_settings
 from cli.shared.output import Format, OutputOption, print_json, say
 from cli.shared.times import parse_duration
 from protocol.errors import ConfigurationError
+from protocol.messages.base import NAME_PATTERN
 from protocol.messages.frames import Role
 from protocol.times import format_time
 
@@ -40,11 +42,15 @@ def token(
         ),
     ] = None,
     expires: Annotated[str, typer.Option("--expires", help="How long the token is valid.", metavar="DURATION")] = "12h",
+    name: Annotated[
+        str | None,
+        typer.Option("--name", help="How people read who the bearer is, in any script.", metavar="NAME"),
+    ] = None,
     output: OutputOption = Format.TABLE,
 ) -> None:
     """Print a signed token.
 
-    Example: examwire token examinee P001 E0042 --expires 4h
+    Example: examwire token proctor P001 kim --name "김하늘" --expires 4h
 
     It is signed with the configured secret, or with that of the data directory (created if missing). With --scope a
     proctor sees and acts on nobody else: examwire token proctor P001 kim --scope room=A,B
@@ -60,8 +66,10 @@ def token(
     claim = read_scope(scope or ())
     if claim and role != "proctor":
         raise typer.BadParameter("--scope limits proctors only")
+    if name is not None and re.fullmatch(NAME_PATTERN, name) is None:
+        raise typer.BadParameter("must be 1 to 100 characters on one line", param_hint="--name")
     require_tokens_accepted(settings)
-    issued = issue_token(settings, role, plan_id, subject, seconds=seconds, scope=claim or None)
+    issued = issue_token(settings, role, plan_id, subject, seconds=seconds, scope=claim or None, name=name)
     if claim:
         _warn_of_unknown(settings, plan_id, claim)
     if output is Format.JSON:

@@ -114,3 +114,8 @@ def _is_visible(character: str) -> bool:
     if category == "Cn":  # not assigned in this Python's Unicode; tags and selectors are invisible
         return not 0xE0000 <= ord(character) <= 0xE0FFF
     return (category[0] in "LNPS" or category == "Co") and character not in _BLANKS
+
+
+def person(by: str, name: str | None) -> str:
+    """Return how people read who has decided something: `Kim Ha-neul (kim)`, or the id alone."""
+    return f"{name} ({by})" if name else by

@@ -154,7 +154,11 @@ class ExamineeClient(Client):
             case Notice():
                 if message.action_id not in self._confirmed:
                     notice = NoticeView(
-                        action_id=message.action_id, text=message.text, by=message.by, sent_at=message.timestamp
+                        action_id=message.action_id,
+                        text=message.text,
+                        by=message.by,
+                        by_name=message.by_name,
+                        sent_at=message.timestamp,
                     )
                     self.notices.setdefault(message.action_id, notice)
                 return

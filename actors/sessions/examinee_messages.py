@@ -168,6 +168,7 @@ class ExamineeMessages(SocketSession):
                 action_id=message.action_id,
                 text=message.text,
                 by=message.by,
+                by_name=message.by_name,
             )
         )
 

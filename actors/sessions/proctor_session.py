@@ -99,6 +99,7 @@ class ProctorSession(SocketSession):
         self.name = claims.sub
         self.scope = claims.limits
         """The examinees that the proctor is limited to; `None`: the whole plan."""
+        self._display_name = claims.name
         self.snapshot: SharedSnapshot | None = None
         """The snapshot that was sent last, or is being sent."""
         self._sending: asyncio.Task[None] | None = None
@@ -194,6 +195,7 @@ class ProctorSession(SocketSession):
             plan_id=self.plan_id,
             examinee_id=frame.examinee_id,
             by=self.name,
+            by_name=self._display_name,
             socket_id=self.socket_id,
             doing=frame.doing,
         )
@@ -351,6 +353,7 @@ class ProctorSession(SocketSession):
             "plan_id": self.plan_id,
             "examinee_id": examinee_id,
             "by": self.name,
+            "by_name": self._display_name,
             "action_id": frame.request_id,
             "timestamp": format_time(self._outbox.clock.now()),
         }

@@ -262,6 +262,7 @@ def _session_state(effect: SendSessionState, decision: Decision) -> SessionState
         plan_id=effect.plan_id,
         examinee_id=effect.examinee_id,
         socket_id=effect.socket_id,
+        name=connection.name,
         connection=connection.view(),
         mobile_sync=decision.mobile_syncs.get(examinee, MobileSyncState()).view(),
         reconnect=connection.reconnect_view(),

@@ -12,6 +12,7 @@ from protocol.errors import InvalidToken
 from protocol.ids import Id
 from protocol.messages.base import MAX_LABELS, LabelName, Name, Wire
 from protocol.messages.frames import Role
+from protocol.texts import clean_line
 
 AUDIENCE = "examwire"
 MAX_SCOPE_VALUES = 200
@@ -21,9 +22,18 @@ ScopeClaim = Annotated[
     Field(min_length=1, max_length=MAX_LABELS),
 ]
 
+MAX_NAME = 100
+
+
+def _read_name(name: object) -> str | None:
+    """Return a name that can be shown on one line. Issuers write what they like into this claim; it refuses nobody."""
+    return clean_line(name)[:MAX_NAME].strip() or None if isinstance(name, str) else None
+
 
 class Claims(Wire):
-    """The claims of a token. `sub`: the examineeId for the roles examinee and mobile, a name for the others.
+    """The claims of a token. `sub`: the examineeId for the roles examinee and mobile, an id of theirs for the others.
+
+    `name`: how people read who a proctor is, in any script.
 
     `scope` limits a proctor to examinees with these labels (`protocol.access.scope`).
 
@@ -34,6 +44,7 @@ class Claims(Wire):
     sub: Id
     role: Role
     plan: Id
+    name: Annotated[str | None, pydantic.BeforeValidator(_read_name)] = None
     aud: str | list[str] = AUDIENCE
     exp: int
     scope: ScopeClaim | None = None

@@ -92,6 +92,7 @@ class ExamineeView:
     server_id: str | None = None
     reason: str | None = None
     finished_by: str | None = None
+    finished_by_name: str | None = None
     attempt: int = 0
     max_attempts: int | None = None
     exhausted: bool = False
@@ -217,7 +218,7 @@ class PlanView:
         # An examinee who reconnects or has used up the attempts is disconnected, even if the loss was never seen.
         status = message.status if isinstance(message, _STATUS_EVENTS) else ConnectionStatusCode.DISCONNECTED
         examinee.status = str(status)
-        examinee.finished_by = None
+        examinee.finished_by, examinee.finished_by_name = None, None
         match message:
             case ExamineeConnected():
                 examinee.socket_id, examinee.server_id = message.socket_id, message.server_id
@@ -246,7 +247,8 @@ class PlanView:
                 _apply_connection_view(examinee, message.connection, message.reconnect, message.removed)
             case ExamineeFinished():
                 examinee.exhausted, examinee.attempt, examinee.max_attempts = False, 0, None
-                examinee.reason, examinee.finished_by = message.reason.value, message.by
+                examinee.reason = message.reason.value
+                examinee.finished_by, examinee.finished_by_name = message.by, message.by_name
                 examinee.socket_id, examinee.server_id = None, None
             case ExamineeUnstable():
                 _apply_connection_view(examinee, message.connection, message.reconnect, removed=False)
@@ -338,7 +340,7 @@ def _apply_connection_view(
         connection.server_id,
         connection.reason,
     )
-    examinee.finished_by = connection.finished_by
+    examinee.finished_by, examinee.finished_by_name = connection.finished_by, connection.finished_by_name
     examinee.attempt, examinee.max_attempts = reconnect.attempt, reconnect.max_attempts
     examinee.exhausted, examinee.removed = reconnect.exhausted, removed
     examinee.flags, examinee.unstable = list(connection.flags or ()), reconnect.unstable is True

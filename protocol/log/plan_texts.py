@@ -19,6 +19,7 @@ from protocol.messages.plan_facts import (
     PlanSchedule,
 )
 from protocol.rules.plan_state import PlanState
+from protocol.texts import person
 from protocol.times import format_time
 
 
@@ -26,7 +27,7 @@ def describe_plan(before: PlanState, after: PlanState, fact: PlanRecordFact) -> 
     """Describe what a fact did to the plan, whose state was `before`."""
     if isinstance(fact, PlanRestate):
         return EntryText(EntryKind.RESTATED, f"plan told anew: {after.status.value}")
-    details = {"by": fact.by, "action_id": fact.action_id}
+    details = _decided(fact)
     if after.version == before.version:
         return EntryText(EntryKind.NO_EFFECT, _without_effect(before, fact), details)
     match fact:
@@ -55,8 +56,12 @@ def _own_times(state: PlanState, examinee_id: str) -> dict[str, Any]:
     return {"starts_at": state.start_of(examinee_id), "ends_at": state.end_of(examinee_id)}
 
 
+def _decided(fact: PlanFact) -> dict[str, Any]:
+    return {"by": fact.by, "by_name": fact.by_name, "action_id": fact.action_id}
+
+
 def _by(fact: PlanFact) -> str:
-    return f"by {fact.by}"
+    return f"by {person(fact.by, fact.by_name)}"
 
 
 def _schedule_text(before: PlanState, after: PlanState, fact: PlanSchedule) -> str:
@@ -151,7 +156,7 @@ def _without_effect(before: PlanState, fact: PlanRecordFact) -> str:
 def describe_plan_notice(fact: PlanNotice) -> EntryText:
     """Describe a message to everybody, or to several."""
     whom = "everybody" if fact.examinees is None else f"{len(fact.examinees)} examinees"
-    details = {"by": fact.by, "action_id": fact.action_id, "notice": fact.text}
+    details = {**_decided(fact), "notice": fact.text}
     return EntryText(EntryKind.PLAN_NOTICE, f"message to {whom} {_by(fact)}: {fact.text}", details)
 
 
@@ -159,4 +164,6 @@ def describe_purge(fact: PlanPurged) -> EntryText:
     """Describe a deletion."""
     what = "the plan" if fact.examinee_id is None else fact.examinee_id
     counts = f"{fact.records} records, {fact.messages} messages, {fact.pictures} pictures"
-    return EntryText(EntryKind.PURGED, f"{what} deleted {_by(fact)}: {counts}", {"by": fact.by})
+    return EntryText(
+        EntryKind.PURGED, f"{what} deleted {_by(fact)}: {counts}", {"by": fact.by, "by_name": fact.by_name}
+    )

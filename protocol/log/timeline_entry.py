@@ -90,6 +90,7 @@ class TimelineEntry(Wire):
     max_attempts: int | None = None
     next_attempt_at: str | None = None
     by: str | None = None
+    by_name: str | None = None
     action_id: str | None = None
     name: str | None = None
     notice: str | None = None

@@ -40,7 +40,8 @@ from protocol.messages.proctor_events import ExamineeConnected
 from protocol.rules.connection_state import ConnectionState, server_id_of
 from protocol.rules.history import Outcome
 from protocol.rules.mobile_sync import MobileSyncState
-from protocol.rules.notices import NoticesState
+from protocol.rules.notices import NoticesState, RecordedNotice
+from protocol.texts import person
 
 # -- the connection ---------------------------------------------------------------------------------------
 
@@ -85,7 +86,7 @@ def _describe_connection(before: ConnectionState, outcome: Outcome[ConnectionSta
 
 
 def _describe_finish(before: ConnectionState, after: ConnectionState, fact: ExamineeFinish) -> EntryText:
-    details = {"by": fact.by, "action_id": fact.action_id}
+    details = _action_details(fact)
     if after.finished is None or before.finished is not None:
         why = "removed" if before.removed else "finished already"
         return EntryText(EntryKind.NO_EFFECT, f"a finish without effect: {why}", details)
@@ -95,15 +96,15 @@ def _describe_finish(before: ConnectionState, after: ConnectionState, fact: Exam
         case FinishReason.PLAN_ENDED:
             text = "finished: the exam has ended"
         case FinishReason.DECIDED:
-            text = f"finished by {fact.by}"
+            text = f"finished by {_who(fact)}"
     return EntryText(EntryKind.FINISHED, text, {**details, "reason": fact.reason.value})
 
 
 def _describe_resume(before: ConnectionState, fact: ExamineeResume) -> EntryText:
-    details = {"by": fact.by, "action_id": fact.action_id}
+    details = _action_details(fact)
     if before.finished is None:
         return EntryText(EntryKind.NO_EFFECT, "a resume without effect: not finished", details)
-    return EntryText(EntryKind.RESUMED, f"goes on with the exam, by {fact.by}", details)
+    return EntryText(EntryKind.RESUMED, f"goes on with the exam, by {_who(fact)}", details)
 
 
 def _describe_connected(
@@ -196,18 +197,20 @@ def _describe_exhausted(before: ConnectionState, after: ConnectionState) -> Entr
 def _describe_readmit(before: ConnectionState, after: ConnectionState, fact: Readmit) -> EntryText:
     if after == before:
         return EntryText(
-            EntryKind.NO_EFFECT, f"readmitted by {fact.by}, but not shut out: no effect", _action_details(fact)
+            EntryKind.NO_EFFECT,
+            f"readmitted by {_who(fact)}, but not shut out: no effect",
+            _action_details(fact),
         )
     undone = " after the removal" if before.removed else ""
-    return EntryText(EntryKind.READMITTED, f"readmitted by {fact.by}{undone}", _action_details(fact))
+    return EntryText(EntryKind.READMITTED, f"readmitted by {_who(fact)}{undone}", _action_details(fact))
 
 
 def _describe_remove(before: ConnectionState, after: ConnectionState, fact: Remove) -> EntryText:
     details = {**_action_details(fact), "reason": fact.reason}
     if after == before:
-        return EntryText(EntryKind.NO_EFFECT, f"removed by {fact.by}, which was so already: no effect", details)
+        return EntryText(EntryKind.NO_EFFECT, f"removed by {_who(fact)}, which was so already: no effect", details)
     why = f": {fact.reason}" if fact.reason else ""
-    return EntryText(EntryKind.REMOVED, f"removed by {fact.by}{why}", details)
+    return EntryText(EntryKind.REMOVED, f"removed by {_who(fact)}{why}", details)
 
 
 def _describe_enrol(before: ConnectionState, after: ConnectionState, fact: Enrol) -> EntryText:
@@ -224,8 +227,12 @@ def _describe_enrol(before: ConnectionState, after: ConnectionState, fact: Enrol
     return EntryText(EntryKind.ENROLLED, f"{again}{by}{name}", details)
 
 
-def _action_details(fact: ActionFact) -> dict[str, Any]:
-    return {"by": fact.by, "action_id": fact.action_id}
+def _action_details(decided: ActionFact | Notice | RecordedNotice) -> dict[str, Any]:
+    return {"by": decided.by, "by_name": decided.by_name, "action_id": decided.action_id}
+
+
+def _who(decided: ActionFact | Notice | RecordedNotice) -> str:
+    return person(decided.by, decided.by_name)
 
 
 # -- mobile sync ------------------------------------------------------------------------------------------
@@ -253,7 +260,7 @@ def describe_mobile_sync(before: MobileSyncState, after: MobileSyncState, fact: 
     }
     if isinstance(fact, MobileSyncExtend):
         before_that = f" from {before.deadline}" if before.deadline is not None else ""
-        text = f"mobile sync extended by {fact.by}{before_that} to {after.deadline}"
+        text = f"mobile sync extended by {_who(fact)}{before_that} to {after.deadline}"
         return EntryText(EntryKind.SYNC_EXTENDED, text, {**details, **_action_details(fact)})
     if isinstance(fact, CaptureReview):
         return _describe_review(fact, after, {**details, **_action_details(fact)})
@@ -300,7 +307,7 @@ def _describe_without_effect(
         case CaptureReview():
             return f"picture {fact.capture_id[:12]} {fact.verdict} again by {fact.by}: no effect"
         case MobileSyncExtend():
-            return f"mobile sync extended by {fact.by}, which is {before.view().status}: no effect"
+            return f"mobile sync extended by {_who(fact)}, which is {before.view().status}: no effect"
         case MobileSyncWait():
             return f"entered mobile sync again: it stays {before.view().status}"
         case MobileSyncTimeout():
@@ -320,10 +327,10 @@ def describe_notices(before: NoticesState, after: NoticesState, fact: NoticeFact
         case HelpRequest() | HelpTake() | HelpClose():
             return _describe_help(before, after, fact)
         case Notice():
-            details = {"by": fact.by, "action_id": fact.action_id, "notice": fact.text}
+            details = {**_action_details(fact), "notice": fact.text}
             if after == before:
-                return EntryText(EntryKind.NO_EFFECT, f"notice by {fact.by} again: no effect", details)
-            return EntryText(EntryKind.NOTICE, f"notice by {fact.by}: {fact.text}", details)
+                return EntryText(EntryKind.NO_EFFECT, f"notice by {_who(fact)} again: no effect", details)
+            return EntryText(EntryKind.NOTICE, f"notice by {_who(fact)}: {fact.text}", details)
         case NoticeConfirmed():
             if after == before:
                 text = "a notice confirmed again: no effect"
@@ -332,8 +339,12 @@ def describe_notices(before: NoticesState, after: NoticesState, fact: NoticeFact
             if known is None:
                 text = "a message to several confirmed"
                 return EntryText(EntryKind.NOTICE_CONFIRMED, text, {"action_id": fact.action_id})
-            details = {"by": known.by, "action_id": known.action_id, "notice": known.text}
-            return EntryText(EntryKind.NOTICE_CONFIRMED, f"notice by {known.by} confirmed: {known.text}", details)
+            details = {**_action_details(known), "notice": known.text}
+            return EntryText(
+                EntryKind.NOTICE_CONFIRMED,
+                f"notice by {_who(known)} confirmed: {known.text}",
+                details,
+            )
 
 
 def _describe_help(before: NoticesState, after: NoticesState, fact: HelpRequest | HelpTake | HelpClose) -> EntryText:

@@ -33,9 +33,13 @@ class ExamineeFact(Traced):
 
 
 class ActionFact(ExamineeFact):
-    """A decision about an examinee: who decided (`by`), and the `actionId` of a proctor's frame."""
+    """A decision about an examinee: who decided (`by`, `byName`), and the `actionId` of a proctor's frame.
+
+    `byName`: the name of theirs that people read, as their token says.
+    """
 
     by: Text
+    by_name: Name | None = None
     action_id: ActionId | None = None
 
 
@@ -280,6 +284,7 @@ class MobileSyncStatus(ExamineeFact):
     capture_id: CaptureId | None = None
     deadline: Timestamp | None = None
     by: Text | None = None
+    by_name: Name | None = None
     action_id: ActionId | None = None
     captures: list[CaptureView] | None = None
     review: ReviewView | None = None
@@ -348,6 +353,7 @@ class Notice(_NoticeMessage):
     type: ClassVar[str] = "notice"
     text: NoticeText
     by: Text
+    by_name: Name | None = None
 
 
 class NoticeConfirmed(_NoticeMessage):
@@ -358,6 +364,7 @@ class NoticeConfirmed(_NoticeMessage):
 
     type: ClassVar[str] = "notice_confirmed"
     by: Text | None = None
+    by_name: Name | None = None
 
 
 # -- help -------------------------------------------------------------------------------------------------

@@ -69,11 +69,15 @@ class PlanPolicy(Wire):
 
 
 class PlanFact(Traced):
-    """A fact about a plan, published on `status.plan.{planId}`. `by`: who decided; `actionId`: that of the request."""
+    """A fact about a plan, published on `status.plan.{planId}`.
+
+    `by`, and `byName` for people: who decided. `actionId`: that of the request.
+    """
 
     plan_id: Id
     timestamp: Timestamp
     by: Text
+    by_name: Name | None = None
     action_id: ActionId | None = None
 
 

@@ -159,6 +159,7 @@ class ExamineeReadmitted(ConnectionEvent):
     type: ClassVar[str] = "examinee_readmitted"
     status: Literal["DISCONNECTED", "NEVER"] = "DISCONNECTED"
     by: str
+    by_name: Name | None = None
     action_id: ActionId | None = None
     timestamp: Timestamp
 
@@ -172,6 +173,7 @@ class ExamineeRemoved(ConnectionEvent):
     type: ClassVar[str] = "examinee_removed"
     status: Literal["DISCONNECTED", "NEVER"] = "DISCONNECTED"
     by: str
+    by_name: Name | None = None
     action_id: ActionId | None = None
     reason: str | None = None
     timestamp: Timestamp
@@ -203,6 +205,7 @@ class ExamineeFinished(ConnectionEvent):
     type: ClassVar[str] = "examinee_finished"
     status: Literal[ConnectionStatusCode.FINISHED] = ConnectionStatusCode.FINISHED
     by: str
+    by_name: Name | None = None
     reason: FinishReason
     action_id: ActionId | None = None
     timestamp: Timestamp
@@ -217,6 +220,7 @@ class ExamineeResumed(ConnectionEvent):
 
     type: ClassVar[str] = "examinee_resumed"
     by: str
+    by_name: Name | None = None
     action_id: ActionId | None = None
     connection: ConnectionView
     timestamp: Timestamp
@@ -249,6 +253,7 @@ class PlanStateEvent(Traced):
     own_times: dict[Id, OwnExamTimes] | None = None
     closed_at: Timestamp | None = None
     closed_by: str | None = None
+    closed_by_name: str | None = None
     reason: str | None = None
     restated: bool | None = None
     version: Version
@@ -278,6 +283,7 @@ class HelpEvent(Traced):
     examinee_id: Id
     request_id: ActionId
     by: str
+    by_name: Name | None = None
     action_id: ActionId | None = None
     timestamp: Timestamp
     unconfirmed: list[ActionId]

@@ -10,7 +10,7 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import Field
 
 from protocol.ids import Id, ServerId, SocketId
-from protocol.messages.base import Message, Text, Version
+from protocol.messages.base import Message, Name, Text, Version
 from protocol.messages.codec import Codec
 from protocol.messages.plan_facts import PlanPurged
 from protocol.messages.proctor_events import EVENTS
@@ -18,7 +18,7 @@ from protocol.messages.views import ConnectionView, HelpView, MobileSyncView, No
 
 
 class SessionState(Message):
-    """The recorded state of the examinee on `socketId`; sent after each CONNECTED.
+    """The recorded state of the examinee on `socketId`; sent after each CONNECTED. `name`: that of the roster.
 
     `notices`: the proctors' messages that the examinee has not confirmed, oldest first, also those to several.
     `help`: the open request for help, at the version `noticesVersion` of the examinee's messages.
@@ -28,6 +28,7 @@ class SessionState(Message):
     plan_id: Id
     examinee_id: Id
     socket_id: SocketId
+    name: Name | None = None
     connection: ConnectionView
     mobile_sync: MobileSyncView = MobileSyncView()
     reconnect: ReconnectView = ReconnectView()
@@ -73,6 +74,7 @@ class ProctorActivity(Message):
     plan_id: Id
     examinee_id: Id
     by: Text
+    by_name: Name | None = None
     socket_id: SocketId
     doing: ProctorDoing
 

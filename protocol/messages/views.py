@@ -49,6 +49,7 @@ class ConnectionView(Wire):
     reason: str | None = None
     since: str | None = None
     finished_by: str | None = None
+    finished_by_name: str | None = None
     close_code: int | None = None
     flags: list[Difference] | None = None
     version: Version = 0
@@ -117,6 +118,7 @@ class NoticeView(Wire):
     action_id: str
     text: str
     by: str
+    by_name: str | None = None
     sent_at: str
     confirmed_at: str | None = None
 
@@ -128,6 +130,7 @@ class HelpView(Wire):
     text: str | None = None
     since: str
     taken_by: str | None = None
+    taken_by_name: str | None = None
 
 
 class NoticesView(Wire):

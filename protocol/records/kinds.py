@@ -229,9 +229,11 @@ def _connection_fields(state: ConnectionState) -> dict[str, str]:
         enrolled=int(state.enrolled),
         removed=int(state.removed),
         removedBy=state.removed_by,
+        removedByName=state.removed_by_name,
         finished=state.finished.value if state.finished else None,
         finishedAt=state.finished_at,
         finishedBy=state.finished_by,
+        finishedByName=state.finished_by_name,
         version=state.version,
     )
 
@@ -296,6 +298,7 @@ def _plan_fields(state: PlanState) -> dict[str, str]:
         ownTimes=json.dumps(own_times),
         closedAt=state.closed_at,
         closedBy=state.closed_by,
+        closedByName=state.closed_by_name,
         closedReason=state.closed_reason,
         closedVersion=state.closed_version,
         version=state.version,

@@ -34,6 +34,7 @@ PROGRESS_FIELDS: tuple[str, ...] = (
     "finished",
     "finishedAt",
     "finishedBy",
+    "finishedByName",
     "version",
 )
 MOBILE_SYNC_FIELDS: tuple[str, ...] = (
@@ -91,6 +92,7 @@ def connection_view(fields: Fields) -> ConnectionView:
             reason=fields.get("finished") or None,
             since=fields.get("finishedAt") or None,
             finished_by=fields.get("finishedBy") or None,
+            finished_by_name=fields.get("finishedByName") or None,
             flags=_flags(fields),
             version=int(fields.get("version") or 0),
         )

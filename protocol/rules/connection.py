@@ -134,6 +134,7 @@ def _apply_connected(state: ConnectionState, version: int, fact: ConnectionStatu
         finished=state.finished,
         finished_at=state.finished_at,
         finished_by=state.finished_by,
+        finished_by_name=state.finished_by_name,
         actions=state.actions,
         version=version,
     ).assessed(now)

@@ -81,10 +81,12 @@ class ConnectionState:
     enrolled: bool = False
     removed: bool = False
     removed_by: str | None = None
+    removed_by_name: str | None = None
     removed_why: str | None = None
     finished: FinishReason | None = None
     finished_at: str | None = None
     finished_by: str | None = None
+    finished_by_name: str | None = None
     actions: tuple[str, ...] = ()
     version: int = 0
 
@@ -105,6 +107,7 @@ class ConnectionState:
                 reason=self.finished.value,
                 since=self.finished_at,
                 finished_by=self.finished_by,
+                finished_by_name=self.finished_by_name,
                 flags=list(self.flags) or None,
                 version=self.version,
             )

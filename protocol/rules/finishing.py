@@ -27,6 +27,7 @@ def finish(state: ConnectionState, version: int, fact: ExamineeFinish) -> Outcom
         finished=fact.reason,
         finished_at=fact.timestamp,
         finished_by=fact.by,
+        finished_by_name=fact.by_name,
         flags=() if fact.reason is FinishReason.DECIDED else state.flags,
         outages=(),
         unstable=False,
@@ -63,6 +64,7 @@ def finished_event(
     return ExamineeFinished(
         **state.about(),
         by=state.finished_by,
+        by_name=state.finished_by_name,
         reason=state.finished,
         action_id=action_id,
         timestamp=state.finished_at,
@@ -85,6 +87,7 @@ def resume(state: ConnectionState, version: int, fact: ExamineeResume) -> Outcom
         finished=None,
         finished_at=None,
         finished_by=None,
+        finished_by_name=None,
         flags=(),
         actions=with_action(state.actions, fact),
         version=version,
@@ -92,6 +95,7 @@ def resume(state: ConnectionState, version: int, fact: ExamineeResume) -> Outcom
     event = ExamineeResumed(
         **resumed.about(),
         by=fact.by,
+        by_name=fact.by_name,
         action_id=fact.action_id,
         connection=resumed.view(),
         timestamp=fact.timestamp,

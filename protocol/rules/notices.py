@@ -30,10 +30,16 @@ class RecordedNotice:
     by: str
     sent_at: str
     confirmed_at: str | None = None
+    by_name: str | None = None
 
     def view(self) -> NoticeView:
         return NoticeView(
-            action_id=self.action_id, text=self.text, by=self.by, sent_at=self.sent_at, confirmed_at=self.confirmed_at
+            action_id=self.action_id,
+            text=self.text,
+            by=self.by,
+            by_name=self.by_name,
+            sent_at=self.sent_at,
+            confirmed_at=self.confirmed_at,
         )
 
 
@@ -48,9 +54,17 @@ class RecordedHelp:
     taken_at: str | None = None
     closed_by: str | None = None
     closed_at: str | None = None
+    taken_by_name: str | None = None
+    closed_by_name: str | None = None
 
     def view(self) -> HelpView:
-        return HelpView(request_id=self.request_id, text=self.text, since=self.since, taken_by=self.taken_by)
+        return HelpView(
+            request_id=self.request_id,
+            text=self.text,
+            since=self.since,
+            taken_by=self.taken_by,
+            taken_by_name=self.taken_by_name,
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,6 +119,7 @@ class NoticesState:
             action_id=notice.action_id,
             text=notice.text,
             by=notice.by,
+            by_name=notice.by_name,
         )
 
     def confirmation(self, notice: RecordedNotice, version: int, *, restated: bool | None = None) -> NoticeConfirmed:
@@ -115,6 +130,7 @@ class NoticesState:
             timestamp=notice.confirmed_at,
             action_id=notice.action_id,
             by=notice.by,
+            by_name=notice.by_name,
         )
 
     def plan_notice_confirmation(
@@ -130,9 +146,13 @@ class NoticesState:
         assert self.help is not None
         common = {**self._event_fields(version, restated), "request_id": self.help.request_id, "action_id": action_id}
         if self.help.closed_by is not None:
-            return HelpClosed(**common, by=self.help.closed_by, timestamp=self.help.closed_at)
+            return HelpClosed(
+                **common, by=self.help.closed_by, by_name=self.help.closed_by_name, timestamp=self.help.closed_at
+            )
         if self.help.taken_by is not None:
-            return HelpTaken(**common, by=self.help.taken_by, timestamp=self.help.taken_at)
+            return HelpTaken(
+                **common, by=self.help.taken_by, by_name=self.help.taken_by_name, timestamp=self.help.taken_at
+            )
         return HelpRequested(**common, by=self.examinee_id, timestamp=self.help.since)
 
     def _event_fields(self, version: int, restated: bool | None) -> dict[str, Any]:
@@ -176,7 +196,7 @@ def apply(state: NoticesState, version: int, fact: NoticeFact) -> Outcome[Notice
 def _apply_notice(state: NoticesState, fact: Notice) -> Outcome[NoticesState] | None:
     if already_applied(state.actions, fact):
         return None
-    notice = RecordedNotice(fact.action_id, fact.text, fact.by, fact.timestamp)
+    notice = RecordedNotice(fact.action_id, fact.text, fact.by, fact.timestamp, by_name=fact.by_name)
     sent = replace(
         state,
         kept=(*state.kept, notice)[-MAX_NOTICES:],
@@ -229,7 +249,7 @@ def _apply_help_take(state: NoticesState, fact: HelpTake) -> Outcome[NoticesStat
     return _help(
         replace(
             state,
-            help=replace(state.help, taken_by=fact.by, taken_at=fact.timestamp),
+            help=replace(state.help, taken_by=fact.by, taken_by_name=fact.by_name, taken_at=fact.timestamp),
             actions=with_action(state.actions, fact),
         ),
         fact.action_id,
@@ -240,7 +260,7 @@ def _apply_help_close(state: NoticesState, fact: HelpClose) -> Outcome[NoticesSt
     if not _is_open(state, fact):
         return None
     assert state.help is not None
-    closed = replace(state.help, closed_by=fact.by, closed_at=fact.timestamp)
+    closed = replace(state.help, closed_by=fact.by, closed_by_name=fact.by_name, closed_at=fact.timestamp)
     return _help(replace(state, help=closed), fact.action_id)
 
 

@@ -74,7 +74,7 @@ def _apply_schedule(state: PlanState, version: int, fact: PlanSchedule) -> Outco
         actions=with_action(state.actions, fact),
     )
     if status is not PlanStatusCode.CLOSED:
-        scheduled = replace(scheduled, closed_at=None, closed_by=None, closed_reason=None)
+        scheduled = replace(scheduled, closed_at=None, closed_by=None, closed_by_name=None, closed_reason=None)
     return _announce(scheduled, version, *_resumed(state, scheduled, version, fact.timestamp))
 
 
@@ -102,6 +102,7 @@ def _apply_open(state: PlanState, version: int, fact: PlanOpen) -> Outcome[PlanS
         own_times=tuple(own for own in state.own_times if not state.closed or _ends_later(own, now)),
         closed_at=None,
         closed_by=None,
+        closed_by_name=None,
         closed_reason=None,
         actions=with_action(state.actions, fact),
     )
@@ -136,6 +137,7 @@ def _apply_close(state: PlanState, version: int, fact: PlanClose) -> Outcome[Pla
         status=PlanStatusCode.CLOSED,
         closed_at=fact.timestamp,
         closed_by=fact.by,
+        closed_by_name=fact.by_name,
         closed_reason=fact.reason,
         closed_version=version,
         actions=with_action(state.actions, fact),

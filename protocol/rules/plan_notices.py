@@ -26,12 +26,15 @@ class RecordedPlanNotice:
     by: str
     sent_at: str
     examinees: list[str] | None = None
+    by_name: str | None = None
 
     def is_for(self, examinee_id: str) -> bool:
         return self.examinees is None or examinee_id in self.examinees
 
     def view(self) -> NoticeView:
-        return NoticeView(action_id=self.action_id, text=self.text, by=self.by, sent_at=self.sent_at)
+        return NoticeView(
+            action_id=self.action_id, text=self.text, by=self.by, by_name=self.by_name, sent_at=self.sent_at
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +62,7 @@ class PlanNoticesState:
             plan_id=self.plan_id,
             timestamp=notice.sent_at,
             by=notice.by,
+            by_name=notice.by_name,
             action_id=notice.action_id,
             text=notice.text,
             examinees=notice.examinees,
@@ -76,7 +80,7 @@ def apply(state: PlanNoticesState, version: int, fact: PlanNoticeFact) -> Outcom
     if isinstance(fact, PlanNotice):
         if already_applied(state.actions, fact):
             return Outcome(state)
-        notice = RecordedPlanNotice(fact.action_id, fact.text, fact.by, fact.timestamp, fact.examinees)
+        notice = RecordedPlanNotice(fact.action_id, fact.text, fact.by, fact.timestamp, fact.examinees, fact.by_name)
         sent = PlanNoticesState(
             plan_id=fact.plan_id,
             kept=(*state.kept, notice)[-MAX_PLAN_NOTICES:],

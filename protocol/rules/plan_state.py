@@ -54,6 +54,7 @@ class PlanState:
     own_times: tuple[OwnTimes, ...] = ()
     closed_at: str | None = None
     closed_by: str | None = None
+    closed_by_name: str | None = None
     closed_reason: str | None = None
     closed_version: int = 0
     start_version: int = 0
@@ -125,6 +126,7 @@ class PlanState:
             or None,
             closed_at=self.closed_at,
             closed_by=self.closed_by,
+            closed_by_name=self.closed_by_name,
             reason=self.closed_reason,
             restated=restated,
             version=self.version,

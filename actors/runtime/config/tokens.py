@@ -166,12 +166,14 @@ def issue_token(
     seconds: float = 12 * 3600.0,
     issued_at: float | None = None,
     scope: Mapping[str, Sequence[str]] | None = None,
+    name: str | None = None,
 ) -> str:
     """Sign a token with the shared secret. Raises `InvalidField` for an invalid id.
 
     `scope`: the labels that a proctor is limited to.
 
     `seconds`: how long it is valid, from `issued_at` (seconds since the epoch; default: now, by this machine's clock).
+    `name`: how people read who the bearer is.
     """
     check_id("planId", plan_id)
     check_id("sub", subject)
@@ -180,6 +182,8 @@ def issue_token(
     claims |= {"iat": now, "exp": int(now + seconds)}
     if scope is not None:
         claims["scope"] = {label: list(values) for label, values in scope.items()}
+    if name is not None:
+        claims["name"] = name
     return jwt.encode(claims, token_secret(settings), algorithm="HS256")
 
 

@@ -11,11 +11,13 @@ import pytest
 from actors.queue_server.topology import apply_topology
 from actors.runtime.broker.connection import Bus, Outgoing
 from actors.runtime.config.settings import Settings
+from actors.runtime.config.tokens import issue_token
 from actors.state_manager.recovery.audit import Audit
 from actors.status_log.status_log import StatusLog
 from protocol.broker import subjects
 from protocol.broker.streams import ADVISORY, RECONNECT, ConsumerSpec
 from protocol.close_codes import CloseCode
+from protocol.messages.facts import Enrol
 from protocol.messages.plan_facts import PlanClose, PlanPolicy, PlanSchedule
 from protocol.times import format_time
 from tests.integration.support.settings import changed
@@ -171,3 +173,22 @@ async def test_the_deadline_of_the_picture_is_that_of_the_plan(bus: Bus, system:
     await examinee.say("mobile_sync_wait")
     stage = (await examinee.expect("mobile_sync_status", status="WAITING"))["data"]
     assert stage["deadline"] > soon(2900)
+
+
+async def test_a_proctor_has_a_name_for_people_and_an_examinee_sees_their_own(bus: Bus, system: System) -> None:
+    enrolled = Enrol(plan_id="P001", examinee_id="E001", name="김하늘", timestamp=format_time(bus.clock.now()))
+    await bus.publish_until_stored([Outgoing.of(subjects.status_plan("P001", subjects.OPERATOR), enrolled)])
+    proctor = await system.raw("SOCK002")
+    token = issue_token(system.settings, "proctor", "P001", "park", name="박감독")
+    await proctor.hello(token, "park")
+    examinee = await system.examinee("E001")
+    assert (await examinee.expect("session_state"))["data"]["name"] == "김하늘"
+    await proctor.say("notify", examineeId="E001", requestId="n1", text="Please look up.")
+    for client in (examinee, proctor):
+        notice = (await client.expect("notice", actionId="n1"))["data"]
+        assert (notice["by"], notice["byName"]) == ("park", "박감독")
+    await proctor.say("finish", examineeId="E001", requestId="f1")
+    told = (await proctor.expect("examinee_finished", examineeId="E001"))["data"]
+    assert (told["by"], told["byName"]) == ("park", "박감독")
+    row = (await (await system.proctor("SOCK001", name="p2")).expect("plan_snapshot"))["data"]["examinees"][0]
+    assert row["connection"]["finishedByName"] == "박감독"

@@ -170,6 +170,10 @@ _POOL: dict[str, Callable[[random.Random], Any]] = {
     "reason": lambda rng: rng.choice(("SOCKET_CLOSED", "PING_TIMEOUT", "SERVER_LOST", "RECONNECT_LIMIT_EXCEEDED")),
     "recovered_from": lambda rng: rng.choice(("SOCKET_CLOSED", "PING_TIMEOUT")),
     "by": lambda rng: rng.choice(("anna", "김감독")),
+    **dict.fromkeys(
+        ("by_name", "closed_by_name", "finished_by_name", "taken_by_name"),
+        lambda rng: rng.choice(("박감독", "Ann Lee")),
+    ),
     "name": lambda rng: rng.choice(("이수험", "Jo")),
     "text": lambda rng: rng.choice(("Please come closer.", "자리에 앉아 주십시오.")),
     "code": lambda rng: "4504",

@@ -7,7 +7,7 @@ import { isObject } from "./frames.js";
 /** @typedef {import("./plan-view.js").Message} Message */
 /**
  * A message of a proctor, shown until `confirmNotice` is called.
- * @typedef {{actionId: string, text: string, by: string, sentAt: string, confirmedAt: string | null}} Notice
+ * @typedef {{actionId: string, text: string, by: string, byName: string | null, sentAt: string, confirmedAt: string | null}} Notice
  */
 
 /** Where a request to hand in is kept over reloads. */
@@ -246,6 +246,7 @@ export class ExamineeClient extends Client {
       actionId,
       text: data.text,
       by: String(data.by ?? ""),
+      byName: data.byName ?? null,
       sentAt: String(data.sentAt ?? data.timestamp ?? ""),
       confirmedAt: data.confirmedAt ?? null,
     };

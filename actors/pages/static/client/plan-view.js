@@ -47,6 +47,7 @@ export class Seen {
     /** @type {string | null} */ this.serverId = null;
     /** @type {string | null} */ this.reason = null;
     /** @type {string | null} */ this.finishedBy = null;
+    /** @type {string | null} */ this.finishedByName = null;
     this.attempt = 0;
     /** @type {number | null} */ this.maxAttempts = null;
     /** @type {string | null} */ this.nextAttemptAt = null;
@@ -230,7 +231,7 @@ function applyConnection(view, { type, data }) {
   seen.flags = [...(data.flags ?? [])];
   seen.unstable = data.unstable ?? false;
   seen.status = statusAfter(type, data);
-  seen.finishedBy = null;
+  seen.finishedBy = seen.finishedByName = null;
   if (seen.status === "NEVER") seen.since = null;
   else if (DATED.has(type) || before !== seen.status || seen.since === null) seen.since = data.timestamp ?? null;
   if (!data.restated) seen.nextAttemptAt = data.nextAttemptAt ?? null;
@@ -277,6 +278,7 @@ function applyConnection(view, { type, data }) {
       setPlace(seen, {});
       seen.reason = data.reason;
       seen.finishedBy = data.by;
+      seen.finishedByName = data.byName ?? null;
       seen.exhausted = false;
       setAttempt(seen, 0, null);
       break;
@@ -313,6 +315,7 @@ function takeConnection(seen, connection, reconnect, removed) {
   seen.ipAddress = connection.ipAddress ?? seen.ipAddress;
   seen.reason = connection.reason ?? null;
   seen.finishedBy = connection.finishedBy ?? null;
+  seen.finishedByName = connection.finishedByName ?? null;
   setAttempt(seen, reconnect.attempt ?? 0, reconnect.maxAttempts);
   seen.nextAttemptAt = reconnect.nextAttemptAt ?? null;
   seen.exhausted = reconnect.exhausted ?? false;

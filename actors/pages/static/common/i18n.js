@@ -139,6 +139,14 @@ function plural(n) {
   return format("plural", (lang) => new Intl.PluralRules(lang)).select(n);
 }
 
+/**
+ * Say who has decided something: the name that their token has, with the id; or the id alone.
+ * @param {string} by @param {string | null} [name]
+ */
+export function person(by, name) {
+  return name ? `${name} (${by})` : by;
+}
+
 /** Format a number. @param {number} value */
 export function number(value) {
   return format("number", (lang) => new Intl.NumberFormat(lang, { maximumFractionDigits: 1 })).format(value);

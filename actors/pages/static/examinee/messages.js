@@ -1,6 +1,6 @@
 /** The messages of proctors: a message is shown until it is confirmed, then it is listed as read. */
 
-import { languages, t, time } from "../common/i18n.js";
+import { languages, person, t, time } from "../common/i18n.js";
 import { announce, byId } from "../common/parts.js";
 
 /** Draws the messages. Fires `unread` at the client when their number has changed. */
@@ -56,7 +56,7 @@ export class Messages {
   _asNew(notice, item, from) {
     item.className = "note message";
     item.dataset.tone = "info";
-    from.textContent = t("messages.from", { by: notice.by, time: time(notice.sentAt || Date.now()) });
+    from.textContent = t("messages.from", { by: person(notice.by, notice.byName), time: time(notice.sentAt || Date.now()) });
     const button = document.createElement("button");
     button.className = "primary";
     button.textContent = t("messages.confirm");
@@ -83,7 +83,7 @@ export class Messages {
     item.className = "message";
     delete item.dataset.tone;
     const at = notice.confirmedAt ?? new Date().toISOString();
-    const values = { by: notice.by, time: time(notice.sentAt || Date.now()), read: time(at) };
+    const values = { by: person(notice.by, notice.byName), time: time(notice.sentAt || Date.now()), read: time(at) };
     from.textContent = t("messages.read", values);
     byId("messages-read").prepend(item);
   }

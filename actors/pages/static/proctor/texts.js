@@ -6,7 +6,7 @@
  * @typedef {import("./incidents/detection.js").Incident} Incident
  */
 
-import { clock, hasText, number, shortTime, t } from "../common/i18n.js";
+import { clock, hasText, number, person, shortTime, t } from "../common/i18n.js";
 import { WINDOW_SECONDS } from "./incidents/detection.js";
 import { milliseconds, STATES } from "./examinees.js";
 
@@ -43,11 +43,11 @@ export function describe(person, now) {
 }
 
 /** Say who said that the exam is over for an examinee, and when. @param {import("./examinees.js").Seen} seen */
-function finishedText({ reason, finishedBy, since }) {
+function finishedText({ reason, finishedBy, finishedByName, since }) {
   const at = milliseconds(since);
   if (reason === "PLAN_ENDED") return t("more.PLAN_ENDED");
   const when = at === null ? "" : shortTime(at);
-  return t(reason === "HANDED_IN" ? "more.HANDED_IN" : "more.DECIDED", { by: finishedBy ?? "", when });
+  return t(reason === "HANDED_IN" ? "more.HANDED_IN" : "more.DECIDED", { by: person(finishedBy ?? "", finishedByName), when });
 }
 
 /**

@@ -125,7 +125,7 @@ async def test_a_greeted_client_may_close_while_it_is_read_more_slowly(slow_syst
     for _ in range(100):
         await flooding.websocket.ping()
     await flooding.close()
-    await proctor.expect("examinee_disconnected", examineeId="E001", reason="SOCKET_CLOSED")
+    await proctor.expect("examinee_disconnected", examineeId="E001", reason="CLIENT_CLOSED")
 
 
 async def test_a_request_that_does_not_come_ends_the_connection(

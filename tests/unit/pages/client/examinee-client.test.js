@@ -37,7 +37,7 @@ test("the mobile sync stage is told by version, whatever comes late", () => {
 
 test("a message of the proctor is told once, and its confirmation arrives even over a reconnect", () => {
   const { browser, client, socket } = connected({ Class: ExamineeClient });
-  const notice = { actionId: "n1", text: "Please sit down.", by: "anna", sentAt: "2026-11-22T09:00:00.000Z" };
+  const notice = { actionId: "n1", text: "Please sit down.", by: "anna", byName: "박감독", sentAt: "2026-11-22T09:00:00.000Z" };
   socket.say({ type: "notice", data: notice });
   socket.say(state({ notices: [notice] }));
   assert.deepEqual(browser.told("notice"), [{ ...notice, confirmedAt: null }]);

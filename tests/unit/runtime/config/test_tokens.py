@@ -353,3 +353,18 @@ def test_the_times_of_a_token_are_refused_only_when_both_clocks_agree(settings: 
 @pytest.mark.parametrize("value", ["soon", True, [], {}, 1e308 * 10])
 def test_an_invalid_time_claim_is_refused(settings: Settings, claim: str, value: object) -> None:
     assert claim in refusal(settings, with_claim(claim, value))
+
+
+@pytest.mark.parametrize(
+    ("claim", "read"),
+    [
+        ("김하늘", "김하늘"),
+        ("Kim\x1b[2J\nLee\u202e", "Kim[2J Lee"),
+        ("x" * 300, "x" * 100),
+        ("\u200b", None),
+        (7, None),
+    ],
+)
+def test_the_name_of_a_bearer_is_cleaned_and_refuses_nobody(claim: object, read: str | None) -> None:
+    claims = Claims.read({"sub": "kim", "role": "proctor", "plan": "P001", "exp": 2**33, "name": claim})
+    assert claims.name == read

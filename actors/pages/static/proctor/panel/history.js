@@ -5,7 +5,7 @@
  * @typedef {import("../session/web-api.js").WebApi} WebApi
  */
 
-import { clock, duration, language, t, time } from "../../common/i18n.js";
+import { clock, duration, language, person, t, time } from "../../common/i18n.js";
 import { element, parts, setText } from "../../common/elements.js";
 import { entryText, Timeline } from "./timeline.js";
 import { Refused } from "../session/web-api.js";
@@ -22,7 +22,7 @@ const NO_OUTAGES = Object.freeze({ outages: 0, stillDisconnected: false, compens
  */
 function deciderOf(entry) {
   const ownAct = entry.what === "NOTICE_CONFIRMED" || (entry.what === "FINISHED" && entry.reason === "HANDED_IN");
-  return ownAct || entry.by === "plan" || entry.by === "schedule" ? null : entry.by;
+  return ownAct || entry.by === "plan" || entry.by === "schedule" || !entry.by ? null : person(entry.by, entry.byName);
 }
 
 /** The timeline and the outages of the examinee in the panel. */
