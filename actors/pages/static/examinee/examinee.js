@@ -9,6 +9,7 @@ import { ExamineeClient } from "../examwire.js";
 import { viewOf, isPatient, GRACE_MS } from "./connection-texts.js";
 import { Exam } from "./exam.js";
 import { viewInExam } from "./exam-texts.js";
+import { Help } from "./help.js";
 import { Messages } from "./messages.js";
 import { MobileStep } from "./mobile-step.js";
 import { languagePicker, languages, t, useTexts } from "../common/i18n.js";
@@ -94,6 +95,7 @@ function begin() {
   client = new ExamineeClient({ endpointsUrl: new URL("/v1/endpoints", location.href).href, token });
   messages = new Messages(client);
   new Exam(client);
+  new Help(client);
   new MobileStep(client, () => ({ plan, examinee, token }));
   client.addEventListener("status", () => changed());
   client.addEventListener("state", () => settle(true));
