@@ -4,7 +4,7 @@
  *
  * @typedef {import("../examwire.js").Seen} Seen
  *
- * @typedef {"exhausted" | "lost" | "syncFailed" | "migrating" | "waiting" | "readmitted" | "never" | "connected" | "done"
+ * @typedef {"exhausted" | "lost" | "syncFailed" | "migrating" | "waiting" | "readmitted" | "never" | "connected" | "done" | "help" | "helped"
  *   | "early" | "notStarted" | "finished" | "over" | "removed"} State
  * @typedef {import("./session/exam-times.js").Phase} Phase
  *
@@ -19,12 +19,16 @@ export const STATES = Object.freeze({
   exhausted: look("bad", "M5 1h6l4 4v6l-4 4H5l-4-4V5zM4 7v2.2h8V7z", { alarm: true, away: true }),
   // a triangle with an exclamation mark
   lost: look("bad", "M8 1 15.5 15H.5zM7.1 6l.3 4.4h1.2L8.9 6zM7.2 11.6v1.6h1.6v-1.6z", { alarm: true, away: true }),
+  // a speech bubble with an exclamation mark
+  help: look("warn", "M1 1h14v10H8l-4 4v-4H1zM7.1 2.8v4.4h1.8V2.8zM7.1 8v1.6h1.8V8z", { alarm: true }),
   // a phone with a cross
   syncFailed: look("warn", "M4 0h8v16H4zM5.2 5.6 6.9 7.3 8 8.4 6 10.4l1 1 2-2 2 2 1-1-2-2 2-2-1-1-2 2-2-2z", { alarm: true }),
   // an arrow to the right
   migrating: look("warn", "M1 6h7V2l7 6-7 6v-4H1z", { away: true }),
   // an hourglass
   waiting: look("info", "M2 0h12v2.5L9.5 8l4.5 5.5V16H2v-2.5L6.5 8 2 2.5z", {}),
+  // a speech bubble with dots
+  helped: look("info", "M1 1h14v10H8l-4 4v-4H1zM3.5 5v2h2V5zM7 5v2h2V5zM10.5 5v2h2V5z", {}),
   // a door that is open
   readmitted: look("info", "M2 1h8v14H2zM4 3v10h4V3zM11 6h2V4l3 4-3 4v-2h-2z", { away: true }),
   // a ring
@@ -58,7 +62,7 @@ function look(tone, path, { alarm = false, away = false }) {
 
 /**
  * Return the state of an examinee. Before the exam begins for them, and when it is over, nothing about them needs attention.
- * Else the connection comes first; the phone counts only while the examinee is connected.
+ * Else the connection comes first; a request for help and the phone count only while the examinee is connected.
  * @param {Seen} seen
  * @param {Phase} [phase]
  * @returns {State}
@@ -67,6 +71,7 @@ export function stateOf(seen, phase = "RUNNING") {
   if (seen.removed) return "removed";
   if (seen.status === "FINISHED") return "finished";
   if (phase === "OVER") return "over";
+  if (seen.status === "CONNECTED" && seen.help) return seen.help.takenBy ? "helped" : "help";
   if (phase === "BEFORE") return seen.status === "CONNECTED" || seen.status === "MIGRATING" ? "early" : "notStarted";
   if (seen.exhausted) return "exhausted";
   if (seen.status === "DISCONNECTED") return MAY_COME.has(seen.reason) ? "readmitted" : "lost";
@@ -83,6 +88,7 @@ export function stateOf(seen, phase = "RUNNING") {
  * @param {State} state
  */
 export function sinceOf(seen, state) {
+  if (state === "help" || state === "helped") return milliseconds(seen.help?.since);
   const phone = state === "waiting" || state === "syncFailed" || state === "done";
   return milliseconds(phone ? (seen.mobileSyncAt ?? seen.since) : seen.since);
 }
@@ -95,9 +101,9 @@ export function milliseconds(timestamp) {
 
 /**
  * One examinee on the wall. `key` and `nameKey`: the sort keys of id and name; `text`: what is searched. `name` is a copy,
- * for `seen` belongs to the plan's view, which changes it in place.
+ * for `seen` belongs to the plan's view, which changes it in place. `others`: what other proctors are doing with them.
  * @typedef {{id: string, key: string, name: string | null, nameKey: string, text: string, seen: Seen, state: State,
- *   since: number | null}} Person
+ *   since: number | null, others?: string}} Person
  */
 
 /**

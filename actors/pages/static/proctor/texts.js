@@ -38,6 +38,8 @@ export function describe(person, now) {
     return { word: seen.reason === "RESUMED" ? t("state.resumed") : word, clock: lasted, more: t("more.notBack") };
   }
   if (state === "finished") return { word, clock: "", more: finishedText(seen) };
+  if (state === "help") return { word, clock: lasted, more: seen.help?.text ?? "" };
+  if (state === "helped") return { word, clock: lasted, more: t("more.helped", { by: seen.help?.takenBy ?? "" }) };
   if (state === "early") return { word, ...phoneBefore(seen, now) };
   return { word, clock: STATES[state].away ? lasted : "", more: "" };
 }
@@ -103,7 +105,8 @@ export function incidentName({ cause, name, began, last }) {
 
 /** Count those who are connected, who are away, and who have finished, for the line of a plan. @param {import("./examinees.js").People} people */
 export function summaryText({ all, counts }) {
-  const here = counts.connected + counts.done + counts.waiting + counts.syncFailed + counts.early + counts.migrating;
+  const here = counts.connected + counts.done + counts.waiting + counts.syncFailed + counts.early + counts.migrating + counts.help
+    + counts.helped;
   const done = counts.finished + counts.over;
   const parts = [t("plan.here", { n: here, all: all.size })];
   if (done > 0) parts.push(t("plan.done", { n: done }));

@@ -27,6 +27,7 @@ import { Panel } from "./panel/panel.js";
 import { isNarrowed, reorders } from "./examinees.js";
 import { SeveralActions } from "./several/several.js";
 import { incidentName, nameOf } from "./texts.js";
+import { Talk } from "./talk/talk.js";
 import { Tiles } from "./tiles/tiles.js";
 
 const COUNT_EVERY_MS = 250;
@@ -61,6 +62,8 @@ class Wall {
     this._order = new Throttle(() => this._putInOrder(), ORDER_EVERY_MS, hold, HOLD_AT_MOST_MS);
     this.banner = new ConnectionBanner(() => this.plan.connection, () => this._askToken(this.plan));
     this.panel = new Panel(this._panelParts());
+    const leave = () => void (this.tiles.focus() || element("search").focus());
+    this.talk = new Talk({ plan: () => this.plan, panel: this.panel, tiles: this.tiles, leave });
     this.tabs = new PlanTabs(this.plans);
     this.header = new PlanHeader();
     this.signIn = new SignIn((given) => this._useTokens(given));
@@ -92,6 +95,7 @@ class Wall {
     });
     plan.addEventListener("change", (event) => this._change(plan, /** @type {CustomEvent} */ (event).detail));
     plan.addEventListener("plan", () => this._counts.ask());
+    this.talk.follow(plan);
     whenShown(plan, "plan", () => this.panel.refresh());
     plan.addEventListener("batch", () => (plan === this.plan ? this.several.show() : this.several.announce(plan)));
     whenShown(plan, "actions", () => {
@@ -124,6 +128,8 @@ class Wall {
     list.addEventListener("open", (event) => this._open(/** @type {CustomEvent} */ (event).detail));
     list.addEventListener("only", () => this._reorder());
     list.addEventListener("readmit", (event) => void this.several.ask("readmit", /** @type {CustomEvent} */ (event).detail));
+    list.addEventListener("message", (event) => this.talk.messages.ask(/** @type {CustomEvent} */ (event).detail));
+    this.talk.addEventListener("open", (event) => this._open(/** @type {CustomEvent} */ (event).detail));
     panel.addEventListener("close", () => this._closed());
     panel.addEventListener("act", (event) => void this.plan.sender.send(/** @type {CustomEvent} */ (event).detail));
     panel.addEventListener("ask", (event) => void this._ask(/** @type {CustomEvent} */ (event).detail));
@@ -180,7 +186,9 @@ class Wall {
     const now = this.plan.now();
     this.list.show(now);
     this.controls.count(people.counts, people.all.size, times.phase(now));
-    this.several.offer(isNarrowed(this._view()) ? this._shown.map((person) => person.id) : []);
+    const listed = isNarrowed(this._view()) ? this._shown.map((person) => person.id) : null;
+    this.several.offer(listed ?? []);
+    this.talk.show(listed);
     this.tabs.show(this.plan);
     this.header.show(this.plan);
     this._title();
@@ -237,6 +245,7 @@ class Wall {
     }
     this.tiles.tick();
     this.panel.tick();
+    this.talk.tick();
     this.banner.show();
     this._counts.ask();
     if (Date.now() < this._nextAnnouncementAt) return;
@@ -266,6 +275,7 @@ class Wall {
     this.panel.translate();
     this.list.translate(this.plan.now());
     this.several.show();
+    this.talk.translate();
     this.banner.show();
     this.tiles.tick();
     this._reorder();
@@ -277,6 +287,7 @@ class Wall {
   _open(id) {
     const person = this.plan.people.all.get(id);
     if (person) this.panel.show(person);
+    this.talk.panelChanged();
     this._opened = id;
   }
 

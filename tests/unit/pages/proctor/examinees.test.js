@@ -23,6 +23,9 @@ test("each state of the connection and the phone is one state of the wall", () =
   /** @type {[Partial<Seen>, string][]} */
   const cases = [
     [{}, "connected"],
+    [{ help: { requestId: "h1", since: "" }, mobileSync: "FAILED" }, "help"],
+    [{ help: { requestId: "h1", since: "", takenBy: "kim" } }, "helped"],
+    [{ help: { requestId: "h1", since: "" }, status: "DISCONNECTED" }, "lost"],
     [{ mobileSync: "WAITING" }, "waiting"],
     [{ mobileSync: "COMPLETED" }, "done"],
     [{ mobileSync: "FAILED" }, "syncFailed"],

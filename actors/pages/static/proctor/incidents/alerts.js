@@ -18,7 +18,7 @@ export const SOUND_EVERY_SECONDS = 5;
 /** States of examinees who were lost before and are not connected again. @type {ReadonlySet<State>} */
 const NOT_BACK = new Set(["removed", "readmitted", "finished", "over", "notStarted"]);
 
-/** @typedef {"exhausted" | "lost" | "syncFailed" | "back"} Change */
+/** @typedef {"exhausted" | "lost" | "help" | "syncFailed" | "back"} Change */
 
 /** Collects what has happened since the last summary. Pure but for the language. */
 export class Summary {
@@ -41,7 +41,7 @@ export class Summary {
    * @param {State} state
    */
   changed(id, before, state) {
-    if (state === "lost" || state === "exhausted" || state === "syncFailed") {
+    if (state === "lost" || state === "exhausted" || state === "syncFailed" || state === "help") {
       this._changes.set(id, state);
     } else if (before === "lost" || before === "exhausted") {
       if (this._changes.get(id) === "lost") this._changes.delete(id);
@@ -66,7 +66,7 @@ export class Summary {
     for (const incident of this._began) {
       sentences.push(t("said.incident", { what: incidentName(incident), n: incident.size }));
     }
-    for (const change of /** @type {const} */ (["exhausted", "lost", "syncFailed", "back"])) {
+    for (const change of /** @type {const} */ (["exhausted", "lost", "help", "syncFailed", "back"])) {
       const ids = [...this._changes].filter(([, what]) => what === change).map(([id]) => id);
       if (ids.length === 1) sentences.push(t(`said.one.${change}`, { id: ids[0] }));
       else if (ids.length > 1) sentences.push(t(`said.${change}`, { n: ids.length }));

@@ -17,7 +17,8 @@ const STATE_KEYS = Object.freeze({
 
 /**
  * Fires `only` (detail: the incident whose examinees alone are to be shown; `null`: all), `open` (detail: the id of an
- * examinee) and `readmit` (detail: the ids of an incident's examinees).
+ * examinee) and `readmit` and `message`
+ * (detail: the ids of an incident's examinees).
  */
 export class IncidentList extends EventTarget {
   /** @param {Incidents} incidents @param {(ids: Iterable<string>) => string[]} candidates those who can be readmitted */
@@ -88,12 +89,17 @@ export class IncidentList extends EventTarget {
       <progress max="1" value="0" aria-hidden="true"></progress>
       <details><summary></summary><ul class="incident-who"></ul></details>
       <button type="button" class="incident-readmit" aria-haspopup="dialog" hidden></button>
+      <button type="button" class="incident-message" aria-haspopup="dialog"></button>
       <button type="button" class="incident-show" aria-pressed="false"></button>
       <button type="button" class="incident-dismiss quiet"><span aria-hidden="true">✕</span></button>`;
     const show = /** @type {HTMLButtonElement} */ (line.querySelector(".incident-show"));
     show.textContent = t("incident.show");
     show.addEventListener("click", () => this.choose(this.only === incident ? null : incident));
     show.setAttribute("aria-pressed", String(this.only === incident));
+    const message = /** @type {HTMLButtonElement} */ (line.querySelector(".incident-message"));
+    message.textContent = t("incident.message");
+    message.addEventListener("click", () => (
+      this.dispatchEvent(new CustomEvent("message", { detail: [...incident.members.keys()] }))));
     line.querySelector(".incident-readmit")?.addEventListener("click", () => (
       this.dispatchEvent(new CustomEvent("readmit", { detail: [...incident.members.keys()] }))));
     const dismiss = /** @type {HTMLButtonElement} */ (line.querySelector(".incident-dismiss"));

@@ -22,6 +22,9 @@ const WHAT = Object.freeze({
   examinee_resumed: "RESUMED",
   notice: "NOTICE",
   notice_confirmed: "NOTICE_CONFIRMED",
+  help_requested: "HELP_REQUESTED",
+  help_taken: "HELP_TAKEN",
+  help_closed: "HELP_CLOSED",
   mobile_sync_completed: "SYNC_COMPLETED",
 });
 
@@ -38,6 +41,7 @@ export function entryOf({ type, data }) {
     return { ...base, what, seconds: data.outageSeconds ?? null };
   }
   if (type === "notice") return { ...base, what: "NOTICE", notice: data.text };
+  if (type === "help_requested") return { ...base, what: "HELP_REQUESTED", notice: data.help?.text };
   if (type === "mobile_sync_status" && data.actionId) return { ...base, what: "SYNC_EXTENDED" };
   if (type === "mobile_sync_status") return { ...base, what: `SYNC_${data.status}` };
   return WHAT[type] ? { ...base, what: WHAT[type] } : null;
@@ -90,7 +94,8 @@ export function entryText(entry) {
   if (what === "PLAN_SCHEDULED" || what === "OWN_TIMES") key += timesOf(entry);
   if (what === "PLAN_CLOSED" && entry.reason) key += ".reason";
   if (what === "EXTENDED" && !entry.examineeId) key += ".all";
-  if (what === "NOTICE_CONFIRMED" && !(entry.notice ?? entry.text)) key += ".plain";
+  if (what === "NOTICE_CONFIRMED" && !entry.notice) key += ".plain";
+  if (what === "HELP_REQUESTED" && entry.notice) key += ".text";
   if (!hasText(key)) return entry.text ?? what;
   return t(key, {
     serverId: entry.serverId ?? "?",

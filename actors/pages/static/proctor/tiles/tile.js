@@ -120,7 +120,9 @@ export class Tile {
 
 /** Return all texts of a tile. @param {Person} person @param {number} now */
 function detailOf(person, now) {
-  return { id: person.id, name: person.name ?? "", ...describe(person, now) };
+  const texts = describe(person, now);
+  const more = [person.others, texts.more].filter(Boolean).join(" · ");
+  return { id: person.id, name: person.name ?? "", ...texts, more };
 }
 
 /** Create a `<span>`. @param {string} className */
