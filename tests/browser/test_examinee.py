@@ -263,6 +263,8 @@ async def test_the_mobile_step_by_keyboard_with_code_and_countdown(scene: Scene)
     await page.keyboard.press("Tab")
     await expect(page.locator("#hand-in")).to_be_focused()
     await page.keyboard.press("Tab")
+    await expect(page.locator("#help-ask")).to_be_focused()
+    await page.keyboard.press("Tab")
     await expect(page.locator("#mobile-start")).to_be_focused()
     await page.keyboard.press("Enter")
     scene.computer = page

@@ -120,7 +120,7 @@ class ScriptedPlan:
                 frame = json.loads(text)
                 if frame["type"] == "heartbeat":
                     await connection.send(text)
-                else:
+                elif frame["type"] != "proctor_activity":  # is not answered
                     self.asked.append(frame)
         except ConnectionClosed:
             pass
