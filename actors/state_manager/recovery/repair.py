@@ -262,6 +262,7 @@ class StateRepair:
                 if (
                     key not in projection.records
                     and wanted_history is not None
+                    and not wanted_history.facts
                     and _is_empty(wanted_history, kinds[key])
                 ):
                     if stored[key]:
@@ -351,14 +352,17 @@ class StateRepair:
     async def _without_effect(
         self, by_key: Mapping[str, Sequence[VersionedMessage]], kinds: Mapping[str, RecordKind[Any, Any]]
     ) -> list[str]:
-        """Return the keys of records that do not exist and that these facts do not make: of a plan that was deleted."""
+        """Return the keys of records that do not exist and that these facts do not make: of plans that were purged."""
         unmade = [key for key, facts in by_key.items() if _is_empty(with_facts(None, kinds[key], facts, 0), kinds[key])]
         stored = [
             stored_hash
             for start in range(0, len(unmade), RECORDS_A_TRIP)
             for stored_hash in await self._store.raw_hashes(unmade[start : start + RECORDS_A_TRIP])
         ]
-        return [key for key, stored_hash in zip(unmade, stored, strict=True) if not stored_hash]
+        absent = [key for key, stored_hash in zip(unmade, stored, strict=True) if not stored_hash]
+        plans = {keys.parse_key(key).plan_id for key in absent} - {""}
+        purged = {plan_id for plan_id in plans if await self._status.purged_up_to(plan_id)}
+        return [key for key in absent if keys.parse_key(key).plan_id in purged]
 
     async def _dead_lettered(self) -> DeadLettered:
         try:

@@ -11,6 +11,7 @@ from actors.state_manager.order_of_work import Limits
 from protocol.log.version import sequence_of
 from protocol.messages.base import Message
 from protocol.messages.facts import (
+    CaptureReview,
     ConnectionStatus,
     ConnectionStatusCode,
     HelpClose,
@@ -101,7 +102,7 @@ def record_key(fact: Message) -> str:
             return keys.server_status(fact.server_id)
         case MobileSyncWait() | MobileSyncStatus() | MobileSyncTimeout() | Restate(aspect="mobile_sync"):
             return keys.mobile_sync(fact.plan_id, fact.examinee_id)
-        case MobileSyncExtend():
+        case MobileSyncExtend() | CaptureReview():
             return keys.mobile_sync(fact.plan_id, fact.examinee_id)
         case Notice() | NoticeConfirmed() | HelpRequest() | HelpTake() | HelpClose() | Restate(aspect="notices"):
             return keys.notices(fact.plan_id, fact.examinee_id)
