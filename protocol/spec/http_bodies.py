@@ -90,7 +90,8 @@ class MobileSyncStage(Wire):
 
     `secondsLeft`: until the `deadline`, negative after it, for a phone whose clock is wrong. `removed`: a proctor has
     removed the examinee, and pictures are refused until a proctor readmits them. `challenge`: what the picture must
-    show. `review`: what a proctor says about the last picture; rejected: another one is waited for.
+    show. `review`: what a proctor says about the last picture; rejected: another one is waited for. `over`: the exam
+    is over for the examinee.
     """
 
     status: MobileSyncCode | Literal["NONE"]
@@ -99,6 +100,7 @@ class MobileSyncStage(Wire):
     review: ReviewView | None = None
     deadline: Timestamp | None = None
     seconds_left: float | None = None
+    over: bool | None = None
 
 
 class Admission(Wire):

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from protocol.messages.plan_facts import PlanClose
 from tests.browser.conftest import IN_A_BROWSER
 from tests.browser.support.phone_scene import UPLOADS, BadNetwork, Scene, choose, photo
 from tests.browser.support.site import WAIT_SECONDS, audit, with_own_clock
@@ -243,6 +244,26 @@ async def test_a_removed_examinees_phone_says_so_and_goes_on_when_they_are_let_i
     await phone.clock.fast_forward(UNTIL_IT_ASKS)
     await expect(phone.locator("#step-done")).to_be_visible()
     await scene.recorded("COMPLETED")
+
+
+async def test_the_phone_says_when_the_exam_is_over_and_goes_on_when_it_does(scene: Scene) -> None:
+    proctor = await scene.site.system.proctor()
+    phone = await scene.phone(await scene.waiting(), before=with_own_clock)
+    await proctor.say("finish", examineeId="E001", requestId="f1")
+    await proctor.expect("examinee_finished", seconds=WAIT_SECONDS, examineeId="E001")
+    await phone.clock.fast_forward(UNTIL_IT_ASKS)
+    await expect(phone.locator("#over-title")).to_have_text("The exam is over")
+    await expect(phone.locator("#said")).to_contain_text("The exam is over")
+    await expect(phone.locator("#left")).to_be_hidden()
+    assert await audit(phone) == []
+    await proctor.say("resume", examineeId="E001", requestId="r1")
+    await proctor.expect("examinee_resumed", seconds=WAIT_SECONDS, examineeId="E001")
+    await phone.clock.fast_forward(UNTIL_IT_ASKS)
+    await expect(phone.locator("#step-camera")).to_be_visible()
+    await scene.site.decide(PlanClose)
+    await proctor.expect("plan_state", seconds=WAIT_SECONDS, status="CLOSED")
+    await phone.clock.fast_forward(UNTIL_IT_ASKS)
+    await expect(phone.locator("#over-title")).to_be_visible()
 
 
 async def test_a_phone_of_a_removed_examinee_is_informed_and_continues_when_readmitted(scene: Scene) -> None:

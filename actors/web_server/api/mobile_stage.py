@@ -20,6 +20,7 @@ from actors.web_server.problems import ALREADY_STORED, REJECTED, REMOVED, Proble
 from actors.web_server.requests import claims_of, ids_of, recorded
 from protocol.errors import ErrorCode
 from protocol.messages.facts import MobileSyncCode
+from protocol.messages.plan_facts import PlanStatusCode
 from protocol.messages.views import CaptureView, ReviewView
 from protocol.records import keys
 from protocol.times import format_time, parse_time
@@ -31,6 +32,8 @@ _CAN_BE_LATE = (MobileSyncCode.WAITING, MobileSyncCode.FAILED, MobileSyncCode.TI
 class MobileStage:
     """A mobile sync stage. `record`: the mobile_sync record, empty before the stage; `removed`: by a proctor.
 
+    `exam_over`: the exam is over for the examinee, or the plan is closed.
+
     Example::
 
         stage = await stages.read("P001", "E001")
@@ -39,6 +42,7 @@ class MobileStage:
 
     record: Mapping[str, str] = field(default_factory=dict)
     removed: bool = False
+    exam_over: bool = False
 
     @property
     def status(self) -> str | None:
@@ -131,7 +135,10 @@ class MobileStages:
         """Read a stage. Raises a 503 `Problem` when Redis does not answer in time, or may have lost records."""
         record_keys = [keys.mobile_sync(plan_id, examinee_id), keys.progress(plan_id, examinee_id)]
         stage, progress = await recorded(plan_id, examinee_id, self._store.hashes(record_keys))
-        return MobileStage(stage, progress.get("removed") == "1")
+        reading = self._store.fields([keys.plan(plan_id)], ("status",))
+        ((plan_status,),) = await recorded(plan_id, examinee_id, reading)
+        over = plan_status == PlanStatusCode.CLOSED or bool(progress.get("finished"))
+        return MobileStage(stage, progress.get("removed") == "1", over)
 
     async def as_known(self, plan_id: str, examinee_id: str) -> MobileStage | None:
         """Read a stage; `None` while Redis is unavailable. Phones are still accepted then: the log decides later."""
@@ -144,7 +151,7 @@ class MobileStages:
         """`GET /v1/plans/{planId}/examinees/{examineeId}/mobile-stage`, by the phone or the examinee.
 
         `status` (NONE: not entered yet), `deadline` and the `secondsLeft` until then (negative after it), `removed`,
-        the `challenge` that the picture must show, and the `review` of the one that counts.
+        `over` when the exam is, the `challenge` that the picture must show, and the `review` of the one that counts.
         """
         claims = claims_of(self._verifier, request)
         plan_id, examinee_id = ids_of(request)
@@ -152,6 +159,8 @@ class MobileStages:
             raise Problem(403, ErrorCode.FORBIDDEN, "the token is not for this examinee")
         stage = await self.read(plan_id, examinee_id)
         answer: dict[str, object] = {"status": stage.status or "NONE", "removed": stage.removed, **stage.asked()}
+        if stage.exam_over:
+            answer["over"] = True
         if (deadline := stage.deadline) is not None:
             answer |= {"deadline": format_time(deadline), "secondsLeft": round(deadline - self._now(), 3)}
         return JSONResponse(answer, headers={"Cache-Control": "no-store"})

@@ -168,7 +168,7 @@ function enterCode() {
 // -- the stage --------------------------------------------------------------------------------------------
 
 /** Take over the server's view of the stage. @param {import("./stage.js").Stage} stage */
-async function receiveStage({ status, removed: isRemoved, deadline, offset, challenge, rejected }) {
+async function receiveStage({ status, removed: isRemoved, over, deadline, offset, challenge, rejected }) {
   if (kept === null) return;
   const isNew = rejected !== null && rejected.captureId !== kept.pass.rejected?.captureId;
   const pass = { ...kept.pass, challenge, rejected };
@@ -191,7 +191,16 @@ async function receiveStage({ status, removed: isRemoved, deadline, offset, chal
   }
   if (wasRemoved !== removed) await removedChanged();
   if (isNew && status !== "COMPLETED") await askedAgain();
+  await setOver(over);
   show();
+}
+
+/** Show that the exam is over, or go on when it is not any more. A picture on its way is sent all the same. @param {boolean} over */
+async function setOver(over) {
+  if (over && ["camera", "review", "done"].includes(step)) {
+    to("over");
+    announce(`${t("over")}. ${t("over.text")}`);
+  } else if (!over && step === "over") await toCamera();
 }
 
 /** Take another picture instead of the one that a proctor has rejected. */
@@ -301,7 +310,8 @@ function serverNow() {
 
 /** Return the seconds until the deadline; `null`: none is known, or it no longer counts. */
 function left() {
-  const deadline = step === "done" || arrived ? null : (kept?.pass.deadline ?? null);
+  const counts = step !== "done" && step !== "over" && !arrived;
+  const deadline = counts ? (kept?.pass.deadline ?? null) : null;
   return deadline === null ? null : (deadline - serverNow()) / 1000;
 }
 
@@ -313,7 +323,7 @@ function to(next) {
   if (step === "camera" && next !== "camera") finder.end();
   step = next;
   show();
-  watch.wanted(kept !== null && !expired && ["camera", "review", "upload", "done"].includes(step));
+  watch.wanted(kept !== null && !expired && ["camera", "review", "upload", "done", "over"].includes(step));
   if (moved) steps.enterStep(step);
 }
 

@@ -19,8 +19,8 @@ export const EXPIRED = "EXPIRED";
 
 /**
  * `status` as of the mobile sync (NONE: not entered). `deadline`: ms since the epoch, by the server's clock, which is
- * `offset` ms ahead of ours; `null`: none. `challenge`, `rejected`: as in `Pass`.
- * @typedef {{status: string, removed: boolean, deadline: number | null, offset: number, challenge: string | null,
+ * `offset` ms ahead of ours; `null`: none. `over`: the exam is over for the examinee. `challenge`, `rejected`: as in `Pass`.
+ * @typedef {{status: string, removed: boolean, over: boolean, deadline: number | null, offset: number, challenge: string | null,
  *   rejected: import("../mobile/code.js").Rejected | null}} Stage
  */
 
@@ -41,7 +41,7 @@ export async function stageOf({ token, planId, examineeId }, get = fetch) {
     const body = await response.json();
     const { status, removed, deadline, secondsLeft } = body;
     if (typeof status !== "string" || typeof removed !== "boolean") return null;
-    return { status, removed, ...timesOf(deadline, secondsLeft, Date.now()), ...askedOf(body) };
+    return { status, removed, over: body.over === true, ...timesOf(deadline, secondsLeft, Date.now()), ...askedOf(body) };
   } catch {
     return null; // no network, or the answer of a proxy
   }

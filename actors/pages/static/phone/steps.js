@@ -11,10 +11,10 @@ import { spaced } from "../mobile/code.js";
 /** From so many seconds the countdown is highlighted. */
 export const SOON_SECONDS = 30;
 
-/** @typedef {"code" | "redeem" | "camera" | "review" | "upload" | "done"} Step */
+/** @typedef {"code" | "redeem" | "camera" | "review" | "upload" | "done" | "over"} Step */
 
 /** @type {readonly Step[]} */
-const STEPS = ["code", "redeem", "camera", "review", "upload", "done"];
+const STEPS = ["code", "redeem", "camera", "review", "upload", "done", "over"];
 
 /** Show one step and hide the others. @param {Step} step */
 export function showStep(step) {

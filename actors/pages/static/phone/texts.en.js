@@ -9,6 +9,8 @@ export const texts = {
   "left.soon": "30 seconds left.",
   removed: "You were removed from this exam",
   "removed.text": "Please speak to the proctor. If you are let in again, you can go on here.",
+  over: "The exam is over",
+  "over.text": "You can close this page and put the phone away.",
   challenge: "This number must be in the picture:",
   rejected: "The proctor asks for another picture",
   "code.title": "Enter the code",

@@ -20,10 +20,11 @@ test("the answer says how long there is, by the server's clock, and who was remo
   const deadline = new Date(Date.now() + 90_000 + 3_600_000).toISOString(); // this clock is an hour late
   const told = { status: "WAITING", removed: false, deadline, secondsLeft: 90 };
   const stage = await stageOf(PASS, answering(200, told));
+  assert.equal((await stageOf(PASS, answering(200, { ...told, over: true }))).over, true);
   assert.deepEqual([stage.status, stage.removed, stage.deadline], ["WAITING", false, Date.parse(deadline)]);
   assert.ok(Math.abs(stage.offset - 3_600_000) < 1000);
   const none = await stageOf(PASS, answering(200, { status: "NONE", removed: true }));
-  assert.deepEqual(none, { status: "NONE", removed: true, deadline: null, offset: 0, challenge: null, rejected: null });
+  assert.deepEqual(none, { status: "NONE", removed: true, over: false, deadline: null, offset: 0, challenge: null, rejected: null });
 });
 
 test("whatever is no answer of the server changes nothing", async () => {
