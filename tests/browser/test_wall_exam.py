@@ -173,3 +173,50 @@ async def test_one_page_shows_several_plans(site: Site, screens: Screens) -> Non
     await expect(tabs.nth(0)).to_have_attribute("aria-current", "true")
     await expect(tile(page, "E001")).to_have_attribute("data-state", "connected")
     await first.close()
+
+
+async def test_rooms_are_shown_searched_filtered_and_named_by_incidents(screens: Screens) -> None:
+    async with ScriptedPlan(90) as plan, screens:
+        plan.seat(lambda k: str(k // 30 + 1))
+        page = await screens.open(plan.link)
+        await expect(tile(page, "E0031").locator(".tile-place")).to_have_text("2 · 1")
+        chips = page.get_by_role("group", name="Show only these rooms").get_by_role("button")
+        await expect(chips).to_have_text(["Room 1 30", "Room 2 30", "Room 3 30"])
+        await chips.nth(2).click()
+        await expect(page.locator(".tile")).to_have_count(30)
+        assert await audit(page) == []
+        await page.locator("#search").fill("e0064 3")
+        await expect(tile(page, "E0064")).to_be_visible()
+        await expect(page.locator(".tile")).to_have_count(1)
+        await page.keyboard.press("Escape")
+        await expect(page.locator('#filters [data-state="all"]')).to_have_attribute("aria-pressed", "true")
+        await expect(chips.nth(2)).to_have_attribute("aria-pressed", "false")
+        await plan.say(*(plan.lost(f"E{k:04}") for k in range(61, 85)))
+        await expect(page.locator(".incident")).to_contain_text("Room 3: 24 of 30 lost")
+        await plan.say(
+            {"type": "plan_snapshot", "data": {"planId": "P001", "examinees": list(plan.rows.values())[:60]}}
+        )
+        await expect(page.locator('#filters [data-state="all"]')).to_have_text("All 60")  # out of the proctor's scope
+        await expect(page.locator("#incidents")).to_be_hidden()
+        await expect(page).to_have_title("Plan P001")
+
+
+async def test_a_flag_comes_up_is_said_in_words_and_is_put_aside(screens: Screens) -> None:
+    screens.complaints.expect("timeline")  # the scripted plan has no log
+    async with ScriptedPlan(20) as plan, screens:
+        page = await screens.open(plan.link)
+        await tile(page, "E0001").wait_for()
+        await plan.say(plan.taken_over("E0012", "address", "device"))
+        flagged = tile(page, "E0012")
+        await expect(page.locator(".tile").first).to_have_attribute("data-id", "E0012")
+        await expect(flagged).to_contain_text("another address, device")
+        await page.get_by_role("button", name="Check identity 1").click()
+        await expect(page.locator(".tile")).to_have_count(1)
+        await flagged.click()
+        await expect(page.locator("#panel-marks")).to_contain_text("another address, device")
+        assert await audit(page) == []
+        await page.get_by_role("button", name="I have looked at it").click()
+        await expect(page.locator("#panel-marks")).to_be_hidden()
+        await expect(page.locator(".tile")).to_have_count(0)
+        await plan.say(plan.taken_over("E0012", "address", "device"))
+        await expect(flagged).to_be_visible()

@@ -100,18 +100,35 @@ export function milliseconds(timestamp) {
 }
 
 /**
- * One examinee on the wall. `key` and `nameKey`: the sort keys of id and name; `text`: what is searched. `name` is a copy,
- * for `seen` belongs to the plan's view, which changes it in place. `others`: what other proctors are doing with them.
- * @typedef {{id: string, key: string, name: string | null, nameKey: string, text: string, seen: Seen, state: State,
- *   since: number | null, others?: string}} Person
+ * What is strange about an examinee, whatever their state. `flagged`: another address, browser or device, and no proctor has
+ * looked at it. `unstable`: away too often of late.
+ * @typedef {"flagged" | "unstable"} Mark
+ */
+
+/** @type {readonly Mark[]} */
+export const MARKS = Object.freeze(/** @type {Mark[]} */ (["flagged", "unstable"]));
+
+/** States in which nothing is strange any more. @type {ReadonlySet<State>} */
+const ENDED = new Set(["finished", "over", "removed"]);
+
+/**
+ * One examinee on the wall. `key` and `nameKey`: the sort keys of id and name; `text`: what is searched; `place`: the values
+ * of the labels. `name` and `labels` are copies, for `seen` belongs to the plan's view, which changes it in place.
+ * @typedef {{id: string, key: string, name: string | null, nameKey: string, text: string, place: string,
+ *   labels: Record<string, string>, marks: readonly Mark[], seen: Seen, state: State, since: number | null,
+ *   others?: string}} Person `others`: what other proctors are doing with them
+ * @typedef {Pick<Person, "state" | "since" | "name" | "place" | "marks">} Before the values before a change
  */
 
 /**
- * All examinees of the wall, and the number in each state.
+ * All examinees of the wall, and the number in each state, with each mark, and with each value of each label.
  */
 export class People {
   constructor() {
     /** @type {Map<string, Person>} */ this.all = new Map();
+    /** @type {Record<Mark, number>} */ this.marks = { flagged: 0, unstable: 0 };
+    /** The number of examinees by the label's name and value. @type {Map<string, Map<string, number>>} */
+    this.labels = new Map();
     /** @type {Record<State, number>} */ this.counts = noCounts();
     /** All examinees sorted by id; `null`: to be sorted again. @type {Person[] | null} */ this._byId = null;
   }
@@ -120,24 +137,33 @@ export class People {
    * Add or update an examinee.
    * @param {Seen} seen
    * @param {Phase} [phase] where they are in the exam
-   * @returns {{person: Person, before: Pick<Person, "state" | "since" | "name"> | null}} `before`: the previous
-   *   values, `null` for a new examinee
+   * @param {boolean} [flagged] whether a proctor has yet to look at their flags
+   * @returns {{person: Person, before: Before | null}} `before`: the previous values, `null` for a new examinee
    */
-  put(seen, phase = "RUNNING") {
+  put(seen, phase = "RUNNING", flagged = seen.flags.length > 0) {
     const id = seen.examineeId;
     const state = stateOf(seen, phase);
     const since = sinceOf(seen, state);
     const known = this.all.get(id);
+    const marks = marksOf(state, flagged, seen.unstable);
     this.counts[state] += 1;
+    for (const mark of marks) this.marks[mark] += 1;
     if (known === undefined) {
-      const person = { id, key: natural(id), ...named(id, seen.name), seen, state, since };
+      const person = { id, key: natural(id), ...named(id, seen), marks, seen, state, since };
       this.all.set(id, person);
+      this._countLabels(person.labels, 1);
       this._byId = null;
       return { person, before: null };
     }
-    const before = { state: known.state, since: known.since, name: known.name };
+    const before = { state: known.state, since: known.since, name: known.name, place: known.place, marks: known.marks };
     this.counts[before.state] -= 1;
-    if (known.name !== seen.name) Object.assign(known, named(id, seen.name));
+    for (const mark of before.marks) this.marks[mark] -= 1;
+    if (known.name !== seen.name || !isSame(known.labels, seen.labels)) {
+      this._countLabels(known.labels, -1);
+      Object.assign(known, named(id, seen));
+      this._countLabels(known.labels, 1);
+    }
+    known.marks = marks;
     known.seen = seen;
     known.state = state;
     known.since = since;
@@ -149,8 +175,21 @@ export class People {
     const known = this.all.get(id);
     if (known === undefined) return;
     this.counts[known.state] -= 1;
+    for (const mark of known.marks) this.marks[mark] -= 1;
+    this._countLabels(known.labels, -1);
     this.all.delete(id);
     this._byId = null;
+  }
+
+  /** Add to the numbers of examinees with these labels. @param {Record<string, string>} labels @param {number} by */
+  _countLabels(labels, by) {
+    for (const [name, value] of Object.entries(labels)) {
+      let values = this.labels.get(name);
+      if (values === undefined) this.labels.set(name, (values = new Map()));
+      const count = (values.get(value) ?? 0) + by;
+      if (count > 0) values.set(value, count);
+      else values.delete(value);
+    }
   }
 
   /** The number of examinees who need attention. */
@@ -163,12 +202,15 @@ export class People {
    * @param {View} [view]
    * @returns {Person[]}
    */
-  shown({ search = "", states = NO_STATES, only = null, sort = "attention" } = {}) {
+  shown({ search = "", states = NO_STATES, marks = NO_MARKS, labels = NO_LABELS, only = null, sort = "attention" } = {}) {
+    const wanted = [...labels].filter(([, values]) => values.size > 0);
     const words = searchable(search).split(/\s+/).filter(Boolean);
     this._byId ??= [...this.all.values()].sort((a, b) => compare(a.key, b.key));
     const shown = this._byId.filter((person) => (
       (states.size === 0 || states.has(person.state)) &&
       (only === null || only.has(person.id)) &&
+      (marks.size === 0 || person.marks.some((mark) => marks.has(mark))) &&
+      wanted.every(([name, values]) => values.has(person.labels[name])) &&
       words.every((word) => person.text.includes(word))));
     return sort === "id" ? shown : SORTED_BY[sort](shown);
   }
@@ -176,27 +218,41 @@ export class People {
 
 /** @type {ReadonlySet<string>} */
 const NO_STATES = new Set();
+/** @type {ReadonlySet<string>} */
+const NO_MARKS = NO_STATES;
+/** @type {ReadonlyMap<string, ReadonlySet<string>>} */
+const NO_LABELS = new Map();
 
 /**
- * What the wall shows: examinees with all words of `search` in id or name, in one of `states` (empty: all), and in `only`
- * (`null`: all); sorted by `sort`.
- * @typedef {{search?: string, states?: ReadonlySet<string>, only?: {has: (id: string) => boolean} | null, sort?: Sort}} View
+ * What the wall shows: examinees with all words of `search` in id, name or labels, in one of `states` (empty: all), with one of
+ * `marks` (empty: all), with one of the values of each label in `labels`, and in `only` (`null`: all); sorted by `sort`.
+ * @typedef {{search?: string, states?: ReadonlySet<string>, marks?: ReadonlySet<string>,
+ *   labels?: ReadonlyMap<string, ReadonlySet<string>>, only?: {has: (id: string) => boolean} | null, sort?: Sort}} View
  * @typedef {"attention" | "id" | "name" | "since"} Sort
  */
 
 /** Whether a search or filter may hide examinees. @param {View} view */
-export function isNarrowed({ search = "", states = NO_STATES, only = null }) {
-  return search !== "" || states.size > 0 || only !== null;
+export function isNarrowed({ search = "", states = NO_STATES, marks = NO_MARKS, labels = NO_LABELS, only = null }) {
+  return search !== "" || states.size > 0 || marks.size > 0 || isByLabel(labels) || only !== null;
+}
+
+/** Whether a value of a label is chosen. @param {ReadonlyMap<string, ReadonlySet<string>>} labels */
+function isByLabel(labels) {
+  for (const values of labels.values()) if (values.size > 0) return true;
+  return false;
 }
 
 /**
  * Whether a change of an examinee may change which examinees the wall shows, or their order.
  * @param {Person} person the new values
- * @param {Pick<Person, "state" | "since" | "name"> | null} before the previous values; `null`: a new examinee
+ * @param {Before | null} before the previous values; `null`: a new examinee
  * @param {View} view
  */
-export function reorders(person, before, { search = "", states = NO_STATES, only = null, sort = "attention" }) {
+export function reorders(person, before, { search = "", states = NO_STATES, marks = NO_MARKS, labels = NO_LABELS, only = null, sort = "attention" }) {
   if (before === null) return true;
+  const marksChanged = String(before.marks) !== String(person.marks);
+  if (marksChanged && (marks.size > 0 || sort === "attention")) return true;
+  if (before.place !== person.place && (search !== "" || isByLabel(labels))) return true;
   const stateChanged = before.state !== person.state;
   const timeChanged = before.since !== person.since && (sort === "since" || isSortedByTime(person.state));
   if (before.name !== person.name && (search !== "" || sort === "name")) return true;
@@ -217,16 +273,40 @@ function isSortedByTime(state) {
 const SORTED_BY = Object.freeze({
   // Within a state the longest first; states without trouble by id, so that their tiles do not move.
   attention: (people) => {
-    /** @type {Map<State, Person[]>} */
-    const groups = new Map(ORDER.map((state) => [state, []]));
-    for (const person of people) groups.get(person.state)?.push(person);
-    return [...groups].flatMap(([state, members]) => (
-      isSortedByTime(state) ? members.sort((a, b) => difference(a.since ?? Infinity, b.since ?? Infinity)) : members));
+    /** @type {Map<State | "marked", Person[]>} */
+    const groups = new Map(GROUPS.map((group) => [group, []]));
+    for (const person of people) groups.get(groupOf(person))?.push(person);
+    return [...groups].flatMap(([group, members]) => (
+      group !== "marked" && isSortedByTime(group) ? members.sort((a, b) => difference(a.since ?? Infinity, b.since ?? Infinity)) : members));
   },
   name: (people) => people.sort((a, b) => compare(a.nameKey, b.nameKey)),
   // The newest change first.
   since: (people) => people.sort((a, b) => difference(b.since ?? -Infinity, a.since ?? -Infinity)),
 });
+
+/** The groups in the order in which they need attention: those with a mark come after those who need attention now. */
+const GROUPS = ORDER.flatMap((state) => (state === "migrating" ? /** @type {const} */ (["marked", state]) : [state]));
+
+/** @param {Person} person */
+function groupOf({ state, marks }) {
+  return marks.length > 0 && !STATES[state].alarm ? "marked" : state;
+}
+
+/** Return the marks of an examinee in a state. @param {State} state @param {boolean} flagged @param {boolean} unstable @returns {readonly Mark[]} */
+function marksOf(state, flagged, unstable) {
+  if ((!flagged && !unstable) || ENDED.has(state)) return NO_MARK;
+  return MARKS.filter((mark) => (mark === "flagged" ? flagged : unstable));
+}
+
+/** @type {readonly Mark[]} */
+const NO_MARK = Object.freeze([]);
+
+/** Whether two sets of labels are the same. @param {Record<string, string>} a @param {Record<string, string>} b */
+function isSame(a, b) {
+  if (a === b) return true;
+  const names = Object.keys(a);
+  return names.length === Object.keys(b).length && names.every((name) => a[name] === b[name]);
+}
 
 /** Subtract; two infinities are equal. @param {number} a @param {number} b */
 function difference(a, b) {
@@ -243,9 +323,10 @@ function natural(id) {
   return id.replace(/\d+/g, (digits) => digits.padStart(16, "0"));
 }
 
-/** Return the fields that depend on the name; examinees without a name sort last. @param {string} id @param {string | null} name */
-function named(id, name) {
-  return { name, nameKey: searchable(name ?? "\uffff"), text: searchable(`${id} ${name ?? ""}`) };
+/** Return the fields that depend on the roster; examinees without a name sort last. @param {string} id @param {Seen} seen */
+function named(id, { name, labels }) {
+  const place = Object.values(labels).join(" · ");
+  return { name, nameKey: searchable(name ?? "\uffff"), text: searchable(`${id} ${name ?? ""} ${place}`), place, labels: { ...labels } };
 }
 
 /** Return a text in the form in which texts are compared. @param {string} text */

@@ -7,7 +7,7 @@
  */
 
 import { clock, hasText, number, person, shortTime, t } from "../common/i18n.js";
-import { WINDOW_SECONDS } from "./incidents/detection.js";
+import { LABEL, WINDOW_SECONDS } from "./incidents/detection.js";
 import { milliseconds, STATES } from "./examinees.js";
 
 /**
@@ -24,6 +24,9 @@ import { milliseconds, STATES } from "./examinees.js";
 export function describe(person, now) {
   const { seen, state, since } = person;
   const word = t(`state.${state}`);
+  if (person.marks.length > 0 && !STATES[state].alarm && !STATES[state].away) {
+    return { word, clock: state === "waiting" ? timeLeft(seen.deadline, now).clock : "", more: marksText(person) };
+  }
   const lasted = since === null ? "" : clock((now - since) / 1000);
   if (state === "waiting") return { word, ...timeLeft(seen.deadline, now) };
   if (state === "syncFailed") return { word, clock: "", more: t(`more.${seen.mobileSync}`) };
@@ -100,7 +103,28 @@ export function reasonText(reason) {
  */
 export function incidentName({ cause, name, began, last }) {
   if (cause === "moment" && last - began > WINDOW_SECONDS * 1000) return t("incident.series");
+  if (cause.startsWith(LABEL)) return labelText(cause.slice(LABEL.length), name);
   return t(`incident.${cause}`, { name });
+}
+
+/** Return the name of a label; one that the roster has named is returned as it is. @param {string} name */
+export function labelName(name) {
+  return hasText(`label.${name}`) ? t(`label.${name}`) : name;
+}
+
+/** Return a label and its value: "Room 3". @param {string} name @param {string} value */
+export function labelText(name, value) {
+  return t("label", { label: labelName(name), value });
+}
+
+/** Say what is strange about an examinee, in words. @param {Person} person */
+export function marksText({ marks, seen }) {
+  return marks.map((mark) => (mark === "flagged" ? flagsText(seen.flags) : t("mark.unstable"))).join(", ");
+}
+
+/** Name in what a connection differs from the one before. @param {readonly string[]} flags */
+export function flagsText(flags) {
+  return t("flags", { flags: flags.map((flag) => (hasText(`flag.${flag}`) ? t(`flag.${flag}`) : flag)).join(", ") });
 }
 
 /** Count those who are connected, who are away, and who have finished, for the line of a plan. @param {import("./examinees.js").People} people */

@@ -132,6 +132,7 @@ class Wall {
     this.talk.addEventListener("open", (event) => this._open(/** @type {CustomEvent} */ (event).detail));
     panel.addEventListener("close", () => this._closed());
     panel.addEventListener("act", (event) => void this.plan.sender.send(/** @type {CustomEvent} */ (event).detail));
+    panel.addEventListener("seen", (event) => this.plan.putFlagsAside(/** @type {CustomEvent} */ (event).detail));
     panel.addEventListener("ask", (event) => void this._ask(/** @type {CustomEvent} */ (event).detail));
     element("extend-all").addEventListener("click", () => void this._ask({ kind: "extend_exam", examineeId: null, who: null }));
     this.tabs.addEventListener("choose", (event) => this._choose(/** @type {CustomEvent} */ (event).detail));
@@ -145,6 +146,7 @@ class Wall {
     this.panel.close();
     this.plan = plan;
     this.panel.use(this._panelParts());
+    this.controls.more.clear(); // another plan has other rooms
     this.list.use(plan.incidents);
     this.banner.show();
     this.several.show();
@@ -176,8 +178,8 @@ class Wall {
   // -- drawing ---------------------------------------------------------------------------------------
 
   _view() {
-    const { search, states, sort } = this.controls;
-    return { search, states, sort, only: this.list.only?.members ?? null };
+    const { search, states, sort, more } = this.controls;
+    return { search, states, sort, marks: more.marks, labels: more.labels, only: this.list.only?.members ?? null };
   }
 
   /** Draw counts and summaries. */
@@ -185,7 +187,7 @@ class Wall {
     const { people, times } = this.plan;
     const now = this.plan.now();
     this.list.show(now);
-    this.controls.count(people.counts, people.all.size, times.phase(now));
+    this.controls.count(people, times.phase(now));
     const listed = isNarrowed(this._view()) ? this._shown.map((person) => person.id) : null;
     this.several.offer(listed ?? []);
     this.talk.show(listed);

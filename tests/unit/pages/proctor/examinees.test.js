@@ -130,6 +130,33 @@ test("a roster that comes later names those who are there, and is found", () => 
   assert.deepEqual(ids(all.shown({ search: "서연" })), ["E1"]);
 });
 
+test("labels are searched, counted and filtered; a changed label is counted once", () => {
+  const all = people(seen("E1", { labels: { room: "A", seat: "1" } }), seen("E2", { labels: { room: "B", seat: "1" } }), seen("E3"));
+  assert.deepEqual(ids(all.shown({ search: "b" })), ["E2"]);
+  assert.deepEqual(ids(all.shown({ labels: new Map([["room", new Set(["A", "B"])], ["seat", new Set()]]) })), ["E1", "E2"]);
+  assert.deepEqual(ids(all.shown({ labels: new Map([["room", new Set(["A"])], ["seat", new Set(["2"])]]) })), []);
+  assert.deepEqual([...(all.labels.get("room") ?? [])], [["A", 1], ["B", 1]]);
+  all.put(seen("E2", { labels: { room: "A" } }));
+  all.put(seen("E2", { labels: { room: "A" } }));
+  assert.deepEqual([[...(all.labels.get("room") ?? [])], [...(all.labels.get("seat") ?? [])]], [[["A", 2]], [["1", 1]]]);
+  all.drop("E1");
+  all.drop("E2");
+  assert.deepEqual(all.labels.get("room")?.size, 0);
+});
+
+test("flags and unstable examinees come up, are counted and filtered, until somebody has looked or the exam is over", () => {
+  const flagged = seen("E8", { flags: ["address"] });
+  const all = people(seen("E1"), seen("E2", { status: "DISCONNECTED" }), flagged, seen("E9", { unstable: true, flags: ["device"] }));
+  assert.deepEqual(ids(all.shown()), ["E2", "E8", "E9", "E1"]);
+  assert.deepEqual(all.marks, { flagged: 2, unstable: 1 });
+  assert.deepEqual(ids(all.shown({ marks: new Set(["unstable"]) })), ["E9"]);
+  const looked = all.put(flagged, "RUNNING", false);
+  assert.ok(reorders(looked.person, looked.before, {}));
+  assert.deepEqual([ids(all.shown()), all.marks.flagged, all.alarms], [["E2", "E9", "E1", "E8"], 1, 1]);
+  all.put(seen("E9", { unstable: true, flags: ["device"], status: "FINISHED" }));
+  assert.deepEqual(all.marks, { flagged: 0, unstable: 0 });
+});
+
 test("filters by states and by an incident's members narrow each other", () => {
   const all = people(seen("E1"), seen("E2", { status: "DISCONNECTED" }), seen("E3", { status: "DISCONNECTED" }));
   assert.deepEqual(ids(all.shown({ states: new Set(["lost"]) })), ["E2", "E3"]);
@@ -172,10 +199,11 @@ test("a change asks for a new order only where it may make one: what reorders sa
   const [EARLY, LATE] = ["2026-11-22T09:00:00.000Z", "2026-11-22T09:30:00.000Z"];
   /** @type {Partial<Seen>[]} */
   const looks = [{ since: EARLY }, { since: LATE }, { since: LATE, status: "DISCONNECTED" }, { since: EARLY, name: "Zoe" },
-    { since: EARLY, status: "DISCONNECTED" }, { since: EARLY, mobileSync: "WAITING", mobileSyncAt: LATE }];
+    { since: EARLY, flags: ["device"], labels: { room: "zoe" } }, { since: EARLY, status: "DISCONNECTED" }, { since: EARLY, mobileSync: "WAITING", mobileSyncAt: LATE }];
   /** @type {import("../../../../actors/pages/static/proctor/examinees.js").View[]} */
   const views = ["attention", "id", "name", "since"].flatMap((sort) => [
-    { sort }, { sort, search: "zoe" }, { sort, states: new Set(["lost"]) }, { sort, only: new Set(["E2"]) }]);
+    { sort }, { sort, search: "zoe" }, { sort, states: new Set(["lost"]) }, { sort, only: new Set(["E2"]) },
+    { sort, marks: new Set(["flagged"]) }, { sort, labels: new Map([["room", new Set(["zoe"])]]) }]);
   let [asked, skipped] = [0, 0];
   for (const view of views) {
     for (const from of looks) {

@@ -7,7 +7,7 @@ const START = Date.parse("2026-11-22T09:15:02Z");
 
 /**
  * A plan of `halls`: each with its size, its network, and its servers in turn.
- * @param {{size: number, network: string, servers: string[]}[]} halls
+ * @param {{size: number, network: string, servers: string[], labels?: Record<string, string>}[]} halls
  */
 function plan(...halls) {
   const incidents = new Incidents();
@@ -15,7 +15,7 @@ function plan(...halls) {
   const people = halls.map((hall, number) =>
     Array.from({ length: hall.size }, (_, k) => {
       const id = `H${number}-${k}`;
-      incidents.place(id, hall.servers[k % hall.servers.length], hall.network);
+      incidents.place(id, { server: hall.servers[k % hall.servers.length], network: hall.network, ...hall.labels });
       return id;
     }),
   );
@@ -47,6 +47,20 @@ test("a server that dies is one incident, named by the server, whatever networks
   lose(incidents, onFirst, { reason: "SERVER_LOST" });
   const [incident] = incidents.detect();
   assert.deepEqual([incident.cause, incident.name, incident.size], ["server", "SOCK001", 200]);
+});
+
+test("a room that is lost is named by the room, also when it is a network of its own", () => {
+  const rooms = ["1", "2", "3"].map((room, k) => (
+    { size: 30, network: `10.1.${k}.0/24`, servers: ["SOCK001"], labels: { "label room": room, "label seat": null } }));
+  const { incidents, people } = plan(...rooms, { size: 200, network: "10.9.9.0/24", servers: ["SOCK001"] });
+  lose(incidents, people[2].slice(0, 24));
+  const [incident, ...more] = incidents.detect();
+  assert.equal(more.length, 0);
+  assert.deepEqual([incident.cause, incident.name, incident.size], ["label room", "3", 24]);
+  incidents.drop(people[2][0], START + 1_000);
+  assert.deepEqual([incident.size, incident.notBack], [23, 23], "whoever is out of scope is in no incident");
+  people[2].slice(1, 24).forEach((id) => incidents.update(id, "ended", START + 2_000));
+  assert.deepEqual([incident.notBack, incident.over, incident.ended], [0, 23, START + 2_000]);
 });
 
 test("two halls in the same seconds are two incidents", () => {
@@ -211,7 +225,7 @@ test("who leaves the plan is not waited for", () => {
   lose(incidents, lost);
   const [incident] = incidents.detect();
   lost.forEach((id) => incidents.drop(id, START + 1_000));
-  assert.deepEqual([incident.out, incident.ended], [20, START + 1_000]);
+  assert.deepEqual([incident.notBack, incident.out, incident.ended], [0, 0, START + 1_000]);
 });
 
 /**

@@ -49,6 +49,11 @@ export class Summary {
     }
   }
 
+  /** Forget an examinee who has left the plan. @param {string} id */
+  forget(id) {
+    this._changes.delete(id);
+  }
+
   /** Note a new incident; its members are not announced one by one. @param {Incident} incident */
   began(incident) {
     this._began.add(incident);

@@ -2,16 +2,17 @@
  * Detects incidents: many examinees who are lost together, and the cause that they share. One incident replaces 300 alarms.
  *
  * Losses within `WINDOW_SECONDS` belong together. The time of the loss counts (which a server gave), not the time of the
- * message: so a wall that was offline, or was just opened, detects the same incidents. The cause is the server, the network
- * prefix (/24, /64), or only the time, whichever separates the lost examinees best from the others (`evidence`). A crowd
- * can have several servers or networks as causes; each is its own incident.
+ * message: so a wall that was offline, or was just opened, detects the same incidents. The cause is the value of a label (a
+ * room), the server, the network prefix (/24, /64), or only the time, whichever separates the lost examinees best from the
+ * others (`evidence`). A crowd can have several rooms, servers or networks as causes; each is its own incident.
  *
  * Pure: no DOM, no clock; times are ms since the epoch.
  *
- * @typedef {{id: string, at: number, server: string | null, network: string | null, reason: string | null}} Loss
+ * @typedef {Readonly<Record<string, string | null>>} Places by cause: where an examinee is
+ * @typedef {{id: string, at: number, places: Places, reason: string | null}} Loss
  * @typedef {"lost" | "back" | "out" | "ended"} MemberState `out`: cannot reconnect (shut out, removed, not in the plan);
  *   `ended`: the exam is over for them
- * @typedef {"server" | "network" | "moment"} Cause
+ * @typedef {string} Cause "server", "network", "moment", or "label " and the label's name
  */
 
 /** Losses further apart than this do not belong together. */
@@ -48,8 +49,25 @@ export function networkOf(address) {
   return `${groups.slice(0, 4).map((group) => group.replace(/^0+(?=.)/, "")).join(":")}::/64`;
 }
 
+/** The beginning of a cause that is a label. */
+export const LABEL = "label ";
+
 /**
- * Examinees who were lost together. `name`: of the server or network, empty for a moment. `members`: the
+ * Return where an examinee is, by cause: the labels, the server and the network.
+ * @param {import("../../examwire.js").Seen} seen @returns {Places}
+ */
+export function placesOf({ labels, serverId, ipAddress }) {
+  /** @type {Record<string, string | null>} */
+  const places = {};
+  for (const name in labels) places[LABEL + name] = labels[name];
+  places.server = serverId;
+  places.network = networkOf(ipAddress);
+  return places;
+}
+
+/**
+ * Examinees who were lost together. `name`: of the room, server or network, empty for a moment. `of`: how many the plan has
+ * there; 0: not known. `members`: the
  * state of each by id; `began` and `last`: the first and latest loss; `ended`: when the last came back or was out, else `null`.
  */
 export class Incident {
@@ -59,6 +77,7 @@ export class Incident {
     this.cause = cause;
     this.name = name;
     /** @type {Map<string, MemberState>} */ this.members = new Map();
+    this.of = 0;
     this.began = Infinity;
     this.last = -Infinity;
     /** @type {number | null} */ this.ended = null;
@@ -82,7 +101,7 @@ export class Incident {
   fits(loss) {
     if (this.ended !== null) return false;
     const near = loss.at >= this.began - WINDOW_SECONDS * 1000 && loss.at <= this.last + WINDOW_SECONDS * 1000;
-    return near && (this.cause === "moment" || loss[this.cause] === this.name || this.members.has(loss.id));
+    return near && (this.cause === "moment" || loss.places[this.cause] === this.name || this.members.has(loss.id));
   }
 
   /**
@@ -107,6 +126,12 @@ export class Incident {
     this.members.set(id, state);
   }
 
+  /** Remove a member who has left the plan. @param {string} id */
+  drop(id) {
+    this._count(this.members.get(id), -1);
+    this.members.delete(id);
+  }
+
   /** Add to the number of members in a state. @param {MemberState | undefined} state @param {number} by */
   _count(state, by) {
     if (state === "back") this.back += by;
@@ -125,10 +150,9 @@ export class Incidents {
     /** Losses in no incident; also of examinees who came back within the window, for they count for a crowd. */
     /** @type {Map<string, Loss & {state: MemberState}>} */ this._singleLosses = new Map();
     /** The open incident of each lost examinee. @type {Map<string, Incident>} */ this._incidentOf = new Map();
-    /** Server and network of each examinee, and the number of examinees of each. */
-    /** @type {Map<string, {server: string | null, network: string | null}>} */ this._place = new Map();
-    /** @type {{server: Map<string, number>, network: Map<string, number>}} */
-    this._members = { server: new Map(), network: new Map() };
+    /** Where each examinee is, and the number of examinees in each place, by cause. */
+    /** @type {Map<string, Places>} */ this._place = new Map();
+    /** @type {Map<Cause, Map<string, number>>} */ this._members = new Map();
     this._newest = -Infinity;
     this._lastNumber = 0;
     /** Whether there are losses that `detect` has not seen. */ this._dirty = false;
@@ -147,28 +171,30 @@ export class Incidents {
   /**
    * Note where an examinee is (or was last) connected: losses are compared with that.
    * @param {string} id
-   * @param {string | null} server
-   * @param {string | null} network
+   * @param {Places} places
    */
-  place(id, server, network) {
+  place(id, places) {
     const before = this._place.get(id);
-    if (before && before.server === server && before.network === network) return;
+    if (before && areSame(before, places)) return;
     this._count(before, -1);
-    const now = { server, network };
-    this._place.set(id, now);
-    this._count(now, 1);
+    this._place.set(id, places);
+    this._count(places, 1);
   }
 
-  /**
-   * Add to the numbers of examinees of a server and a network.
-   * @param {{server: string | null, network: string | null} | undefined} place @param {number} by
-   */
-  _count(place, by) {
-    if (!place) return;
-    for (const cause of /** @type {const} */ (["server", "network"])) {
-      const name = place[cause];
-      if (name !== null) this._members[cause].set(name, (this._members[cause].get(name) ?? 0) + by);
+  /** Add to the numbers of examinees in these places. @param {Places | undefined} places @param {number} by */
+  _count(places, by) {
+    for (const cause in places) {
+      const name = places[cause];
+      if (name === null) continue;
+      let members = this._members.get(cause);
+      if (members === undefined) this._members.set(cause, (members = new Map()));
+      members.set(name, (members.get(name) ?? 0) + by);
     }
+  }
+
+  /** How many examinees are in a place. @param {Cause} cause @param {string} name */
+  _membersOf(cause, name) {
+    return this._members.get(cause)?.get(name) ?? 0;
   }
 
   /**
@@ -184,8 +210,7 @@ export class Incidents {
       return;
     }
     const current = this._incidentOf.get(id);
-    const place = this._place.get(id) ?? { server: null, network: null };
-    const loss = { id, at, reason, ...place };
+    const loss = { id, at, reason, places: this._place.get(id) ?? NOWHERE };
     this._newest = Math.max(this._newest, at);
     const incident = current?.joinedBy(loss) ? current : this.all.find((other) => other.joinedBy(loss));
     if (incident) {
@@ -223,7 +248,8 @@ export class Incidents {
 
   /** Forget an examinee who has left the plan. @param {string} id @param {number} at */
   drop(id, at) {
-    this.update(id, "out", at);
+    this.update(id, "ended", at);
+    for (const incident of this.open) incident.drop(id);
     this._singleLosses.delete(id);
     this._count(this._place.get(id), -1);
     this._place.delete(id);
@@ -269,7 +295,7 @@ export class Incidents {
     const incident = new Incident(this._lastNumber, cause, name);
     for (const loss of singles) {
       const first = incident.size === 0;
-      const fits = first ? cause === "moment" || loss[cause] === name : incident.fits(loss);
+      const fits = first ? cause === "moment" || loss.places[cause] === name : incident.fits(loss);
       if (!fits || !this._singleLosses.has(loss.id)) continue;
       this._singleLosses.delete(loss.id);
       incident.take(loss, loss.state);
@@ -292,11 +318,12 @@ export class Incidents {
     /** @type {{cause: Cause, name: string}[]} */
     let best = crowd.length >= SHARE_OF_PLAN * everybody ? [{ cause: "moment", name: "" }] : [];
     let bestScore = SURE_ENOUGH;
-    for (const cause of /** @type {const} */ (["server", "network"])) {
+    // Rooms come first: where room and network say the same, people know the room.
+    for (const cause of [...this._members.keys()].sort((a, b) => Number(b.startsWith(LABEL)) - Number(a.startsWith(LABEL)))) {
       const groups = [...tally(crowd, cause)].map(([name, hit]) => ({
         name,
         hit: hit.length,
-        members: Math.max(this._members[cause].get(name) ?? 0, hit.length),
+        members: Math.max(this._membersOf(cause, name), hit.length),
         serverEnded: cause === "server" && hit.filter((loss) => SERVER_REASONS.has(loss.reason ?? "")).length >= 0.8 * hit.length,
       }));
       const large = groups.filter(({ hit, members, serverEnded }) => (
@@ -339,12 +366,22 @@ function evidence(hit, members, lost, everybody) {
   return 2 * cells.reduce((sum, [seen, expected]) => sum + (seen > 0 ? seen * Math.log(seen / expected) : 0), 0);
 }
 
-/** Group the losses by server or network. @param {Loss[]} crowd @param {"server" | "network"} cause */
+/** @type {Places} */
+const NOWHERE = Object.freeze({ server: null, network: null });
+
+/** Whether two examinees are, or one is still, in the same places. @param {Places} a @param {Places} b */
+function areSame(a, b) {
+  for (const cause in a) if (a[cause] !== b[cause]) return false;
+  for (const cause in b) if (!(cause in a)) return false;
+  return true;
+}
+
+/** Group the losses by their place. @param {Loss[]} crowd @param {Cause} cause */
 function tally(crowd, cause) {
   /** @type {Map<string, Loss[]>} */
   const groups = new Map();
   for (const loss of crowd) {
-    const name = loss[cause];
+    const name = loss.places[cause] ?? null;
     if (name === null) continue;
     const group = groups.get(name);
     if (group) group.push(loss);

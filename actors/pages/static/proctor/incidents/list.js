@@ -125,8 +125,8 @@ export class IncidentList extends EventTarget {
     const name = incidentName(incident);
     setText(line.querySelector("strong"), `${name}:`);
     line.querySelector(".incident-dismiss")?.setAttribute("aria-label", t("incident.dismiss", { what: name }));
-    const parts = [t("incident.line", {
-      lost: incident.size, back: incident.back, notBack: incident.notBack, time: time(incident.began) })];
+    const parts = [t(incident.of > 0 ? "incident.lineOf" : "incident.line", {
+      of: incident.of, lost: incident.size, back: incident.back, notBack: incident.notBack, time: time(incident.began) })];
     if (incident.out > 0) parts.push(t("incident.out", { n: incident.out }));
     if (incident.over > 0) parts.push(t("incident.gone", { n: incident.over }));
     if (incident.ended !== null) parts.push(t("incident.over", { duration: duration((incident.ended - incident.began) / 1000) }));

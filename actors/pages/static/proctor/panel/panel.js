@@ -12,13 +12,13 @@ import { History } from "./history.js";
 import { milliseconds, STATES } from "../examinees.js";
 import { APPLIES } from "../several/batch.js";
 import { Picture } from "./picture.js";
-import { describe, nameOf, reasonText } from "../texts.js";
+import { describe, flagsText, labelName, nameOf, reasonText } from "../texts.js";
 
 const EXTENSIONS = [30, 60, 120, 300, 600];
 
 /**
  * Fires `close`, `act` (detail: `{kind, examineeId, text?, seconds?}`), and `ask` (detail: `{kind, examineeId, who}`: an action
- * that is to be confirmed).
+ * that is to be confirmed), and `seen` (detail: the id of an examinee whose flags were looked at).
  *
  * @typedef {{plan: import("../session/watched-plan.js").WatchedPlan, actions: Actions, web: WebApi,
  *   online: () => boolean}} Parts
@@ -105,6 +105,7 @@ export class Panel extends EventTarget {
     chip.dataset.tone = STATES[person.state].tone;
     chip.querySelector("path")?.setAttribute("d", STATES[person.state].path);
     setText(chip.querySelector("span"), t(`state.${person.state}`));
+    this._drawFlags(person);
     this._drawFacts(person);
     const { seen, state } = person;
     const readmit = state === "exhausted" || state === "removed";
@@ -157,6 +158,10 @@ export class Panel extends EventTarget {
       if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) text.form?.requestSubmit();
     });
     element("readmit").addEventListener("click", (event) => isOffered(event) && this._act({ kind: "readmit" }));
+    element("flags-seen").addEventListener("click", () => {
+      this.dispatchEvent(new CustomEvent("seen", { detail: this.person?.id }));
+      element("panel-name").focus({ preventScroll: true });
+    });
     element("resume").addEventListener("click", (event) => isOffered(event) && this._act({ kind: "resume" }));
     element("finish").addEventListener("click", () => this._ask("finish"));
     element("extend-exam").addEventListener("click", (event) => isOffered(event) && this._ask("extend_exam"));
@@ -220,6 +225,16 @@ export class Panel extends EventTarget {
     });
   }
 
+  /** Say in words what is strange about the examinee. @param {Person} person */
+  _drawFlags({ marks, seen }) {
+    element("panel-marks").hidden = marks.length === 0;
+    const sentences = [];
+    if (marks.includes("flagged")) sentences.push(t("flags.means", { flags: flagsText(seen.flags) }));
+    if (marks.includes("unstable")) sentences.push(t("unstable.means"));
+    setText(element("panel-marks-text"), sentences.join(" "));
+    element("flags-seen").hidden = !marks.includes("flagged");
+  }
+
   // -- facts ---------------------------------------------------------------------------------
 
   /** List what is known about the examinee. @param {Person} person */
@@ -243,11 +258,12 @@ export class Panel extends EventTarget {
       ["fact.deadline", seen.mobileSync === "WAITING" ? at(seen.deadline) : ""],
     ];
     const list = element("panel-facts");
-    const known = facts.filter(([, value]) => value);
+    const labels = Object.entries(seen.labels).map(([name, value]) => [labelName(name), value]);
+    const known = [...labels, ...facts.filter(([, value]) => value).map(([key, value]) => [t(key), value])];
     while (list.children.length > known.length) list.lastElementChild?.remove();
-    known.forEach(([key, value], row) => {
+    known.forEach(([name, value], row) => {
       const line = list.children[row] ?? list.appendChild(parts("div", "dt", "dd"));
-      setText(line.children[0], t(key));
+      setText(line.children[0], name);
       setText(line.children[1], value);
     });
   }

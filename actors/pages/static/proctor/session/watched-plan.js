@@ -5,7 +5,7 @@
  * @typedef {import("../examinees.js").Person} Person
  * @typedef {import("../incidents/detection.js").Incident} Incident
  * @typedef {import("../several/batch.js").BatchKind} BatchKind
- * @typedef {{person: Person, before: Pick<Person, "state" | "since" | "name"> | null}} Update
+ * @typedef {{person: Person, before: import("../examinees.js").Before | null}} Update
  */
 
 import { ProctorClient } from "../../examwire.js";
@@ -14,7 +14,7 @@ import { claimsOf } from "../../common/token.js";
 import { ActionSender, newActionId } from "../panel/action-sender.js";
 import { Actions } from "../panel/actions.js";
 import { PendingAlerts, Summary } from "../incidents/alerts.js";
-import { Incidents, networkOf } from "../incidents/detection.js";
+import { Incidents, LABEL, placesOf } from "../incidents/detection.js";
 import { milliseconds, People, stateOf, STATES } from "../examinees.js";
 import { ActionBatch, APPLIES } from "../several/batch.js";
 import { ExamTimes } from "./exam-times.js";
@@ -41,6 +41,7 @@ export class WatchedPlan extends EventTarget {
     this.summary = new Summary();
     this.pendingAlerts = new PendingAlerts();
     /** Whether a snapshot was applied: what it contains is not announced. */ this.loaded = false;
+    /** The flags that a proctor has looked at, by examineeId. @type {Map<string, string>} */ this._seenFlags = new Map();
     this.times = new ExamTimes(null);
     /** The state from which `times` were made. @type {Record<string, any> | null} */ this._timesOf = null;
     /** When somebody's phase changes next, in ms since the epoch. */ this._nextPhase = Infinity;
@@ -137,6 +138,14 @@ export class WatchedPlan extends EventTarget {
     this.client.setToken(token);
   }
 
+  /** Put the flags of an examinee aside: a proctor has looked at them. Another takeover flags them again. @param {string} id */
+  putFlagsAside(id) {
+    const seen = this.client.view.examinees.get(id);
+    if (!seen) return;
+    this._seenFlags.set(id, seen.flags.join());
+    this._change({ changed: new Set([id]), gone: new Set() });
+  }
+
   /** Continue what depends on the time; call it each second. */
   tick() {
     if (this.now() < this._nextPhase) return;
@@ -165,7 +174,10 @@ export class WatchedPlan extends EventTarget {
   _message(message) {
     if (message.type === "plan_state") this._planState();
     if (this.actions.receive(message)) this._fire("actions");
-    if (message.verdict === "APPLIED") this._countLoss(message);
+    if (message.verdict === "APPLIED") {
+      this._countLoss(message);
+      if (message.data.differs) this._seenFlags.delete(message.data.examineeId); // once more
+    }
     this._fire("message", message);
   }
 
@@ -227,6 +239,7 @@ export class WatchedPlan extends EventTarget {
     for (const id of gone) {
       this.people.drop(id);
       this.incidents.drop(id, now);
+      this.summary.forget(id);
       this.pendingAlerts.changed(id, false, now);
     }
     const open = new Set(this.incidents.open);
@@ -245,14 +258,15 @@ export class WatchedPlan extends EventTarget {
   _update(id, now) {
     const seen = this.client.view.examinees.get(id);
     if (!seen) return null;
-    const update = this.people.put(seen, this.times.phaseOf(id, now));
+    const flagged = seen.flags.length > 0 && this._seenFlags.get(id) !== seen.flags.join();
+    const update = this.people.put(seen, this.times.phaseOf(id, now), flagged);
     const { person, before } = update;
     const { state } = person;
     if (before !== null && before.state !== state && this.loaded) {
       this.summary.changed(id, before.state, state);
       this.pendingAlerts.changed(id, STATES[state].alarm, now);
     }
-    if (seen.status !== "NEVER") this.incidents.place(id, seen.serverId, networkOf(seen.ipAddress));
+    if (seen.status !== "NEVER") this.incidents.place(id, placesOf(seen));
     if (state === "lost" && person.since !== null) this._lost(id, person.since, seen.reason);
     else if (state === "exhausted" || state === "removed") this.incidents.update(id, "out", now);
     else if (state === "finished" || state === "over") this.incidents.update(id, "ended", now);
@@ -262,7 +276,11 @@ export class WatchedPlan extends EventTarget {
 
   /** Announce new incidents, and those that are over. @param {Set<Incident>} open those that were open before */
   _detectIncidents(open) {
-    for (const incident of this.incidents.detect()) if (this.loaded) this.summary.began(incident);
+    for (const incident of this.incidents.detect()) {
+      const { cause, name } = incident;
+      if (cause.startsWith(LABEL)) incident.of = this.people.labels.get(cause.slice(LABEL.length))?.get(name) ?? 0;
+      if (this.loaded) this.summary.began(incident);
+    }
     for (const incident of open) if (incident.ended !== null) this.summary.over(incident);
   }
 

@@ -6,12 +6,12 @@
  */
 
 import { language, t } from "../../common/i18n.js";
-import { describe, nameOf } from "../texts.js";
+import { describe, marksText, nameOf } from "../texts.js";
 import { STATES } from "../examinees.js";
 
 /** What is written on a tile of each size. The rest is in its accessible name, and in its tooltip. */
 const PARTS = Object.freeze({
-  large: /** @type {const} */ (["id", "name", "word", "clock", "more"]),
+  large: /** @type {const} */ (["id", "name", "word", "clock", "more", "place"]),
   small: /** @type {const} */ (["id", "word", "clock"]),
   dots: /** @type {const} */ ([]),
 });
@@ -50,12 +50,14 @@ export class Tile {
       return [part, text];
     });
     if (size === "large") {
-      // Id and name have a line of their own.
-      const who = span("tile-who");
+      // Id and name have a line of their own, and so have what happens next and the place.
+      const [who, foot] = [span("tile-who"), span("tile-foot")];
       who.append(...this.button.querySelectorAll(".tile-id, .tile-name"));
+      foot.append(...this.button.querySelectorAll(".tile-more, .tile-place"));
       this._icon.after(who);
+      this.button.append(foot);
     }
-    this._shown = { id: "", state: "", label: "", language: "", place: -1, total: -1, tabStop: false };
+    this._shown = { id: "", state: "", where: "", marks: "", label: "", language: "", place: -1, total: -1, tabStop: false };
     /** @type {string | null} */ this._name = null;
   }
 
@@ -88,7 +90,9 @@ export class Tile {
   show(person, now) {
     const shown = this._shown;
     const { id, state, name } = person;
-    const same = shown.id === id && shown.state === state && this._name === name && shown.language === language();
+    const marks = person.marks.length > 0 ? marksText(person) : "";
+    const same = shown.id === id && shown.state === state && this._name === name && shown.language === language() &&
+      shown.marks === marks && shown.where === person.place;
     if (same && this._size === "dots") return; // it has no countdown
     if (shown.id !== id) this.button.dataset.id = id;
     if (shown.state !== state) {
@@ -96,9 +100,11 @@ export class Tile {
       this.button.dataset.tone = STATES[state].tone;
       this._icon.dataset.icon = state;
     }
+    if ((shown.marks === "") !== (marks === "")) this.button.toggleAttribute("data-marked", marks !== "");
     [shown.id, shown.state, this._name, shown.language] = [id, state, name, language()];
+    [shown.marks, shown.where] = [marks, person.place];
     if (this._size === "dots") {
-      this._label(nameOf(person), t(`state.${state}`));
+      this._label(nameOf(person), person.place, t(`state.${state}`), marks);
       return;
     }
     const detail = detailOf(person, now);
@@ -108,7 +114,7 @@ export class Tile {
       // A text that can be cut off costs the browser a layer, so only long texts can.
       text.parentElement?.classList.toggle("long", isLong(text.data));
     }
-    if (this._size === "small") this._label(nameOf(person), detail.word, detail.clock, detail.more);
+    if (this._size === "small") this._label(nameOf(person), person.place, detail.word, detail.clock, detail.more, detail.more === marks ? "" : marks);
   }
 
   /** Set the accessible name, if not all of it is written on the tile. @param {...string} words */
@@ -122,7 +128,7 @@ export class Tile {
 function detailOf(person, now) {
   const texts = describe(person, now);
   const more = [person.others, texts.more].filter(Boolean).join(" · ");
-  return { id: person.id, name: person.name ?? "", ...texts, more };
+  return { id: person.id, name: person.name ?? "", place: person.place, ...texts, more };
 }
 
 /** Create a `<span>`. @param {string} className */

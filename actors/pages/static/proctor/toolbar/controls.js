@@ -12,6 +12,7 @@ import { languagePicker, t } from "../../common/i18n.js";
 import { element, setText } from "../../common/elements.js";
 import { ORDER, STATES } from "../examinees.js";
 import { counted } from "../texts.js";
+import { MoreFilters } from "./more-filters.js";
 
 const REMEMBERED = "examwire.wall";
 const SOUND_ON = "M1 5h3l4-4v14l-4-4H1zM10 4.5a4.5 4.5 0 0 1 0 7zM10 1.5a7 7 0 0 1 0 13v-1.6a5.5 5.5 0 0 0 0-9.8z";
@@ -48,6 +49,8 @@ export class Controls extends EventTarget {
     this.shortcuts = stored.shortcuts !== false;
     /** @type {Map<State | "all", HTMLButtonElement>} */ this._buttons = new Map();
     this._makeFilters();
+    this.more = new MoreFilters();
+    this.more.addEventListener("change", () => this._changed());
     this._wire();
     this.translate();
   }
@@ -84,8 +87,11 @@ export class Controls extends EventTarget {
     this._changed();
   }
 
-  /** @param {Readonly<Record<State, number>>} counts @param {number} total @param {Phase} phase where the exam is */
-  count(counts, total, phase) {
+  /** Draw the counts. @param {import("../examinees.js").People} people @param {Phase} phase where the exam is */
+  count(people, phase) {
+    const { counts } = people;
+    const total = people.all.size;
+    this.more.show(people);
     for (const [state, button] of this._buttons) {
       const pressed = state === "all" ? this.states.size === 0 : this.states.has(state);
       const count = state === "all" ? total : counts[state];
@@ -100,6 +106,7 @@ export class Controls extends EventTarget {
   /** Clear the search and the filters. */
   clear() {
     this.states.clear();
+    this.more.clear();
     this.search = /** @type {HTMLInputElement} */ (element("search")).value = "";
     this._changed();
   }
