@@ -12,9 +12,9 @@ from actors.runtime.actor.actor import Actor, on
 from actors.runtime.telemetry import spans, tracing
 from actors.sessions.context import ServerContext
 from actors.sessions.metrics import observe_told
-from actors.sessions.plan_snapshot import OVERLAP_SECONDS, REUSE, SharedSnapshot, text_of
+from actors.sessions.plan_snapshot import OVERLAP_SECONDS, REUSE, SharedLabels, SharedSnapshot, text_of
 from actors.sessions.proctor_session import ProctorSession
-from protocol.access.scope import PlanLabels, Scope, scoped_events
+from protocol.access.scope import Scope, scoped_events
 from protocol.broker import subjects
 from protocol.client.plan_view import Parsed, ViewAspect, event_key
 from protocol.messages.codec import encode
@@ -86,7 +86,8 @@ class PlanFeed(Actor):
         self._max_unread_bytes = context.settings.socket.max_buffer_bytes
         self._versions: dict[tuple[str, ViewAspect], int] = {}
         self._snapshots: dict[SharedSnapshot, asyncio.Task[None]] = {}
-        self._labels = PlanLabels()
+        self._shared_labels = SharedLabels()
+        self._labels = self._shared_labels.labels
         self._moves: dict[Scope, asyncio.TimerHandle] = {}
         self._sent = self._dropped = self._snapshots_read = 0
 
@@ -221,7 +222,7 @@ class PlanFeed(Actor):
                 self._send_snapshot(proctor, new_snapshot)
 
     def _begin_snapshot(self, scope: Scope | None, *, resync: bool = False) -> SharedSnapshot:
-        snapshot = SharedSnapshot(self._context, self.plan_id, resync=resync, scope=scope, labels=self._labels)
+        snapshot = SharedSnapshot(self._context, self.plan_id, resync=resync, scope=scope, labels=self._shared_labels)
         began = time.monotonic()
         reading = asyncio.create_task(snapshot.read(), name=f"snapshot.{self.plan_id}")
         self._snapshots[snapshot] = reading

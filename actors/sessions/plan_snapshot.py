@@ -54,6 +54,14 @@ FIRST_RETRY_SECONDS = 0.1
 LAST_RETRY_SECONDS = 2.0
 
 
+class SharedLabels:
+    """The labels of a plan, which its snapshots share. `reading`: held by the one that reads them."""
+
+    def __init__(self) -> None:
+        self.labels = PlanLabels()
+        self.reading = asyncio.Lock()
+
+
 class SharedSnapshot:
     """Every examinee of a plan in encoded frames, and the events since its reading began.
 
@@ -75,11 +83,12 @@ class SharedSnapshot:
         *,
         resync: bool = False,
         scope: Scope | None = None,
-        labels: PlanLabels | None = None,
+        labels: SharedLabels | None = None,
     ) -> None:
         self.plan_id = plan_id
         self.scope = scope
-        self._labels = labels if labels is not None else PlanLabels()
+        self._shared_labels = labels or SharedLabels()
+        self._labels = self._shared_labels.labels
         self.resync = resync
         self.complete = False
         self.fresh = True
@@ -150,6 +159,7 @@ class SharedSnapshot:
         """Read every examinee; while Redis is away, try again. Each frame is read after `since` began."""
         store = self._context.store
         examinees = await self._read_with_retries(partial(store.members, keys.plan_examinees(self.plan_id)))
+        cleared = self._labels.cleared
         if self.scope is not None:
             examinees = await self._within(self.scope, examinees)
         slices = [examinees[start : start + ROWS_A_FRAME] for start in range(0, len(examinees), ROWS_A_FRAME)] or [[]]
@@ -179,6 +189,8 @@ class SharedSnapshot:
             self._frames.append(frame)
             self._size += len(frame)
             self.complete = number + 1 == len(slices)
+            if self.complete and self.scope is None:
+                self._labels.all_read(cleared)
             if self.complete:
                 beyond = [self._beyond_frames(_parsed(payload), payload) for payload in self.since]
                 self.since = [payload for payload in beyond if payload]
@@ -187,16 +199,16 @@ class SharedSnapshot:
             await asyncio.sleep(0)  # let other work run: a row costs some 50 µs
 
     async def _within(self, scope: Scope, examinees: Sequence[str]) -> list[str]:
-        """Return the examinees in a scope, by their labels in Redis and by what was told since."""
-        within: list[str] = []
-        for start in range(0, len(examinees), LABELS_A_READ):
-            names = examinees[start : start + LABELS_A_READ]
-            known = await self._read_with_retries(partial(read_labels, self._context.store, self.plan_id, names))
-            for examinee_id, (version, labels) in known.items():
-                self._labels.learn(examinee_id, version, labels)
-                if scope.matches(self._labels.newest(examinee_id, version, labels)):
-                    within.append(examinee_id)
-        return within
+        """Return the examinees in a scope. Their labels are read once for all scopes of the plan."""
+        async with self._shared_labels.reading:
+            cleared = self._labels.cleared
+            for start in range(0, 0 if self._labels.complete else len(examinees), LABELS_A_READ):
+                names = examinees[start : start + LABELS_A_READ]
+                known = await self._read_with_retries(partial(read_labels, self._context.store, self.plan_id, names))
+                for examinee_id, (version, labels) in known.items():
+                    self._labels.learn(examinee_id, version, labels)
+            self._labels.all_read(cleared)
+        return [examinee_id for examinee_id in examinees if scope.matches(self._labels.of(examinee_id))]
 
     async def _read_plan_notices(self) -> list[PlanNotice]:
         """Read the messages to several. They are in the frames from then on, so their events are not sent again."""

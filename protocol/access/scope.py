@@ -45,11 +45,6 @@ class Scope:
         """Return whether an examinee with these labels is in the scope."""
         return all(labels.get(label) in values for label, values in self.values)
 
-    @property
-    def labels(self) -> set[str]:
-        """The names of the labels."""
-        return {label for label, _ in self.values}
-
 
 def _nfc(text: str) -> str:
     return unicodedata.normalize("NFC", text)
@@ -66,18 +61,23 @@ class PlanLabels:
     """The labels of a plan's examinees, as rows and events tell them. Examinees who never had labels take no memory.
 
     Events come in the order of the log. A row may be newer than the newest event: then its event is still to come.
+    `complete`: all records were read since they were last forgotten, so who is not known here has no labels. `cleared`:
+    how often they were forgotten.
     """
 
     def __init__(self) -> None:
         self._labels: dict[str, tuple[int, Mapping[str, str]]] = {}
+        self.complete = False
+        self.cleared = 0
 
     def of(self, examinee_id: str) -> Mapping[str, str]:
         """Return the labels of an examinee."""
-        return self._labels.get(examinee_id, (0, NO_LABELS))[1]
+        _, labels = self._labels.get(examinee_id, (0, NO_LABELS))
+        return labels
 
     def newest(self, examinee_id: str, version: int, labels: Mapping[str, str]) -> Mapping[str, str]:
         """Return the newer labels: those of a record with this version, or those that were told since."""
-        told_version, told = self._labels.get(examinee_id, (0, NO_LABELS))
+        told_version, told = self._labels.get(examinee_id, (version, labels))
         return told if told_version > version else labels
 
     def learn(self, examinee_id: str, version: int, labels: Mapping[str, str]) -> None:
@@ -88,7 +88,7 @@ class PlanLabels:
     def update(self, event: Parsed) -> Change:
         """Take the labels of an event, unless it is older. Return the change that it makes."""
         data = event["data"]
-        examinee_id = data.get("examineeId") or ""
+        examinee_id = data.get("examineeId", "")
         version, before = self._labels.get(examinee_id, (0, NO_LABELS))
         if event["type"] not in _WITH_LABELS or data["version"] <= version:
             return Change(before, before)
@@ -100,6 +100,12 @@ class PlanLabels:
     def clear(self) -> None:
         """Forget everything: events may have been dropped."""
         self._labels.clear()
+        self.complete = False
+        self.cleared += 1
+
+    def all_read(self, cleared: int) -> None:
+        """Note that every record was read, beginning when they had been forgotten `cleared` times."""
+        self.complete |= self.cleared == cleared
 
 
 class ScopedEvents(NamedTuple):

@@ -9,10 +9,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from protocol.access.claims import Claims
-from protocol.access.scope import PlanLabels, Scope, scoped_events, scoped_notices, scoped_plan_state
+from protocol.access.scope import PlanLabels, Scope, scoped_events, scoped_notices, scoped_plan_state, scoped_rows
 from protocol.errors import InvalidToken
+from protocol.messages.frames import ExamineeRow
 from protocol.messages.plan_facts import PlanNotice, PlanStatusCode
 from protocol.messages.proctor_events import OwnExamTimes, PlanStateEvent
+from protocol.messages.views import ConnectionView, MobileSyncView, ReconnectView
 
 NOW = "2026-12-01T09:00:00.000Z"
 EXAMINEES = ("E001", "E002", "E003", "E004")
@@ -115,6 +117,10 @@ def test_an_old_event_does_not_bring_back_old_labels() -> None:
     labels.update(event("examinee_enrolled", examineeId="E001", labels={"room": "B"}, version=7))
     labels.update(event("examinee_connected", examineeId="E001", labels={"room": "A"}, version=6))
     labels.learn("E001", 9, {"room": "C"})  # the event of that record is still to come
+    same = event("examinee_connected", examineeId="E001", labels={"room": "D"}, version=7)
+    assert labels.update(same) == ({"room": "B"}, {"room": "B"})
+    assert labels.newest("E001", 7, {"room": "D"}) == {"room": "D"}
+    assert labels.newest("E009", 1, {"room": "D"}) == {"room": "D"}
     assert labels.of("E001") == {"room": "B"}
     assert labels.newest("E001", 9, {"room": "C"}) == {"room": "C"}
     assert labels.newest("E001", 6, {"room": "A"}) == {"room": "B"}
@@ -130,6 +136,12 @@ def test_the_state_of_a_plan_and_messages_to_several_lose_the_others() -> None:
     state = PlanStateEvent(plan_id="P001", status=PlanStatusCode.OPEN, own_times=own, version=9)
     assert set(scoped_plan_state(state, A, {"E001": {"room": "A"}}).own_times or ()) == {"E001"}
     assert scoped_plan_state(state, A, {}).own_times is None
+    assert scoped_plan_state(state.model_copy(update={"own_times": None}), A, {}).own_times is None
+    others = event("plan_state", planId="P001", ownTimes={"E002": {}}, version=9)
+    assert scoped_events([others], [labels.update(others)], A, labels).events[0]["data"] == {
+        "planId": "P001",
+        "version": 9,
+    }
     encoded = event("plan_state", planId="P001", ownTimes={"E001": {}, "E002": {}}, version=9)
     changes = [labels.update(encoded)]
     ((told,), moved) = scoped_events([encoded], changes, A, labels)
@@ -144,7 +156,53 @@ def test_the_state_of_a_plan_and_messages_to_several_lose_the_others() -> None:
     assert [each.examinees for each in kept] == [["E001"], None]
 
 
+def test_a_message_to_everybody_is_told_whole_and_one_to_others_is_not() -> None:
+    labels = PlanLabels()
+    labels.learn("E001", 1, {"room": "A"})
+    to_all = event("plan_notice", planId="P001", actionId="a1", version=3)
+    to_two = event("plan_notice", planId="P001", actionId="a2", version=4, examinees=["E002", "E001"])
+    to_other = event("plan_notice", planId="P001", actionId="a3", version=5, examinees=["E002"])
+    bare = event("plan_state", planId="P001", status="OPEN", version=6)
+    log = [to_all, to_two, to_other, bare]
+    told, moved = scoped_events(log, [labels.update(each) for each in log], A, labels)
+    inside = event("plan_notice", planId="P001", actionId="a2", version=4, examinees=["E001"])
+    assert (told, moved) == ([to_all, inside, bare], False)
+
+
+def test_rows_are_those_of_the_scope_by_the_newest_labels() -> None:
+    def row(examinee_id: str, version: int, room: str | None) -> ExamineeRow:
+        return ExamineeRow(
+            examinee_id=examinee_id,
+            labels={"room": room} if room else None,
+            status="NEVER",
+            connection=ConnectionView(),
+            mobile_sync=MobileSyncView(),
+            reconnect=ReconnectView(),
+            version=version,
+        )
+
+    labels = PlanLabels()
+    labels.update(event("examinee_enrolled", examineeId="E003", labels={"room": "B"}, version=7))
+    labels.update(event("examinee_enrolled", examineeId="E004", labels={"room": "A"}, version=7))
+    rows = [row("E001", 1, "A"), row("E002", 1, "B"), row("E003", 6, "A"), row("E004", 6, "B"), row("E005", 6, None)]
+    assert [each.examinee_id for each in scoped_rows(rows, A, labels)] == ["E001", "E004"]
+    assert not PlanLabels().complete
+
+
+def test_labels_are_complete_when_all_were_read_and_none_forgotten_meanwhile() -> None:
+    labels = PlanLabels()
+    labels.clear()
+    labels.all_read(0)
+    assert not labels.complete
+    labels.all_read(1)
+    assert labels.complete
+    labels.all_read(0)
+    assert labels.complete
+    labels.clear()
+    assert not labels.complete
+
+
 def test_an_event_about_the_plan_that_is_not_known_is_not_told() -> None:
-    unknown = event("plan_sums", planId="P001", version=3, examinees={"E002": 1})
+    unknown = event("plan_sums", planId="P001", version=3, absent={"E002": 1})
     labels = PlanLabels()
     assert scoped_events([unknown], [labels.update(unknown)], A, labels) == ([], False)
