@@ -11,6 +11,7 @@ from websockets.exceptions import ConnectionClosed
 
 from actors.runtime.actor.actor import on
 from actors.runtime.config.stage_terms import StageTerms
+from actors.runtime.token_bucket import TokenBucket
 from actors.sessions.context import ServerContext
 from actors.sessions.limits.fact_budget import FactBudget
 from actors.sessions.plan_snapshot import LABELS_A_READ, SharedSnapshot, read_labels
@@ -74,6 +75,9 @@ ActionFrame = (
 
 _UNKNOWN_SCOPE = "whom the token is limited to cannot be read now; say it again in some seconds"
 
+ACTIVITIES_PER_SECOND, ACTIVITIES_AT_ONCE = 2.0, 20
+"""Each `proctor_activity` goes to all servers and proctors of the plan: more than these are dropped."""
+
 MOST_ACTIONS = 1000
 """So many stored actions are remembered, to recognise those that a page repeats."""
 
@@ -108,6 +112,7 @@ class ProctorSession(SocketSession):
         self._action_steps: dict[tuple[str, str, str], Literal["waiting", "stored"]] = {}
         self._storing: set[asyncio.Task[None]] = set()
         self._activity: ProctorActivity | None = None
+        self._activities = TokenBucket(ACTIVITIES_PER_SECOND, ACTIVITIES_AT_ONCE)
 
     def details(self) -> dict[str, Any]:
         return {"planId": self.plan_id, "proctor": self.name, "socketId": self.socket_id}
@@ -187,8 +192,8 @@ class ProctorSession(SocketSession):
     @on(ActivityFrame)
     async def set_activity(self, frame: ActivityFrame) -> None:
         """Tell the other proctors of the plan what this one is doing with an examinee."""
-        if self.scope is not None and not await self._exists(frame.examinee_id):
-            return  # nobody whom this proctor sees
+        if not self._activities.take() or (self.scope is not None and not await self._exists(frame.examinee_id)):
+            return  # too many, or about nobody whom this proctor sees
         if self._activity is not None and self._activity.examinee_id != frame.examinee_id:
             self._end_activity()
         self._activity = ProctorActivity(

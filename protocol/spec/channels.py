@@ -44,7 +44,10 @@ from protocol.messages.server_messages import Lease, QueueCreate, QueueCreated
 from protocol.messages.session_messages import SOCKET_MESSAGES, ProctorActivity
 from protocol.spec.schemas import INTEGER, TEXT, Direction, Schema
 
-TO_EXAMINEES = ("mobile_sync_status", "mobile_sync_completed", "notice", "plan_state")
+TO_EXAMINEES = (
+    *("mobile_sync_status", "mobile_sync_completed", "notice", "plan_state"),
+    *("help_requested", "help_taken", "help_closed"),
+)
 """The types of the events that the examinee gets too."""
 
 

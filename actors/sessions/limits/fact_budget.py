@@ -23,7 +23,7 @@ HELD = Counter(
 MOST_IDENTITIES = 20_000
 
 # At 0 from the start: a counter that begins with 1 has not increased.
-for _kind in ("connection", "notice_confirm", "mobile_sync_wait", "action"):
+for _kind in ("connection", "notice_confirm", "mobile_sync_wait", "help_request", "help_cancel", "action"):
     for _outcome in ("paced", "refused"):
         HELD.labels(_kind, _outcome)
 

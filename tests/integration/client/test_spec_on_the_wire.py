@@ -155,6 +155,11 @@ class Exam:
         await examinee.say("notice_confirm", actionId="n1")
         await examinee.expect("accepted", requestType="notice_confirm")
         await proctor.expect("notice_confirmed", actionId="n1")
+        await self.help(examinee, proctor)
+        await proctor.say("notify_plan", requestId="n2", text="Ten minutes are left.")
+        await examinee.expect("notice", actionId="n2")
+        await proctor.expect("plan_notice", actionId="n2")
+        await proctor.say("proctor_activity", examineeId="E001", doing="looking")
         await examinee.say("heartbeat")
         await examinee.expect("heartbeat")
         await examinee.websocket.send('[{"type":"heartbeat"},{"type":"heartbeat","data":{}}]')
@@ -171,6 +176,18 @@ class Exam:
             await examinee.expect("error", after=before)
         await proctor.say("remove", examineeId="E404", requestId="r404")
         await proctor.expect("error", code="NOT_FOUND", requestId="r404")
+
+    async def help(self, examinee: RawClient, proctor: RawClient) -> None:
+        """Help that is asked, taken and closed; and asked and taken back."""
+        await examinee.say("help_request", requestId="h1", text="Page 3 does not load.")
+        await proctor.expect("help_requested", requestId="h1")
+        await proctor.say("help_take", examineeId="E001", helpId="h1", requestId="t1")
+        await examinee.expect("help_taken", requestId="h1")
+        await proctor.say("help_close", examineeId="E001", helpId="h1", requestId="c1")
+        await examinee.expect("help_closed", requestId="h1")
+        await examinee.say("help_request", requestId="h2")
+        await examinee.say("help_cancel", requestId="h2")
+        await proctor.expect("help_closed", requestId="h2")
 
     async def loss_and_recovery(self, examinee: RawClient, proctor: RawClient) -> None:
         """Scenario 2: broken off, back on the other server, replaced by a newer tab, called lost by mistake."""

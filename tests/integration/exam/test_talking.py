@@ -121,6 +121,11 @@ async def test_proctors_are_told_what_the_others_do_with_an_examinee(system: Sys
     await kim.say("proctor_activity", examineeId="E002", doing="writing")
     await lee.expect("proctor_activity", examineeId="E001", doing="nothing")
     await lee.expect("proctor_activity", examineeId="E002", doing="writing")
+    for number in range(60):  # more than anybody does: the others are not flooded
+        await kim.say("proctor_activity", examineeId=f"E1{number:02}", doing="looking")
+    await kim.say("help_take", examineeId="E001", helpId="h1", requestId="t1")
+    await kim.expect("accepted", requestId="t1")
     kim.abort()
-    await lee.expect("proctor_activity", examineeId="E002", doing="nothing", by="kim")
+    await lee.expect("proctor_activity", examineeId="E117", doing="nothing", by="kim")
+    assert len([frame for frame in lee.frames if frame["type"] == "proctor_activity"]) < 50
     assert not [frame for frame in [*kim.frames, *stranger.frames] if frame["type"] == "proctor_activity"]

@@ -9,7 +9,7 @@
 /**
  * An open request for help of an examinee; `takenBy`: the proctor who is on it. `confirmedPlanNotices` beside it: the
  * messages to several that the examinee has confirmed.
- * @typedef {{requestId: string, text?: string, since: string, takenBy?: string}} Help
+ * @typedef {{requestId: string, text?: string, since: string, takenBy?: string, takenByName?: string}} Help
  */
 
 /**

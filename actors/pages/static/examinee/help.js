@@ -1,6 +1,6 @@
 /** Help on the examinee's page: ask the proctors, see that somebody is on it, take the request back. */
 
-import { languages, t, time } from "../common/i18n.js";
+import { languages, person, t, time } from "../common/i18n.js";
 import { announce, byId } from "../common/parts.js";
 
 /** @typedef {"idle" | "writing" | "asking" | "later" | "sent" | "taken"} Step */
@@ -59,12 +59,13 @@ export class Help {
     byId("help-form").hidden = step !== "writing";
     byId("help-open").hidden = !open;
     const request = client.help ?? client.askingForHelp;
-    byId("help-state").textContent = open ? t(`help.${step}`, { by: client.help?.takenBy ?? "" }) : t("help.idle");
+    const by = client.help?.takenBy ? person(client.help.takenBy, client.help.takenByName) : "";
+    byId("help-state").textContent = open ? t(`help.${step}`, { by }) : t("help.idle");
     const said = /** @type {{text?: string, since?: string} | null} */ (request);
     byId("help-said").hidden = !said?.text;
     byId("help-said").textContent = said?.text ?? "";
     byId("help-since").textContent = said?.since ? t("help.since", { time: time(said.since) }) : "";
-    this._announce(step, client.help?.takenBy ?? "");
+    this._announce(step, by);
     // The pressed button is gone: the focus stays in the section.
     if (focused && !section.hidden && !visible(document.activeElement)) byId("help-title").focus();
   }

@@ -42,7 +42,7 @@ export function describe(person, now) {
   }
   if (state === "finished") return { word, clock: "", more: finishedText(seen) };
   if (state === "help") return { word, clock: lasted, more: seen.help?.text ?? "" };
-  if (state === "helped") return { word, clock: lasted, more: t("more.helped", { by: seen.help?.takenBy ?? "" }) };
+  if (state === "helped") return { word, clock: lasted, more: t("more.helped", { by: person(seen.help?.takenBy ?? "", seen.help?.takenByName) }) };
   if (state === "early") return { word, ...phoneBefore(seen, now) };
   return { word, clock: STATES[state].away ? lasted : "", more: "" };
 }

@@ -5,7 +5,7 @@ from __future__ import annotations
 from protocol.messages.facts import Notice, NoticeConfirmed, NoticeFact
 from protocol.messages.proctor_events import HelpClosed, HelpRequested, HelpTaken
 from protocol.messages.views import HelpView
-from protocol.records.kinds import NOTICES
+from protocol.records.kinds import NOTICES, PLAN_NOTICES
 from protocol.rules.action_ids import MAX_ACTIONS, message_id
 from protocol.rules.effects import SendHelp, SendNotice
 from protocol.rules.notices import MAX_CONFIRMED_PLAN_NOTICES, NoticesState
@@ -18,6 +18,7 @@ from tests.unit.support.facts import (
     help_take,
     notice,
     notice_confirmed,
+    plan_notice,
     readmit,
     restate,
 )
@@ -103,15 +104,49 @@ def test_only_one_request_is_open_and_only_the_open_one_is_taken_or_closed() -> 
     assert log.changes_nothing(help_take("h2"))
     assert log.changes_nothing(help_close("h2"))
     log.add(help_take("h1", by="kim"))
-    assert log.changes_nothing(help_take("h1", by="kim"))
-    taken = log.add(help_take("h1", by="lee")).event()  # kim has left
+    assert log.changes_nothing(help_take("h1", by="kim"))  # on another page
+    log = Log(help_request("h1"), help_take("h1", by="kim", action="t1"))
+    taken = log.add(help_take("h1", by="lee", action="t2")).event()  # kim has left
     assert taken.help is not None
     assert taken.help.taken_by == "lee"
+    assert log.changes_nothing(help_take("h1", by="kim", action="t1"))  # a retry that comes late
     log.add(help_close("h1", by=EXAMINEE))
     assert log.changes_nothing(help_close("h1"))
     assert log.changes_nothing(help_take("h1"))
     assert log.changes_nothing(help_request("h1"))
     assert log.add(help_request("h2")).event().help == HelpView(request_id="h2", since=at(0))
+
+
+def test_those_who_help_are_named() -> None:
+    named = {"by_name": "김감독"}
+    log = Log(help_request("h1"), help_take("h1", by="kim").model_copy(update=named))
+    taken = log.event()
+    assert isinstance(taken, HelpTaken)
+    assert taken.help is not None
+    assert (taken.by_name, taken.help.taken_by_name) == ("김감독", "김감독")
+    closed = log.add(help_close("h1", by="kim").model_copy(update=named)).event()
+    assert isinstance(closed, HelpClosed)
+    assert closed.by_name == "김감독"
+    told = log.add(notice("a1").model_copy(update=named)).event()
+    assert isinstance(told, Notice)
+    assert told.by_name == "김감독"
+
+
+def test_an_examinee_is_shown_the_messages_to_the_plan_that_are_for_them_and_not_confirmed() -> None:
+    messages = (
+        plan_notice("p1", "For all."),
+        plan_notice("p2", "For you.", [EXAMINEE, "E002"]),
+        plan_notice("p3", "For others.", ["E002"]),
+    )
+    state = Scenario(PLAN_NOTICES, messages).state
+    assert [(one.action_id, one.text, one.by, one.sent_at) for one in state.open(EXAMINEE, ["p1"])] == [
+        ("p2", "For you.", "T1", at(0))
+    ]
+    assert [one.action_id for one in state.open("E003", [])] == ["p1"]
+    found = state.find("p3")
+    assert found is not None
+    assert found.text == "For others."
+    assert state.find("p4") is None
 
 
 def test_messages_and_help_tell_of_each_other() -> None:

@@ -6,7 +6,7 @@
  */
 
 import { ACTIVITY_SECONDS, FORGET_ACTIVITY_SECONDS } from "../../examwire.js";
-import { t } from "../../common/i18n.js";
+import { person, t } from "../../common/i18n.js";
 
 /** Says what the proctor of this page does: at once when it changes, and again as long as it lasts. */
 export class OwnActivity {
@@ -41,23 +41,23 @@ export class OtherActivities {
   /** @param {() => number} [now] ms */
   constructor(now = () => performance.now()) {
     this._now = now;
-    /** By the socket of the proctor. @type {Map<string, {examineeId: string, by: string, doing: Doing, at: number}>} */
+    /** By the socket of the proctor. @type {Map<string, {examineeId: string, by: string, byName?: string, doing: Doing, at: number}>} */
     this._all = new Map();
   }
 
   /**
    * Handle a `proctor_activity`.
-   * @param {{examineeId: string, by: string, socketId: string, doing: Doing}} data
+   * @param {{examineeId: string, by: string, byName?: string, socketId: string, doing: Doing}} data
    * @returns {string[]} the examinees about whom something has changed
    */
-  receive({ examineeId, by, socketId, doing }) {
+  receive({ examineeId, by, byName, socketId, doing }) {
     const before = this._all.get(socketId);
     if (doing === "nothing") {
       if (before?.examineeId !== examineeId) return [];
       this._all.delete(socketId);
       return [examineeId];
     }
-    this._all.set(socketId, { examineeId, by, doing, at: this._now() });
+    this._all.set(socketId, { examineeId, by, byName, doing, at: this._now() });
     if (before?.examineeId === examineeId && before.doing === doing) return [];
     return before ? [before.examineeId, examineeId] : [examineeId];
   }
@@ -76,7 +76,8 @@ export class OtherActivities {
    */
   textOf(examineeId, own) {
     const others = [...this._all.values()].filter((one) => one.examineeId === examineeId && one.by !== own);
-    const texts = new Set(others.map(({ by, doing }) => t(doing === "writing" ? "activity.writing" : "activity.looking", { by })));
+    const texts = new Set(others.map(({ by, byName, doing }) => (
+      t(doing === "writing" ? "activity.writing" : "activity.looking", { by: person(by, byName) }))));
     return [...texts].sort().join(" · ");
   }
 }

@@ -6,7 +6,7 @@
  * @typedef {import("../session/watched-plan.js").WatchedPlan} WatchedPlan
  */
 
-import { clock, t } from "../../common/i18n.js";
+import { clock, person as nameOfPerson, t } from "../../common/i18n.js";
 import { element, parts, setText } from "../../common/elements.js";
 import { milliseconds } from "../examinees.js";
 import { nameOf } from "../texts.js";
@@ -73,7 +73,8 @@ export class HelpRequests extends EventTarget {
     line.dataset.tone = help.takenBy ? "info" : "warn";
     setText(line.querySelector(".help-who"), nameOf(person));
     setText(line.querySelector(".help-text"), help.text ?? t("help.noText"));
-    const status = help.takenBy ? t(mine ? "help.mine" : "help.taken", { by: help.takenBy }) : t("help.waiting");
+    const by = help.takenBy ? nameOfPerson(help.takenBy, help.takenByName) : "";
+    const status = by ? t(mine ? "help.mine" : "help.taken", { by }) : t("help.waiting");
     setText(line.querySelector(".help-status"), status);
     setText(line.querySelector(".help-clock"), since === null ? "" : clock((plan.now() - since) / 1000));
     setText(line.querySelector(".help-error"), this._errors.get(help.requestId) ?? "");

@@ -4,10 +4,10 @@
  *
  * @typedef {import("../session/watched-plan.js").WatchedPlan} WatchedPlan
  * @typedef {import("../examinees.js").Person} Person
- * @typedef {{actionId: string, text: string, by: string, timestamp: string, examinees?: string[], version?: number}} PlanNotice
+ * @typedef {{actionId: string, text: string, by: string, byName?: string, timestamp: string, examinees?: string[], version?: number}} PlanNotice
  */
 
-import { number, t, time } from "../../common/i18n.js";
+import { number, person, t, time } from "../../common/i18n.js";
 import { element, parts, setText } from "../../common/elements.js";
 import { newActionId } from "../panel/action-sender.js";
 import { namesOf } from "../several/several.js";
@@ -170,7 +170,7 @@ export class PlanMessages extends EventTarget {
     const [text, from, summary, details] = item.children;
     setText(text, notice.text);
     const to = notice.examinees === undefined ? t("talk.toEverybody") : t("talk.toSome", { n: notice.examinees.length });
-    setText(from, t("talk.from", { by: notice.by, time: time(notice.timestamp), to }));
+    setText(from, t("talk.from", { by: person(notice.by, notice.byName), time: time(notice.timestamp), to }));
     setText(summary, this._summary(notice, counts));
     const missing = addressees(notice, people.all).filter(({ seen }) => !seen.confirmedPlanNotices.includes(notice.actionId));
     const opened = /** @type {HTMLDetailsElement} */ (details);
