@@ -143,8 +143,13 @@ def _seconds(seconds: float) -> str | None:
     return f"{seconds:.3f}" if seconds else None
 
 
+def _label_column(label: str) -> _Column:
+    return _Column(label, lambda row: row.labels.get(label))
+
+
 _COLUMNS = (
     _Column("examinee", lambda row: row.examinee_id, lambda _: "total", narrow=True),
+    _Column("name", lambda row: row.name),
     _Column("result", end_text, lambda totals: f"{totals.finished} finished", narrow=True),
     _Column("outages", lambda row: row.outages or None, lambda totals: totals.outages, narrow=True),
     _Column("seconds", lambda row: _seconds(row.outage_seconds), lambda totals: f"{totals.outage_seconds:.3f}"),
@@ -186,10 +191,12 @@ def _draw(
         f"{duration_text(totals.outage_seconds)} in total"
     )
     narrow = console().width < _NARROW
+    labels = dict.fromkeys(label for row in rows for label in row.labels)
+    first, *others = _COLUMNS
     # An empty column takes the place of the others.
     columns = [
         column
-        for column in _COLUMNS
+        for column in (first, *map(_label_column, labels), *others)
         if column.title == "examinee"
         or (any(column.cell(row) is not None for row in rows) and (column.narrow or not narrow))
     ]

@@ -15,18 +15,24 @@ COLUMNS = [
     *("ongoingSeconds", "reasons", "attempts", "shutOut", "removals", "readmissions", "migrations"),
     *("mobileSync", "mobileSyncTime", "mobileSyncReason", "firstSeen", "complete"),
     *("endStatus", "finishedBy", "finishedAt", "windowStart", "windowEnd"),
-    *("clientClosedOutages", "clientClosedSeconds", "unstable"),
+    *("clientClosedOutages", "clientClosedSeconds", "unstable", "name"),
 ]
 
 
 def outages_csv(plan_id: str, rows: Iterable[OutageRow]) -> bytes:
-    """Return the outage report of a plan as CSV; no cell can be taken for a formula."""
+    """Return the outage report of a plan as CSV; no cell can be taken for a formula.
+
+    The labels of the roster come last, each in a column of its name, or `label NAME` if there is such a column.
+    """
+    rows = list(rows)
+    labels = list(dict.fromkeys(label for row in rows for label in row.labels))
     text = io.StringIO()
-    writer = csv.DictWriter(text, COLUMNS)
-    writer.writeheader()
+    writer = csv.writer(text)
+    writer.writerow([*COLUMNS, *(_cell(f"label {label}" if label in COLUMNS else label) for label in labels)])
     for row in rows:
         values = {**row.model_dump(by_alias=True), "planId": plan_id, "reasons": format_reasons(row)}
-        writer.writerow({name: _cell(values[name]) for name in COLUMNS})
+        cells = [*(values[name] for name in COLUMNS), *(row.labels.get(label) for label in labels)]
+        writer.writerow(map(_cell, cells))
     return text.getvalue().encode()
 
 

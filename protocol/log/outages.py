@@ -20,9 +20,11 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 
+from pydantic import Field
+
 from protocol.log.entries import LogEntry
 from protocol.log.exam_windows import ExamWindows, Window
-from protocol.log.timeline import Timeline
+from protocol.log.timeline import ReplayedExaminee, Timeline
 from protocol.log.timeline_entry import EntryKind
 from protocol.messages.base import Wire
 from protocol.messages.facts import ConnectionStatusCode, Enrol, LossReason
@@ -102,6 +104,7 @@ class OutageRow(Wire):
     those of the outages that the examinee's own client began. `unstable`: how often the examinee became unstable, that
     is, was away for more than the policy's share of its window. `endStatus`: at the end of the window; `finishedBy` and
     `finishedAt` if they have finished. `windowStart` and `windowEnd`: when the exam ran for them (absent: no bound).
+    `name` and `labels`: as the roster says, if the log still holds that.
     """
 
     examinee_id: str
@@ -130,6 +133,8 @@ class OutageRow(Wire):
     finished_at: str | None
     window_start: str | None
     window_end: str | None
+    name: str | None = None
+    labels: dict[str, str] = Field(default={})
 
 
 class OutageTotals(Wire):
@@ -239,7 +244,7 @@ class Outages:
                 self._windows.of(examinee_id),
                 ignore_below=round(ignore_below * 1000),
                 client_closed_counts=bool(self.plan.policy.compensate_client_closed),
-                complete=self._timeline.examinees[examinee_id].complete,
+                person=self._timeline.examinees[examinee_id],
             )
             for examinee_id, examinee in sorted(self._examinees.items())
             if examinee.listed <= report[1]
@@ -278,7 +283,7 @@ def _row(
     *,
     ignore_below: int,
     client_closed_counts: bool,
-    complete: bool,
+    person: ReplayedExaminee,
 ) -> OutageRow:
     begin, end = report
     exam = [part for window in windows if (part := window.part(begin, end)) is not None]
@@ -324,7 +329,7 @@ def _row(
         mobile_sync_time=picture[2] if picture is not None else None,
         mobile_sync_reason=picture[3] if picture is not None else None,
         first_seen=None if examinee.first is None else format_time(examinee.first / 1000),
-        complete=complete,
+        complete=person.complete,
         client_closed_outages=len(client_closed),
         client_closed_seconds=union_length(part for parts in client_closed for part in parts) / 1000,
         unstable=sum(any(first <= when <= last for first, last in exam) for when in examinee.unstable),
@@ -333,6 +338,8 @@ def _row(
         finished_at=_text(change.at),
         window_start=_text(own.begin),
         window_end=_text(own.end),
+        name=person.connection.name,
+        labels=dict(person.connection.labels),
     )
 
 

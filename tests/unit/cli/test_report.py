@@ -70,8 +70,8 @@ def test_a_wide_terminal_shows_each_examinees_own_times_and_no_empty_column(monk
     text = "\n".join(drawn(200, monkeypatch))
     header = next(line for line in text.splitlines() if line.lstrip().startswith("examinee"))
     assert header.split() == [
-        *("examinee", "result", "outages", "seconds", "longest", "compensate", "reasons", "by", "client", "removed"),
-        *("begin", "end"),
+        *("examinee", "name", "result", "outages", "seconds", "longest", "compensate", "reasons", "by", "client"),
+        *("removed", "begin", "end"),
     ]
     running = "\n".join(drawn(200, monkeypatch, until=3100))
     assert "disconnected" in running

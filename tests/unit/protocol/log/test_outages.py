@@ -199,6 +199,8 @@ def test_every_column_of_a_row_is_what_happened_in_the_window() -> None:
         "finished_at": None,
         "window_start": None,
         "window_end": None,
+        "name": None,
+        "labels": {},
     }
     before = report(*story, begin=-10, end=-5)
     assert (before.mobile_sync, before.first_seen, before.outages) == ("WAITING", facts.at(-5), 0)
@@ -300,11 +302,18 @@ def test_the_part_of_an_outage_in_a_window(begin: int, end: int, part: tuple[int
 # -- the table for spreadsheets ----------------------------------------------------------------------------
 
 
+def test_a_row_has_the_name_and_the_labels_of_the_roster() -> None:
+    row = report(facts.enrol("Kim", labels={"room": "A"}), *TWO, end=205)
+    assert (row.name, row.labels) == ("Kim", {"room": "A"})
+
+
 def test_the_table_has_a_header_and_a_line_an_examinee() -> None:
     changes = {
         "examinee_id": "-E1",
         "mobile_sync_reason": "=x\x1b",
         "reasons": {"SOCKET_CLOSED": 1, "PING_TIMEOUT": 1},
+        "name": "=Kim",
+        "labels": {"room": "@A", "name": "Hana"},
     }
     row = report(*TWO, end=205).model_copy(update=changes)
     ongoing = report(*TWO[:2], end=160)
@@ -313,14 +322,16 @@ def test_the_table_has_a_header_and_a_line_an_examinee() -> None:
         "planId,examineeId,outages,outageSeconds,longestSeconds,compensateSeconds,stillDisconnected,"
         "ongoingSeconds,reasons,attempts,shutOut,removals,readmissions,migrations,"
         "mobileSync,mobileSyncTime,mobileSyncReason,firstSeen,complete,"
-        "endStatus,finishedBy,finishedAt,windowStart,windowEnd,clientClosedOutages,clientClosedSeconds,unstable"
+        "endStatus,finishedBy,finishedAt,windowStart,windowEnd,clientClosedOutages,clientClosedSeconds,unstable,name,"
+        "room,label name"
     )
     assert first == (
         "P001,'-E1,2,13.250,10.250,14,no,0.000,PING_TIMEOUT 1; SOCKET_CLOSED 1,2,0,0,0,0,NONE,,'=x\\x1b,"
-        f"{facts.at(0)},yes,CONNECTED,,,,,0,0.000,0"
+        f"{facts.at(0)},yes,CONNECTED,,,,,0,0.000,0,'=Kim,'@A,Hana"
     )
     assert second == (
         f"P001,E001,1,60.000,60.000,60,yes,60.000,PING_TIMEOUT 1,0,0,0,0,0,NONE,,,{facts.at(0)},yes,LOST,,,,,0,0.000,0"
+        ",,,"
     )
     assert rest == ""
 
