@@ -26,11 +26,18 @@ from protocol.broker.streams import (
 )
 from protocol.log.entries import SCHEDULER
 from protocol.messages.base import Message, Wire
-from protocol.messages.facts import STATUS_MESSAGES, ExamineeFact, MobileSyncStatus, MobileSyncTimeout, Notice
+from protocol.messages.facts import (
+    STATUS_MESSAGES,
+    ExamineeFact,
+    MobileSyncStatus,
+    MobileSyncTimeout,
+    Notice,
+    UnstableTimeout,
+)
 from protocol.messages.frames import Error
 from protocol.messages.inspection import Inspection, ProcessFacts, SessionsPage, SessionsRequest
 from protocol.messages.operator_requests import ANSWERS, REQUESTS, Handled
-from protocol.messages.plan_facts import PlanClose, PlanFact, PlanNotice, PlanOpen
+from protocol.messages.plan_facts import PlanClose, PlanFact, PlanNotice, PlanOpen, PlanPurged
 from protocol.messages.proctor_events import (
     EVENTS,
     HelpClosed,
@@ -41,7 +48,12 @@ from protocol.messages.proctor_events import (
 )
 from protocol.messages.progress import Applied
 from protocol.messages.server_messages import Lease, QueueCreate, QueueCreated
-from protocol.messages.session_messages import SOCKET_MESSAGES, ProctorActivity
+from protocol.messages.session_messages import (
+    ProctorActivity,
+    SessionClose,
+    SessionLost,
+    SessionState,
+)
 from protocol.spec.schemas import INTEGER, TEXT, Direction, Schema
 
 TO_EXAMINEES = (
@@ -136,8 +148,8 @@ _INSPECTION = BarePayload("inspection", "How the actor is.", model=Inspection)
 def nats_channels() -> tuple[NatsChannel, ...]:
     """Return the channels of all subjects."""
     facts = tuple(message for message in STATUS_MESSAGES if issubclass(message, ExamineeFact | PlanFact))
-    to_servers = tuple(message for message in SOCKET_MESSAGES if message not in EVENTS)
-    to_proctors = tuple(message for message in SOCKET_MESSAGES if message in EVENTS)
+    to_servers = (SessionState, SessionClose, SessionLost)
+    to_proctors: tuple[type[Message], ...] = (*EVENTS, PlanPurged)
     to_examinee = (MobileSyncStatus, MobileSyncCompleted, Notice, HelpRequested, HelpTaken, HelpClosed)
     return (
         NatsChannel(
@@ -165,7 +177,7 @@ def nats_channels() -> tuple[NatsChannel, ...]:
             subjects.status_timer("{planId}", "{examineeId}", "{timer}"),
             "A schedule: NATS publishes the message with the origin `timer` at its time. One about the plan as a whole "
             f"has `{subjects.WHOLE_PLAN}` in the place of the examinee.",
-            ChannelContent("status", (MobileSyncTimeout, PlanOpen, PlanClose)),
+            ChannelContent("status", (MobileSyncTimeout, UnstableTimeout, PlanOpen, PlanClose)),
             STATUS,
             {
                 "Nats-Schedule": True,
@@ -197,7 +209,7 @@ def nats_channels() -> tuple[NatsChannel, ...]:
         NatsChannel(
             "socketProctors",
             subjects.socket_proctors("{planId}"),
-            "To every socket server with a proctor of the plan: the events, as proctors get them.",
+            "To every socket server with a proctor of the plan: the events, as proctors get them, and its deletion.",
             ChannelContent("socket", to_proctors, arrays=True),
             SOCKET,
             _SOCKET_HEADERS,
@@ -213,8 +225,8 @@ def nats_channels() -> tuple[NatsChannel, ...]:
         NatsChannel(
             "socketExaminees",
             subjects.socket_examinees("{planId}"),
-            "To every socket server with an examinee of the plan: the state of the plan, and messages to several.",
-            ChannelContent("socket", (PlanStateEvent, PlanNotice), arrays=True),
+            "To every socket server with an examinee of the plan: its state, messages to several, and its deletion.",
+            ChannelContent("socket", (PlanStateEvent, PlanNotice, PlanPurged), arrays=True),
             SOCKET,
             _SOCKET_HEADERS,
         ),

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from actors.retention.purger import Purger
 from actors.runtime.broker.connection import Bus, Outgoing
 from actors.runtime.config.settings import Settings, token_secret
 from actors.runtime.store.state_store import StateStore
@@ -25,6 +26,15 @@ from protocol.close_codes import CloseCode
 from protocol.messages.codec import encode
 from protocol.messages.facts import ConnectionStatus, ConnectionStatusCode, Enrol, LossReason, MobileSyncWait, Readmit
 from protocol.messages.operator_requests import Drain, Kick, Stop, Tail
+from protocol.messages.plan_facts import (
+    ExamWindow,
+    PlanClose,
+    PlanFact,
+    PlanOpen,
+    PlanPolicy,
+    PlanRestate,
+    PlanSchedule,
+)
 from protocol.messages.server_messages import QueueCreate
 from protocol.spec.asyncapi import asyncapi
 from protocol.spec.http_routes import ROUTES
@@ -49,6 +59,7 @@ NONSENSE = frozenset({GARBAGE, BAD_PAGE})
 """Payloads that are to be refused: no specification has them."""
 
 NOT_IN_THIS_RUN = {
+    "maxDeliveries/maxDeliveries": "none of our consumers has a limit (tests/integration/log/test_dead_letters.py)",
     "statusPlan/restate": "a late message must have changed what was told (tests/unit/state_manager/test_losses.py)",
     "socketReplay/replay_marker": "a dead letter of SOCKET was replayed (tests/integration/log/test_dead_letters.py)",
 }
@@ -75,8 +86,10 @@ class Exam:
     def __init__(self, system: RecordedSystem, site: Site, bus: Bus) -> None:
         self.system, self.site, self.bus = system, site, bus
         self.http = site.http
+        self.capture_id = ""
 
     async def run(self) -> None:
+        await self.whole_exam()  # first, for the deletion at its end also removes what all servers have read
         proctor = await self.system.proctor("SOCK001")
         await self.system.proctor("SOCK002", name="proctor-2")
         await self.unwelcome()
@@ -139,7 +152,8 @@ class Exam:
         (capture,) = (await proctor.expect("mobile_sync_completed", examineeId="E001"))["data"]["captures"]
         assert (await self.http.post(code_path, headers=own)).status_code == 409
         assert (await self.http.post(redeemed)).status_code == 410
-        about = {"examineeId": "E001", "captureId": capture["captureId"]}
+        self.capture_id = capture["captureId"]
+        about = {"examineeId": "E001", "captureId": self.capture_id}
         await proctor.say("capture_review", **about, verdict="rejected", reason="TOO_DARK", requestId="c1")
         await proctor.expect("mobile_sync_status", examineeId="E001", status="WAITING", actionId="c1")
         assert (await self.http.get("/v1/plans/P001/examinees/E001/mobile-stage", headers=phone)).status_code == 200
@@ -259,6 +273,58 @@ class Exam:
         await proctor.expect("examinee_removed", examineeId="E004")
         assert (await self.site.put(picture(), examinee_id="E004")).status_code == 403
 
+    async def decide(self, fact: type[PlanFact], **fields: Any) -> None:
+        """Store a fact about P002, as an operator does."""
+        message = fact(plan_id="P002", by="operator", timestamp=format_time(time.time()), **fields)
+        await self.bus.publish(Outgoing(subjects.status_plan("P002", subjects.OPERATOR), encode(message)))
+
+    async def whole_exam(self) -> None:
+        """Another plan: scheduled and opened, with help, more time, hand-ins and an end; and deleted."""
+        proctor = await self.system.proctor("SOCK002", plan_id="P002")
+        colleague = await self.system.proctor("SOCK001", plan_id="P002", name="proctor-2")
+        examinee = await self.system.examinee("E001", plan_id="P002")
+        policy = PlanPolicy(unstable_share=0.001, unstable_window_seconds=60)
+        begins, ends = format_time(time.time() + 3600), format_time(time.time() + 7200)
+        await self.decide(PlanSchedule, starts_at=begins, ends_at=ends, policy=policy)
+        await proctor.expect("plan_state", status="SCHEDULED")
+        await self.decide(ExamWindow, examinee_id="E001", extra_seconds=60)
+        await self.decide(PlanOpen)
+        await examinee.expect("plan_state", status="OPEN", after=3)
+
+        await examinee.say("help_request", requestId="h1", text="The keyboard does not work.")
+        await proctor.expect("help_requested", examineeId="E001")
+        await proctor.say("proctor_activity", examineeId="E001", doing="looking")
+        await colleague.expect("proctor_activity", doing="looking")
+        await proctor.say("help_take", examineeId="E001", helpId="h1", requestId="t1")
+        await examinee.expect("help_taken")
+        await proctor.say("help_close", examineeId="E001", helpId="h1", requestId="t2")
+        await examinee.expect("help_closed")
+        await examinee.say("help_request", requestId="h2")
+        await examinee.say("help_cancel", requestId="h2")
+        await proctor.expect("help_closed", requestId="h2")
+        await proctor.say("notify_plan", requestId="n1", text="Ten minutes are left.")
+        await proctor.expect("plan_notice", actionId="n1")
+        await proctor.say("extend_exam", examineeId="E001", requestId="x1", seconds=60)
+        await proctor.expect("accepted", requestId="x1")
+
+        examinee.abort()
+        await proctor.expect("examinee_reconnecting", examineeId="E001")
+        examinee = await self.system.examinee("E001", plan_id="P002", connection_no=2)
+        await proctor.expect("examinee_connected", examineeId="E001", unstable=True)
+        stable = await self.bus.last_message("STATUS", subjects.status_timer("P002", "E001", "*"))
+        assert stable is not None  # the minute until the schedule is not waited for
+        await self.bus.publish(Outgoing(subjects.status_plan("P002", subjects.TIMER), stable.payload))
+        await proctor.expect("examinee_unstable", examineeId="E001")
+
+        await examinee.say("finish", requestId="f1")
+        await proctor.expect("examinee_finished", examineeId="E001")
+        await proctor.say("resume", examineeId="E001", requestId="r1")
+        await proctor.expect("examinee_resumed", examineeId="E001")
+        await self.decide(PlanRestate)
+        await self.decide(PlanClose)
+        assert await examinee.closed() == CloseCode.EXAM_OVER
+        await Purger(self.bus, self.system.store, "operator").purge("P002")
+
     async def asked_by_http(self) -> None:
         """Each address, as it should be asked and as it should not."""
         http, bearer = self.http, self.site.bearer
@@ -269,6 +335,7 @@ class Exam:
             ("GET", capture_path(), proctor, 200),
             ("HEAD", capture_path(), proctor, 200),
             ("GET", capture_path(), examinee, 200),
+            ("GET", capture_path().replace("sync_cap", self.capture_id), proctor, 200),
             ("GET", capture_path(), {}, 401),
             ("GET", capture_path(), bearer("examinee", "E002"), 403),
             ("GET", capture_path(examinee_id="E003"), proctor, 404),
