@@ -45,9 +45,11 @@ class PlanLog:
         """Find where the log begins."""
         state = await self._bus.stream_state(STATUS.name)
         first = await self._bus.message_at(STATUS.name, state.first) if state.messages else None
+        oldest = self._bus.clock.now() - STATUS.max_age
         # STATUS numbers its messages from the time of its creation in ms: an old first sequence means expired messages.
-        truncated = state.messages > 0 and self._bus.clock.now() * 1000 - state.first > STATUS.max_age * 1000
-        return Beginning(format_time(first.time) if first is not None else None, truncated)
+        truncated = state.messages > 0 and state.first / 1000 < oldest
+        # Some messages are kept for ever; the log goes back to them, but not without gaps.
+        return Beginning(format_time(max(first.time, oldest)) if first is not None else None, truncated)
 
     async def new_entries(self, examinee_id: str | None = None) -> AsyncIterator[LogEntry]:
         """Yield the entries stored since the last call (the first time: all), of one examinee or of all.

@@ -9,6 +9,7 @@ from typing import Any
 
 from actors.runtime.broker.stream_state import StoredMessage
 from actors.status_log.status_log import DeadLettered, LogExtent, StatusLog, facts_of
+from protocol.broker.streams import STATUS
 from protocol.ids import ExamineeRef
 from protocol.log.version import floor_version, version_of
 from protocol.messages.base import Message
@@ -86,6 +87,8 @@ class Projection:
         self.purges: dict[tuple[str, str | None], int] = {}
         """The versions of the newest purges: of a plan (with `None`), or of an examinee of it."""
         self._open: dict[str, ReplayedRecord] = {}
+        self._facts_expired = False
+        self._first_in_age = 0
 
     @property
     def floor(self) -> int:
@@ -99,8 +102,13 @@ class Projection:
 
     @property
     def beginning(self) -> int:
-        """The smallest version that the log still holds."""
-        return version_of(self.extent.first)
+        """The smallest version from which on the log holds every fact.
+
+        Some messages are kept for ever (the schedule of an exam in a month), and others after them have expired.
+        """
+        if not self._facts_expired:
+            return version_of(self.extent.first)
+        return version_of(self._first_in_age or self.extent.last + 1)
 
     async def follow(self, status: StatusLog) -> None:
         """Replay the log up to its end, from where this was before."""
@@ -109,8 +117,13 @@ class Projection:
         self.extent = replace(extent, last=max(extent.last, self.extent.last))
         self._settle()
         yielded_at = self.facts
+        # STATUS numbers its messages from the time of its creation in ms.
+        self._facts_expired = extent.first / 1000 < status.now() - STATUS.max_age
+        in_age_since = status.now() - STATUS.max_age
         async for stored in status.read(first, extent.last, self.plan_id):
             self._add(stored)
+            if stored.time >= in_age_since:
+                self._first_in_age = min(self._first_in_age or stored.sequence, stored.sequence)
             if self.facts - yielded_at >= FACTS_PER_YIELD:
                 yielded_at = self.facts
                 await asyncio.sleep(0)

@@ -274,12 +274,12 @@ class Audit:
         logged = self.projection.entries.get(key, {})
         for name, entry in ({} if isinstance(stored_hash, StateDamaged) else stored_hash).items():
             number, _, ids = entry.partition(" ")
-            plan_id = ids.partition(" ")[0]
+            plan_id, examinee_id, *_ = (*ids.split(" "), "", "")  # whatever lies there
             if name in logged or self.projection.plan_id not in (None, plan_id):
                 continue
             version = int(number) if number.isascii() and number.isdigit() else 0
             last_write = self.projection.sockets.get(keys.socket(plan_id, name))
-            purged = self.projection.purged_up_to(keys.progress(*keys.SocketEntry.decode(ids).examinee))
+            purged = self.projection.purged_up_to(keys.progress(plan_id, examinee_id))
             if version > self.projection.end or (last_write is not None and last_write.version > acknowledged):
                 result.unsettled.add(key)
             elif version <= purged and purged > acknowledged:
