@@ -381,7 +381,9 @@ class ProctorSession(SocketSession):
 
     async def _refused_as_unknown(self, frame: ActionFrame, examinee_id: str | None) -> bool:
         """Refuse an action on nobody whom this proctor sees. True: it was refused."""
-        exists = examinee_id is None or await self._exists(examinee_id)
+        # Whose picture was found exists, also before they were ever connected.
+        found = isinstance(frame, ReviewCaptureFrame) and self.scope is None
+        exists = found or examinee_id is None or await self._exists(examinee_id)
         if exists is None:
             self._refuse(frame, ProtocolError(ErrorCode.UNAVAILABLE, _UNKNOWN_SCOPE))
         elif not exists:

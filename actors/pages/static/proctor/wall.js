@@ -22,6 +22,7 @@ import { whyText } from "./session/plan-connection.js";
 import { PlanHeader } from "./session/plan-header.js";
 import { PlanTabs } from "./session/plan-tabs.js";
 import { WatchedPlan } from "./session/watched-plan.js";
+import { Gallery } from "./gallery/gallery.js";
 import { Throttle } from "./tiles/throttle.js";
 import { Panel } from "./panel/panel.js";
 import { isNarrowed, reorders } from "./examinees.js";
@@ -64,6 +65,7 @@ class Wall {
     this.panel = new Panel(this._panelParts());
     const leave = () => void (this.tiles.focus() || element("search").focus());
     this.talk = new Talk({ plan: () => this.plan, panel: this.panel, tiles: this.tiles, leave });
+    this.gallery = new Gallery(this.plan, () => this.controls.shortcuts);
     this.tabs = new PlanTabs(this.plans);
     this.header = new PlanHeader();
     this.signIn = new SignIn((given) => this._useTokens(given));
@@ -131,6 +133,7 @@ class Wall {
     list.addEventListener("message", (event) => this.talk.messages.ask(/** @type {CustomEvent} */ (event).detail));
     this.talk.addEventListener("open", (event) => this._open(/** @type {CustomEvent} */ (event).detail));
     panel.addEventListener("close", () => this._closed());
+    panel.addEventListener("pictures", (event) => this.gallery.open(/** @type {CustomEvent} */ (event).detail));
     panel.addEventListener("act", (event) => void this.plan.sender.send(/** @type {CustomEvent} */ (event).detail));
     panel.addEventListener("seen", (event) => this.plan.putFlagsAside(/** @type {CustomEvent} */ (event).detail));
     panel.addEventListener("ask", (event) => void this._ask(/** @type {CustomEvent} */ (event).detail));
@@ -148,6 +151,7 @@ class Wall {
     this.panel.use(this._panelParts());
     this.controls.more.clear(); // another plan has other rooms
     this.list.use(plan.incidents);
+    this.gallery.use(plan);
     this.banner.show();
     this.several.show();
     this._reorder();
@@ -184,6 +188,7 @@ class Wall {
 
   /** Draw counts and summaries. */
   _drawCounts() {
+    this.gallery.draw();
     const { people, times } = this.plan;
     const now = this.plan.now();
     this.list.show(now);
@@ -273,6 +278,7 @@ class Wall {
 
   /** Draw everything in the language that was chosen. */
   _translated() {
+    this.gallery.draw();
     this.controls.translate();
     this.panel.translate();
     this.list.translate(this.plan.now());

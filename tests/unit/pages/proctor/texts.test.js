@@ -3,8 +3,10 @@ import { readdirSync, readFileSync } from "node:fs";
 import { test } from "node:test";
 
 import { chosen, clock, duration, t, useTexts } from "../../../../actors/pages/static/common/i18n.js";
-import { texts as en } from "../../../../actors/pages/static/proctor/locales/en.js";
-import { texts as ko } from "../../../../actors/pages/static/proctor/locales/ko.js";
+import { texts as wallEn } from "../../../../actors/pages/static/proctor/locales/en.js";
+import { texts as wallKo } from "../../../../actors/pages/static/proctor/locales/ko.js";
+import { texts as galleryEn } from "../../../../actors/pages/static/proctor/gallery/texts.en.js";
+import { texts as galleryKo } from "../../../../actors/pages/static/proctor/gallery/texts.ko.js";
 import { Actions } from "../../../../actors/pages/static/proctor/panel/actions.js";
 import { PendingAlerts, Summary } from "../../../../actors/pages/static/proctor/incidents/alerts.js";
 import { Incident, WINDOW_SECONDS } from "../../../../actors/pages/static/proctor/incidents/detection.js";
@@ -13,6 +15,8 @@ import { incidentName } from "../../../../actors/pages/static/proctor/texts.js";
 import { entryOf, entryText, Timeline } from "../../../../actors/pages/static/proctor/panel/timeline.js";
 
 const PAGES = new URL("../../../../actors/pages/", import.meta.url);
+const en = { ...wallEn, ...galleryEn };
+const ko = { ...wallKo, ...galleryKo };
 useTexts({ en, ko });
 
 /** @param {import("../../../../actors/pages/static/common/i18n.js").Text} text */
@@ -28,7 +32,7 @@ test("both languages have the same texts with the same parameters", () => {
 
 test("every text that the wall asks for is there, and no other", () => {
   const sources = readdirSync(new URL("static/proctor/", PAGES), { recursive: true })
-    .filter((name) => name.endsWith(".js") && !name.startsWith("locales/"))
+    .filter((name) => name.endsWith(".js") && !/^locales\/|\/texts\.\w+\.js$/.test(name))
     .map((name) => readFileSync(new URL(`static/proctor/${name}`, PAGES), "utf8"));
   const html = readFileSync(new URL("proctor.html", PAGES), "utf8");
   const asked = new Set([
@@ -37,7 +41,7 @@ test("every text that the wall asks for is there, and no other", () => {
     ...[...html.matchAll(/data-i18n-attr="([^"]+)"/g)].flatMap((found) => found[1].split(";").map((one) => one.split(":")[1].trim())),
     ...ORDER.flatMap((state) => [`state.${state}`, `means.${state}`]),
   ]);
-  const families = /^(what|reason|why|key|phone|did|said\.one|said|more|link\.said|incident|behind|several|act|exam|refusal|label|mark|flag)\./;
+  const families = /^(what|reason|why|key|phone|did|said\.one|said|more|link\.said|incident|behind|several|act|exam|refusal|label|mark|flag|gallery)\./;
   for (const key of Object.keys(en)) assert.ok(asked.has(key) || families.test(key), `${key} is used by nobody`);
   for (const [, key] of html.matchAll(/data-i18n="([^"]+)"/g)) assert.ok(key in en, `${key} is missing`);
   for (const text of sources) {

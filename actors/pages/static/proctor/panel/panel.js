@@ -36,6 +36,9 @@ export class Panel extends EventTarget {
     this._history = new History(web);
     this._picture = new Picture(web);
     element("panel-close").addEventListener("click", () => this.close());
+    element("picture-look").addEventListener("click", () => {
+      if (this.person !== null) this.dispatchEvent(new CustomEvent("pictures", { detail: this.person.id }));
+    });
     this._root.addEventListener("keydown", (event) => {
       if (event.key === "Escape") {
         event.stopPropagation();

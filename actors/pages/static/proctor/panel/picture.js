@@ -7,6 +7,7 @@
 
 import { dateTime, t } from "../../common/i18n.js";
 import { element, setText } from "../../common/elements.js";
+import { pictureReason } from "../../common/picture-reasons.js";
 import { nameOf } from "../texts.js";
 
 /** The picture's section of the panel. */
@@ -22,7 +23,8 @@ export class Picture {
   show(person) {
     const { seen } = person;
     const section = element("picture-section");
-    section.hidden = seen.imageUrl === null && seen.mobileSync !== "COMPLETED";
+    section.hidden = seen.imageUrl === null && seen.mobileSync !== "COMPLETED" && seen.captures.length === 0;
+    element("picture-look").hidden = seen.captures.length === 0;
     if (section.hidden) {
       this.forget();
       return;
@@ -75,7 +77,16 @@ export class Picture {
   }
 }
 
-/** Return the caption: the phone, and the time of arrival. @param {Person} person */
+/** Return the caption: the phone, the time of arrival, and what a proctor says about it. @param {Person} person */
 function captionOf({ seen }) {
+  const { review } = seen;
+  const from = pictureFrom(seen);
+  if (!review) return from;
+  const why = review.verdict === "rejected" ? pictureReason(review.reason) : "";
+  return [from, t(`gallery.verdict.${review.verdict}`), why].filter(Boolean).join(" · ");
+}
+
+/** @param {Person["seen"]} seen */
+function pictureFrom(seen) {
   return t("picture.from", { device: seen.deviceId ?? "?", time: seen.mobileSyncAt ? dateTime(seen.mobileSyncAt) : "?" });
 }
