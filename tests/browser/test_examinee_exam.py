@@ -36,11 +36,14 @@ async def hand_in(page: Page) -> None:
 
 async def test_the_clock_counts_by_the_server_from_the_waiting_room_to_the_end(site: Site, screens: Screens) -> None:
     policy = PlanPolicy(grace_seconds=300)
-    await site.decide(PlanSchedule, name="Mathematics", starts_at=site.soon(3600), ends_at=site.soon(7200))
+    starts_at = site.soon(3600)
+    await site.decide(PlanSchedule, name="Mathematics", starts_at=starts_at, ends_at=site.soon(7200))
     page = await screens.open(site.link("examinee", "examinee", "E001"), before=on_a_wrong_laptop)
     await headline(page, WAITING)
     await clock_says(page, r"^Starts in (59:\d\d|1:00:00)$")
     await expect(page.locator("#exam-title")).to_have_text("Mathematics")
+    if starts_at[:10] == site.soon(0)[:10]:  # today, by the server: without the date
+        await expect(page.locator("#exam-text")).to_have_text(re.compile(r"^The exam begins at [\d:]{5,8}\."))
     assert await page.locator("#hand-in").is_hidden()
     assert await audit_light_and_dark(page) == []
     await page.locator("#language").select_option("ko")

@@ -1,6 +1,6 @@
 /** The exam on the examinee's page: the clock by the server's time, and handing in. */
 
-import { clock, dateTime, languages, t, time } from "../common/i18n.js";
+import { clock, dateTime, languages, shortTime, t, time } from "../common/i18n.js";
 import { announce, byId } from "../common/parts.js";
 import { minutesToAnnounce } from "../examwire.js";
 import { clockView } from "./exam-texts.js";
@@ -51,7 +51,7 @@ export class Exam {
       byId("exam").dataset.tone = view.tone;
       setText("exam-title", client.plan?.name ?? t("exam.title"));
       setText("exam-clock", t(view.clock, { time: clock(Math.ceil(view.seconds ?? 0)) }));
-      setText("exam-text", t(view.text, { time: view.at === null ? "" : moment(view.at) }));
+      setText("exam-text", t(view.text, { time: view.at === null ? "" : moment(view.at, client.serverTime) }));
       const asked = client.finishing;
       const may = phase === "RUNNING" || phase === "GRACE" || phase === "OVER";
       byId("hand-in").hidden = !may || asked;
@@ -72,7 +72,7 @@ export class Exam {
     if (running && this._phase === "BEFORE") announce(t("exam.begun"));
     if (phase === "GRACE" && this._phase === "RUNNING") announce(t("exam.timeUpHandIn"));
     if (running && this._phase === "RUNNING" && endsAt !== null && endsAt !== this._endsAt) {
-      announce(t("exam.newEnd", { time: moment(endsAt) }));
+      announce(t("exam.newEnd", { time: moment(endsAt, this._client.serverTime) }));
     } else {
       const minutes = running && this._phase === "RUNNING" ? minutesToAnnounce(this._left, seconds) : null;
       if (minutes !== null) announce(t("exam.soon", { n: minutes }));
@@ -88,8 +88,13 @@ function setText(id, text) {
   if (element.textContent !== text) element.textContent = text;
 }
 
-/** A moment of today as the time of day, another with its date. @param {string} when RFC 3339 */
-function moment(when) {
-  const today = new Date().toDateString() === new Date(when).toDateString();
-  return today ? time(when) : dateTime(when);
+/**
+ * A moment of today as the time of day, another with its date.
+ * @param {string} when RFC 3339
+ * @param {number | null} now by the server
+ */
+function moment(when, now) {
+  const at = new Date(when);
+  if (now === null || new Date(now).toDateString() !== at.toDateString()) return dateTime(when);
+  return at.getSeconds() === 0 ? shortTime(when) : time(when);
 }

@@ -137,6 +137,13 @@ test("a server that is busy is told again later, another refusal is final", asyn
   assert.equal(client.finishing, false);
 });
 
+test("the examinee's own name is that of the roster", () => {
+  const { client, socket } = connected({ Class: ExamineeClient });
+  assert.equal(client.name, null);
+  socket.say(state({ name: "김민준" }));
+  assert.equal(client.name, "김민준");
+});
+
 test("the end of the exam and its going on are told once each", () => {
   const { browser, client, socket } = connected({ Class: ExamineeClient });
   socket.say(state(), state({ connection: FINISHED }), state({ connection: FINISHED }));
