@@ -20,8 +20,6 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-from pydantic import Field
-
 from protocol.log.entries import LogEntry
 from protocol.log.exam_windows import ExamWindows, Window
 from protocol.log.timeline import ReplayedExaminee, Timeline
@@ -133,8 +131,8 @@ class OutageRow(Wire):
     finished_at: str | None
     window_start: str | None
     window_end: str | None
-    name: str | None = None
-    labels: dict[str, str] = Field(default={})
+    name: str | None
+    labels: dict[str, str]
 
 
 class OutageTotals(Wire):
