@@ -5,7 +5,7 @@ from __future__ import annotations
 from protocol.messages.plan_facts import PlanPolicy, PlanSchedule
 from tests.browser.conftest import IN_A_BROWSER
 from tests.browser.support.examinee_scene import connected
-from tests.browser.support.site import WAIT_SECONDS, Screens, Site, audit
+from tests.browser.support.site import WAIT_SECONDS, Screens, Site, audit, audit_light_and_dark
 from tests.browser.test_wall import expect, tile, wall
 
 pytestmark = IN_A_BROWSER
@@ -28,7 +28,7 @@ async def test_help_is_asked_on_one_page_and_given_on_the_other(site: Site, scre
     line = watching.locator("#help-list .help-line")
     await expect(line).to_contain_text("Page 3 does not load.")
     await expect(line).to_contain_text("nobody is on it yet")
-    assert await audit(watching) == []
+    assert await audit_light_and_dark(watching) == []
     await watching.get_by_role("button", name="I’m on it").first.press("Enter")
     await lee.expect("help_taken", seconds=WAIT_SECONDS, examineeId="E001", by="kim")
     await expect(page.locator("#help-state")).to_have_text("kim is on it.")

@@ -42,9 +42,14 @@ export function describe(person, now) {
   }
   if (state === "finished") return { word, clock: "", more: finishedText(seen) };
   if (state === "help") return { word, clock: lasted, more: seen.help?.text ?? "" };
-  if (state === "helped") return { word, clock: lasted, more: t("more.helped", { by: person(seen.help?.takenBy ?? "", seen.help?.takenByName) }) };
+  if (state === "helped") return { word, clock: lasted, more: helpedText(seen) };
   if (state === "early") return { word, ...phoneBefore(seen, now) };
   return { word, clock: STATES[state].away ? lasted : "", more: "" };
+}
+
+/** Say who is on a request for help. @param {import("./examinees.js").Seen} seen */
+function helpedText({ help }) {
+  return t("more.helped", { by: person(help?.takenBy ?? "", help?.takenByName) });
 }
 
 /** Say who said that the exam is over for an examinee, and when. @param {import("./examinees.js").Seen} seen */

@@ -8,6 +8,7 @@ import { texts as en } from "../../../../actors/pages/static/proctor/locales/en.
 import { People } from "../../../../actors/pages/static/proctor/examinees.js";
 import { OtherActivities, OwnActivity } from "../../../../actors/pages/static/proctor/talk/activity.js";
 import { openRequests } from "../../../../actors/pages/static/proctor/talk/help-requests.js";
+import { describe } from "../../../../actors/pages/static/proctor/texts.js";
 import { addressees, confirmations } from "../../../../actors/pages/static/proctor/talk/plan-messages.js";
 
 useTexts({ en });
@@ -80,4 +81,12 @@ test("the examinee sees whether the request is sent, told, or somebody is on it"
   assert.equal(stepOf({ ...client, askingForHelp: {}, connected: false }, false), "later");
   assert.equal(stepOf({ ...client, help }, true), "sent");
   assert.equal(stepOf({ ...client, help: { ...help, takenBy: "kim" } }, false), "taken");
+});
+
+test("a tile says what is asked, and by its name who is on it", () => {
+  const help = { requestId: "h1", text: "Page 3 does not load.", since: "2026-11-22T09:00:00.000Z" };
+  const { all } = people({ E1: { help }, E2: { help: { ...help, takenBy: "kim", takenByName: "김감독" } } });
+  const now = Date.parse("2026-11-22T09:01:05.000Z");
+  const said = [...all.values()].map((one) => describe(one, now));
+  assert.deepEqual(said.map(({ clock, more }) => [clock, more]), [["1:05", "Page 3 does not load."], ["1:05", "김감독 (kim) is on it"]]);
 });

@@ -11,6 +11,9 @@ import { element, parts, setText } from "../../common/elements.js";
 import { milliseconds } from "../examinees.js";
 import { nameOf } from "../texts.js";
 
+/** The most requests that are listed; all are counted, and the tiles show them. */
+const MOST_LINES = 30;
+
 /**
  * Return those whose request is open: first those whom nobody helps yet, of them the longest waiting first. Whoever has
  * finished, or was removed, needs no help any more.
@@ -41,12 +44,13 @@ export class HelpRequests extends EventTarget {
   /** Draw the list and the panel's part. */
   show() {
     const plan = this._plan();
-    const open = openRequests(plan.people.all.values());
+    const all = openRequests(plan.people.all.values());
+    const open = all.slice(0, MOST_LINES);
     const root = element("help-requests");
     const list = element("help-list");
     const focused = list.contains(document.activeElement);
     root.hidden = open.length === 0;
-    setText(element("help-count"), t("help.open", { n: open.length }));
+    setText(element("help-count"), t("help.open", { n: all.length }));
     while (list.children.length > open.length) list.lastElementChild?.remove();
     open.forEach((person, at) => this._fill(list.children[at] ?? list.appendChild(makeLine()), person, plan));
     if (focused && !list.contains(document.activeElement)) this._leave();

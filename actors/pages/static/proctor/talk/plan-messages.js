@@ -121,7 +121,7 @@ export class PlanMessages extends EventTarget {
       const id = event.target instanceof HTMLElement ? event.target.dataset.id : undefined;
       if (id) this.dispatchEvent(new CustomEvent("open", { detail: id }));
     });
-    element("sent-list").addEventListener("toggle", () => this.show(), true);
+    element("sent").addEventListener("toggle", () => this.show(), true);
   }
 
   /** @param {string} text @param {string[] | null} ids */
@@ -153,8 +153,10 @@ export class PlanMessages extends EventTarget {
     setText(element("sent-newest"), state);
     setText(element("sent-text"), sending?.text ?? notices[0]?.text ?? "");
     const list = element("sent-list");
-    while (list.children.length > notices.length) list.lastElementChild?.remove();
-    notices.forEach((notice, at) => this._fill(list.children[at] ?? list.appendChild(makeNotice()), notice, counts));
+    // Who has not confirmed is looked for only while somebody looks at it.
+    const shown = list.closest("details")?.open ? notices : [];
+    while (list.children.length > shown.length) list.lastElementChild?.remove();
+    shown.forEach((notice, at) => this._fill(list.children[at] ?? list.appendChild(makeNotice()), notice, counts));
   }
 
   /** @param {PlanNotice} notice @param {Map<string, number>} counts */
