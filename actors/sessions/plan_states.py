@@ -30,8 +30,16 @@ class PlanStates:
     async def of(self, plan_id: str) -> PlanStateEvent:
         """Return the state of a plan. A plan that nobody has set up is open; so is one while Redis is away."""
         known = self._states.get(plan_id)
-        if known is not None:
-            return known
+        return known if known is not None else await self._read(plan_id)
+
+    async def is_closed(self, plan_id: str) -> bool:
+        """Return whether a plan is closed. One that was is looked up: it may have been opened again just now."""
+        state = await self.of(plan_id)
+        if state.status is PlanStatusCode.CLOSED:
+            state = await self._read(plan_id)
+        return state.status is PlanStatusCode.CLOSED
+
+    async def _read(self, plan_id: str) -> PlanStateEvent:
         unknown = PlanStateEvent(plan_id=plan_id, status=PlanStatusCode.OPEN, version=0)
         try:
             (stored,) = await self._store.load([keys.plan(plan_id)])

@@ -51,7 +51,7 @@ from protocol.messages.frames import (
     TakeHelp,
     error_frame,
 )
-from protocol.messages.plan_facts import MAX_LISTED, ExamExtend, PlanNotice, PlanStatusCode
+from protocol.messages.plan_facts import MAX_LISTED, ExamExtend, PlanNotice
 from protocol.messages.proctor_events import PlanStateEvent
 from protocol.messages.session_messages import ProctorActivity
 from protocol.records import keys
@@ -329,7 +329,7 @@ class ProctorSession(SocketSession):
 
     async def _refused_as_closed(self, frame: ActionFrame) -> bool:
         """Refuse an action that only makes sense while the exam is not over. True: it was refused."""
-        if (await self._context.plans.of(self.plan_id)).status is not PlanStatusCode.CLOSED:
+        if not await self._context.plans.is_closed(self.plan_id):
             return False
         self._refuse(frame, ProtocolError(ErrorCode.CONFLICT, f"plan {self.plan_id} is closed; open it again first"))
         return True

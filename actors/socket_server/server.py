@@ -201,7 +201,7 @@ class SocketServer(Actor):
         examinee_plans = {session.plan_id for session in self.sessions.examinees.values()}
         try:
             await self._queue.shrink(set(self.sessions.feeds), examinee_plans)
-            self._plans.keep(set(self._queue.plans))
+            self._plans.keep({plan_id for plan_ids in self._queue.plans.values() for plan_id in plan_ids})
         except ExamwireError as error:
             log.warning("%s: plans without clients cannot be removed from the queue: %s", self.address, error)
 

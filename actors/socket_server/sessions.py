@@ -160,6 +160,16 @@ class Sessions:
         for feed in self.feeds.values():
             feed.tell(Resynchronise())
 
+    async def tell_plans(self) -> None:
+        """Tell every client the state of its plan, as Redis has it: messages about it may have been dropped."""
+        self._context.plans.forget_all()
+        for session in self.all():
+            event = await self._context.plans.of(session.plan_id)
+            if isinstance(session, ProctorSession):
+                await session.send_plan_state(event)
+            else:
+                session.deliver(event)
+
     def active(self) -> tuple[int, list[Activity]]:
         """Return the number of examinees, and the activity that is to be reported now."""
         now, wall = asyncio.get_running_loop().time(), self._context.clock.now()

@@ -116,3 +116,4 @@ class QueueReader:
         if consumer != broadcasts:
             # Each is answered by a session_state, or by the close of a session that was replaced or shut out.
             await self._lease.announce_all()
+        await self._sessions.tell_plans()

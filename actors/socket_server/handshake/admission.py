@@ -16,7 +16,6 @@ from actors.socket_server.handshake.hello import AcceptedHello, receive_hello
 from protocol.access.claims import Claims
 from protocol.close_codes import CloseCode
 from protocol.errors import ExamwireError
-from protocol.messages.plan_facts import PlanStatusCode
 
 log = logging.getLogger("examwire.clients")
 
@@ -61,7 +60,7 @@ class Admission:
             return None
         if not await self._subscribed(connection, claims.plan, proctors=proctor):
             return None
-        if not proctor and (await self._context.plans.of(claims.plan)).status is PlanStatusCode.CLOSED:
+        if not proctor and await self._context.plans.is_closed(claims.plan):
             await connection.end(CloseCode.EXAM_OVER)
             return None
         if self._drain.active:

@@ -15,8 +15,10 @@ from actors.socket_server.delivery import queue
 from actors.socket_server.server import SocketServer
 from protocol.broker import subjects
 from protocol.messages.codec import Element, encode
+from protocol.messages.plan_facts import PlanSchedule
 from protocol.messages.proctor_events import ExamineeConnected
 from protocol.messages.session_messages import SessionClose
+from protocol.records import keys
 from tests.integration.start_up.support import filters_of, quick
 from tests.integration.support.system import RawClient, System, eventually
 
@@ -42,11 +44,15 @@ async def test_the_queue_grows_and_shrinks_with_the_plans_of_the_clients(
         assert await filters_of(bus, "SOCK001_Q") == {
             "socket.SOCK001",
             "socket.plan.P001.examinee.*",
+            "socket.plan.P001.examinees",
             "socket.plan.P002.examinee.*",
+            "socket.plan.P002.examinees",
         }
         assert await filters_of(bus, "SOCK001_Q_BROADCAST") == {"socket.plan.P001.proctors"}
         await second.close()
-        await filters_become(bus, "SOCK001_Q", {"socket.SOCK001", "socket.plan.P001.examinee.*"})
+        await filters_become(
+            bus, "SOCK001_Q", {"socket.SOCK001", "socket.plan.P001.examinee.*", "socket.plan.P001.examinees"}
+        )
         await proctor.close()
         await filters_become(bus, "SOCK001_Q_BROADCAST", None)
         await first.close()
@@ -72,6 +78,7 @@ async def test_with_normal_priority_all_messages_share_one_consumer(bus: Bus, se
         assert await filters_of(bus, "SOCK001_Q") == {
             "socket.SOCK001",
             "socket.plan.P001.examinee.*",
+            "socket.plan.P001.examinees",
             "socket.plan.P001.proctors",
         }
         assert await filters_of(bus, "SOCK001_Q_BROADCAST") is None
@@ -120,8 +127,12 @@ async def test_a_backlog_over_max_size_is_dropped_and_proctors_get_a_fresh_snaps
         await bus.publish(event("X000", 1))
         await gate.reached.wait()
         await bus.publish_until_stored([event(f"X{number}", number) for number in range(2, 1200)])
+        schedule = PlanSchedule(plan_id="P001", by="operator", timestamp="2024-01-01T09:00:00Z", name="Mathematics")
+        await bus.publish(Outgoing.of(subjects.status_plan("P001"), schedule))
+        await eventually(lambda: system.store.entries(keys.plan("P001")), "the plan in Redis")
         gate.open()
         resync = await proctor.expect("plan_snapshot", resync=True)
+        await proctor.expect("plan_state", name="Mathematics")
         assert [row["examineeId"] for row in resync["data"]["examinees"]] == ["E001"]
 
         async def drained() -> bool:
@@ -223,7 +234,11 @@ async def test_a_deleted_queue_is_created_again_without_a_loss(bare: System, bus
     await proctor.expect("plan_snapshot", resync=True)
     await bare.examinee("E001")
     await proctor.expect("examinee_connected", examineeId="E001")
-    assert await filters_of(bus, "SOCK001_Q") == {"socket.SOCK001", "socket.plan.P001.examinee.*"}
+    assert await filters_of(bus, "SOCK001_Q") == {
+        "socket.SOCK001",
+        "socket.plan.P001.examinee.*",
+        "socket.plan.P001.examinees",
+    }
 
 
 async def test_a_consumer_recreated_between_two_looks_is_detected(
