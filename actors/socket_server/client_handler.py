@@ -135,7 +135,10 @@ class ClientHandler:
             heartbeat_seconds=settings.socket.ping_interval_seconds,
             server_time=format_time(self._context.clock.now()),
             reconnect=ReconnectPolicy(
-                max_attempts=ladder.max_attempts, backoff_seconds=ladder.backoff_seconds, jitter=ladder.jitter
+                max_attempts=ladder.max_attempts,
+                backoff_seconds=ladder.backoff_seconds,
+                jitter=ladder.jitter,
+                shut_out=None if ladder.shut_out else False,
             ),
             endpoints=self._endpoints.all,
         )

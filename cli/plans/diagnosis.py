@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -123,12 +124,26 @@ def diagnose(data: DiagnosisInput) -> Diagnosis:
     """
     diagnosis = _by_status(data)
     _compare(data, diagnosis)
+    diagnosis.advice += _marks(data.record or {})
     if data.letters:
         diagnosis.advice.append(
             f"Dead letter{'s' * (len(data.letters) > 1)} {', '.join(map(str, data.letters))} about them: "
             "`examwire dead-letters show NUMBER`."
         )
     return diagnosis
+
+
+def _marks(record: Mapping[str, str]) -> list[str]:
+    """Return what the record says besides the status: away too often, or connected from elsewhere than before."""
+    marks = []
+    if record.get("unstable") == "1":
+        share = float(record.get("awayShare") or 0)
+        marks.append(f"Unstable: away for {share:.0%} of the last minutes. Check their network.")
+    if flags := record.get("flags"):
+        differs = " and another ".join(flags.split(","))
+        now = ", ".join(filter(None, (record.get("ipAddress"), record.get("userAgent"))))
+        marks.append(f"Connected from another {differs} than before ({now}). Check who sits there.")
+    return marks
 
 
 def _by_status(data: DiagnosisInput) -> Diagnosis:

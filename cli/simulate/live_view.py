@@ -27,6 +27,7 @@ from protocol.messages.proctor_events import (
     ExamineeReconnecting,
     ExamineeRemoved,
     ExamineeResumed,
+    ExamineeUnstable,
     MobileSyncCompleted,
     PlanStateEvent,
 )
@@ -72,6 +73,8 @@ def describe(message: Message) -> str | None:
             return f"reconnecting, attempt {message.attempt} of {message.max_attempts}"
         case ExamineeReconnectExhausted():
             return f"used up all {message.max_attempts} attempts; a proctor must readmit"
+        case ExamineeUnstable():
+            return "is stable again"
         case ExamineeReadmitted():
             return f"readmitted by {message.by}"
         case ExamineeRemoved():

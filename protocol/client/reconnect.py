@@ -158,11 +158,12 @@ def next_step(state: ReconnectState, happened: ConnectionFailure, draw: float) -
         return _postpone(state, happened.retry_after, draw, status=happened.status)
     if isinstance(happened, Refused) and happened.status < 500:
         return state, GiveUp(GiveUpReason.HTTP_STATUS, status=happened.status)
-    if state.attempt >= state.policy.max_attempts:
+    following = state.attempt + 1
+    if following > state.policy.max_attempts and state.policy.shut_out is not False:
         return state, GiveUp(GiveUpReason.ATTEMPTS_USED_UP, code=getattr(happened, "code", None))
-    attempt = state.attempt + 1
+    attempt = min(following, state.policy.max_attempts)
     moved = replace(state, attempt=attempt, postponed=0, position=state.position + _tries_next_url(state, happened))
-    return moved, _wait_for(moved, attempt, _delay(state, attempt, happened, draw))
+    return moved, _wait_for(moved, attempt, _delay(state, following, happened, draw))
 
 
 def _is_leaving(state: ReconnectState) -> bool:

@@ -223,11 +223,15 @@ class ConfirmNotice(Message):
 
 
 class ReconnectPolicy(Wire):
-    """How a client comes back: attempt 1 almost at once, attempt k+1 after `backoffSeconds[k-1]` × (1 ± `jitter`)."""
+    """How a client comes back: attempt 1 almost at once, attempt k+1 after `backoffSeconds[k-1]` × (1 ± `jitter`).
+
+    `shutOut` false: used-up attempts refuse nobody, and the client goes on with the last step.
+    """
 
     max_attempts: int
     backoff_seconds: list[float]
     jitter: float
+    shut_out: bool | None = None
 
 
 class Welcome(Message):

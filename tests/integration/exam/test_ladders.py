@@ -84,6 +84,7 @@ async def test_plans_with_different_ladders_count_at_the_same_time(bus: Bus, sys
     await ladders_are_over(bus, 3)
     assert attempts(proctors["P003"]) == [(1, 1)]
     back = await system.examinee("E001", plan_id="P003", connection_no=2)
+    assert (await back.expect("welcome"))["data"]["reconnect"]["shutOut"] is False
     assert (await back.expect("session_state"))["data"]["connection"]["status"] == "CONNECTED"
 
 

@@ -205,3 +205,12 @@ def test_the_csv_follows_rfc_4180_and_escapes_formulas() -> None:
     assert rows["'-E1"]["reasons"] == "PING_TIMEOUT 1"
     assert rows["E001"]["mobileSync"] == "WAITING"
     assert rows["E001"]["mobileSyncReason"] == ""
+
+
+def test_who_is_unstable_or_came_from_elsewhere_is_named() -> None:
+    inputs = seen(JOINED)
+    assert inputs.record is not None
+    inputs.record |= {"unstable": "1", "awayShare": "0.312", "flags": "address,device", "ipAddress": "10.0.0.2"}
+    advice = diagnose(inputs).advice
+    assert "Unstable: away for 31% of the last minutes. Check their network." in advice
+    assert "Connected from another address and another device than before (10.0.0.2). Check who sits there." in advice

@@ -111,7 +111,10 @@ def _endpoints(rng: random.Random) -> list[str]:
 def _policy(rng: random.Random) -> ReconnectPolicy:
     steps = [rng.choice((0.5, 1.0, 2.0, rng.uniform(0.01, 90))) for _ in range(rng.choice((0, 1, 2, 5, 5)))]
     return ReconnectPolicy(
-        max_attempts=rng.randint(1, 8), backoff_seconds=steps, jitter=rng.choice((0.0, 0.3, rng.random()))
+        max_attempts=rng.randint(1, 8),
+        backoff_seconds=steps,
+        jitter=rng.choice((0.0, 0.3, rng.random())),
+        shut_out=rng.choice((None, None, False)),
     )
 
 

@@ -70,7 +70,8 @@ export const CROWD_SHARE = 0.5;
 
 /**
  * The reconnect policy: attempt 1 almost at once, attempt k+1 after `backoffSeconds[k-1]` × (1 ± `jitter`).
- * @typedef {{maxAttempts: number, backoffSeconds: readonly number[], jitter: number}} Policy
+ * `shutOut` false: used-up attempts refuse nobody, and the client goes on with the last step.
+ * @typedef {{maxAttempts: number, backoffSeconds: readonly number[], jitter: number, shutOut?: boolean | null}} Policy
  */
 
 /**
@@ -164,7 +165,7 @@ export function ring(state) {
 export function welcomed(url, endpoints, policy) {
   // A policy without steps would be a loop without a pause.
   const steps = policy.backoffSeconds.length ? policy.backoffSeconds : DEFAULT_POLICY.backoffSeconds;
-  const checkedPolicy = { maxAttempts: policy.maxAttempts, backoffSeconds: steps, jitter: policy.jitter };
+  const checkedPolicy = { ...policy, backoffSeconds: steps };
   return { url, endpoints: named(endpoints), policy: checkedPolicy, attempt: 0, position: 0, postponed: 0, migrating: false };
 }
 
@@ -216,13 +217,14 @@ export function after(state, happened, draw) {
     if (LATER.has(happened.status)) return postponed(state, happened, draw);
     if (happened.status < 500) return [state, giveUp("HTTP_STATUS", null, happened.status)];
   }
-  if (state.attempt >= state.policy.maxAttempts) {
+  const following = state.attempt + 1;
+  if (following > state.policy.maxAttempts && state.policy.shutOut !== false) {
     return [state, giveUp("ATTEMPTS_USED_UP", happened.kind === "lost" ? happened.code : null)];
   }
-  const attempt = state.attempt + 1;
+  const attempt = Math.min(following, state.policy.maxAttempts);
   const position = state.position + (movesOn(state, happened) ? 1 : 0);
   const moved = { ...state, attempt, postponed: 0, position };
-  return [moved, wait(moved, attempt, secondsBefore(state, attempt, happened, draw))];
+  return [moved, wait(moved, attempt, secondsBefore(state, following, happened, draw))];
 }
 
 /** @param {Comeback} state @param {number} draw @returns {[Comeback, Wait | GiveUp]} */
@@ -306,6 +308,7 @@ export function ladderSeconds(policy) {
  * @param {number} elapsed since the loss
  */
 export function roomFor(state, elapsed) {
+  if (state.policy.shutOut === false) return Infinity;
   let later = 0;
   for (let k = state.attempt + 1; k <= state.policy.maxAttempts; k += 1) later += stepOf(state.policy, k - 2, 1);
   return ladderSeconds(state.policy) - elapsed - later;

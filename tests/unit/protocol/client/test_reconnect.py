@@ -406,3 +406,10 @@ def test_the_numbers_that_other_clients_copy() -> None:
     assert (DEFAULT_POLICY.max_attempts, DEFAULT_POLICY.jitter) == (5, 0.3)
     assert DEFAULT_POLICY.backoff_seconds == [5, 10, 20, 40, 60]
     assert list(GiveUpReason) == ["CLOSE_CODE", "HTTP_STATUS", "ATTEMPTS_USED_UP", "ALWAYS_BUSY"]
+
+
+def test_where_used_up_attempts_refuse_nobody_the_client_goes_on_with_the_last_step() -> None:
+    waits = ladder(at(shut_out=False), Lost(1006, LONG), *[Unreachable()] * 6)
+    assert [wait.attempt for wait in waits] == [1, 2, 3, 3, 3, 3, 3]
+    assert [wait.seconds for wait in waits[1:]] == [5, 10, 20, 20, 20, 20]
+    assert [wait.url for wait in waits[2:6]] == [C, A, B, C]

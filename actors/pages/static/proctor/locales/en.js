@@ -362,6 +362,7 @@ export const texts = {
   "what.MIGRATING": "Moving to another server, away from {serverId}",
   "what.RECONNECTING": "Attempt {attempt} of {maxAttempts} to reconnect",
   "what.SHUT_OUT": "Shut out: all attempts are used up",
+  "what.STABLE": "Stable again",
   "what.READMITTED": "Readmitted",
   "what.ENROLLED": "Added to the roster",
   "what.REMOVED": "Removed from the exam",

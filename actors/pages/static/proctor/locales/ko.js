@@ -362,6 +362,7 @@ export const texts = {
   "what.MIGRATING": "{serverId}에서 다른 서버로 이동 시작",
   "what.RECONNECTING": "재연결 시도 {attempt}/{maxAttempts}회",
   "what.SHUT_OUT": "재연결 횟수를 모두 사용하여 차단됨",
+  "what.STABLE": "다시 안정됨",
   "what.READMITTED": "재입장 허용",
   "what.ENROLLED": "명단에 등록",
   "what.REMOVED": "퇴장",

@@ -15,6 +15,7 @@ const WHAT = Object.freeze({
   examinee_migrating: "MIGRATING",
   examinee_reconnecting: "RECONNECTING",
   examinee_reconnect_exhausted: "SHUT_OUT",
+  examinee_unstable: "STABLE",
   examinee_readmitted: "READMITTED",
   examinee_removed: "REMOVED",
   examinee_enrolled: "ENROLLED",
