@@ -136,6 +136,7 @@ def state_manager(
     *ENGINES,
     "nats.replicas",
     "nats.status_max_bytes",
+    "retention.days",
     "captures.store",
     *LOGS,
     "reconnect.max_attempts",
@@ -147,17 +148,21 @@ def queue_server(
     name: NameOption = None,
     json_ready: JsonOption = False,
 ) -> None:
-    """Create streams, consumers and the queues of socket servers.
+    """Create streams, consumers and the queues of socket servers; delete plans after `retention.days`.
 
     Several can run.
     """
     own_name = _name_of("queue-server", name)
 
     from actors.queue_server.server import QueueServer
+    from actors.retention.retention import Retention
     from actors.runtime.actor.supervisor import ChildSpec
 
     def children(bus: Bus, store: StateStore) -> list[ChildSpec[Service]]:
-        return [ChildSpec("queue-server", lambda: QueueServer(settings, bus, own_name, store))]
+        return [
+            ChildSpec("queue-server", lambda: QueueServer(settings, bus, own_name, store)),
+            ChildSpec("retention", lambda: Retention(settings, bus, store, own_name)),
+        ]
 
     _run("queue-server", own_name, settings, children, lambda _: {"name": own_name}, json_ready)
 

@@ -23,7 +23,7 @@ from protocol.broker.streams import (
 def topology_streams(settings: Settings) -> list[StreamSpec]:
     """Return all streams, with the bucket of the pictures if they are stored in NATS."""
     captures = settings.captures
-    log_of_record = status_stream(settings.nats.status_max_bytes)
+    log_of_record = status_stream(settings.nats.status_max_bytes, settings.retention.days)
     streams = [log_of_record if stream.name == log_of_record.name else stream for stream in STREAMS]
     if captures.store == "nats":
         streams.append(captures_stream(captures.keep_days * DAY, captures.max_total_bytes))

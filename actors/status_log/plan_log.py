@@ -45,7 +45,7 @@ class PlanLog:
         """Find where the log begins."""
         state = await self._bus.stream_state(STATUS.name)
         first = await self._bus.message_at(STATUS.name, state.first) if state.messages else None
-        oldest = self._bus.clock.now() - STATUS.max_age
+        oldest = self._bus.clock.now() - state.max_age if state.max_age else 0.0
         # STATUS numbers its messages from the time of its creation in ms: an old first sequence means expired messages.
         truncated = state.messages > 0 and state.first / 1000 < oldest
         # Some messages are kept for ever; the log goes back to them, but not without gaps.

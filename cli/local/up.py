@@ -70,6 +70,7 @@ PortOption = Annotated[
     *WEB_TLS,
     "mobile_sync.max_bytes",
     "captures.store",
+    "retention.days",
     *SERVER_SETTINGS,
 )
 def up(

@@ -25,11 +25,14 @@ from cli.shared.output import (
     without_empty,
 )
 from cli.shared.times import local_time, zone_name
+from protocol.broker.streams import DAY
 from protocol.ids import check_id
 from protocol.messages.facts import ConnectionStatusCode
 from protocol.messages.plan_facts import PlanStatusCode
 from protocol.records import keys
 from protocol.records.snapshot_rows import labels_of
+from protocol.rules.plan import deleted_at
+from protocol.times import format_time
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -44,7 +47,7 @@ PROGRESS_FIELDS = (
 MOBILE_SYNC_FIELDS = ("status", "deviceId", "timestamp", "imageUrl", "reason", "version")
 
 
-@takes_settings("redis_url", "data_dir", running=True)
+@takes_settings("redis_url", "data_dir", "retention.days", running=True)
 def list_plans(settings: Settings, watching: WatchOption = False, output: OutputOption = Format.TABLE) -> None:
     """List all plans with their status, times and examinees.
 
@@ -52,12 +55,16 @@ def list_plans(settings: Settings, watching: WatchOption = False, output: Output
     """
 
     async def fetch(store: StateStore) -> list[dict[str, Any]]:
-        return [await count_of(store, plan_id) for plan_id in await store.members(keys.PLANS)]
+        plans = [await count_of(store, plan_id) for plan_id in await store.members(keys.PLANS)]
+        for plan in plans:
+            at = deleted_at(plan["plan"]["closedAt"], settings.retention.days * DAY)
+            plan["deletedAt"] = format_time(at) if at is not None else None
+        return plans
 
     def draw(plans: list[dict[str, Any]]) -> RenderableType:
         columns = [
             *("plan", "name", "status", "begins", "ends", "examinees", "connected", "disconnected", "migrating"),
-            *("finished", "shut out", "mobile sync"),
+            *("finished", "shut out", "mobile sync", "deleted at"),
         ]
         cells = [
             (
@@ -73,6 +80,7 @@ def list_plans(settings: Settings, watching: WatchOption = False, output: Output
                 plan["finished"] or None,
                 plan["exhausted"] or None,
                 _counts(plan["mobileSync"]) or None,
+                moment_text(plan["deletedAt"]) or None,
             )
             for plan in plans
         ]

@@ -20,6 +20,7 @@ FLAGS: dict[str, str] = {
     "nats_url": "The address of NATS.",
     "nats.replicas": "Copies of each stream in a cluster: 1, 3 or 5.",
     "nats.status_max_bytes": "Maximum size of the log of record, in bytes.",
+    "retention.days": "Delete a closed plan after this many days; 0: never.",
     "redis_url": "The address of Redis.",
     "data_dir": "Directory for pictures, the token secret and the data of the embedded engines.",
     "socket.host": "Host that the socket servers listen on.",

@@ -19,6 +19,7 @@ TOPOLOGY = "topology"
 TOPOLOGY_SETTINGS = (
     "nats.replicas",
     "nats.status_max_bytes",
+    "retention.days",
     "captures.store",
     "reconnect.max_attempts",
     "reconnect.backoff_seconds",

@@ -185,7 +185,14 @@ def _state_manager() -> tuple[list[str], list[str]]:
 
 
 def _queue_server() -> tuple[list[str], list[str]]:
-    publish = [subjects.CHECKPOINT, _read_leader(CHECKPOINT), _read_leader(LEASE), *_monitor(), *_publish_tail()]
+    publish = [
+        subjects.CHECKPOINT,
+        subjects.RETENTION,
+        _read_leader(CHECKPOINT),
+        _read_leader(LEASE),
+        *_monitor(),
+        *_publish_tail(),
+    ]
     publish += [f"{API}.STREAM.{verb}.{CAPTURES_STREAM}" for verb in ("CREATE", "UPDATE")]
     # It deletes plans whose retention is over.
     publish += _purge()
@@ -195,7 +202,7 @@ def _queue_server() -> tuple[list[str], list[str]]:
         # Three forms of CREATE: by name, by name with a filter at the end, and DURABLE.
         publish += [f"{API}.CONSUMER.CREATE.{stream.name}.>", f"{API}.CONSUMER.DURABLE.CREATE.{stream.name}.*"]
         publish += [f"{API}.CONSUMER.DELETE.{stream.name}.*"]
-    return publish, [subjects.QUEUE_CREATE, *_answer_operators("queue-server.*")]
+    return publish, [subjects.QUEUE_CREATE, *_answer_operators("queue-server.*", "retention.*")]
 
 
 def _web_server() -> tuple[list[str], list[str]]:

@@ -138,16 +138,19 @@ DEADLETTER = StreamSpec(
 )
 CHECKPOINT = StreamSpec(
     "CHECKPOINT",
-    (subjects.CHECKPOINT, subjects.PROBE),
+    (subjects.CHECKPOINT, subjects.RETENTION, subjects.PROBE),
     "How far the consumers of the core are, for when one has to be made again",
     max_age=0.0,
     max_msgs_per_subject=1,
 )
 
 
-def status_stream(max_bytes: int) -> StreamSpec:
-    """Return STATUS with a size limit in bytes; beyond it the oldest facts are deleted early, never the newest."""
-    return replace(STATUS, max_bytes=max_bytes, safeguard=True)
+def status_stream(max_bytes: int, retention_days: float = 0.0) -> StreamSpec:
+    """Return STATUS with a size limit in bytes; beyond it the oldest facts are deleted early, never the newest.
+
+    A plan that is kept for `retention_days` after its end has its log until then, from before its beginning.
+    """
+    return replace(STATUS, max_bytes=max_bytes, safeguard=True, max_age=STATUS.max_age + retention_days * DAY)
 
 
 CAPTURES_BUCKET = "captures"

@@ -11,6 +11,7 @@ QUEUE_CREATE = "queue.create"
 MAX_DELIVERIES = "$JS.EVENT.ADVISORY.CONSUMER.MAX_DELIVERIES"
 TERMINATED = "$JS.EVENT.ADVISORY.CONSUMER.MSG_TERMINATED"
 CHECKPOINT = "checkpoint.core"
+RETENTION = "checkpoint.retention"
 PROBE = "checkpoint.probe"
 """`examwire doctor` publishes here to see whether the broker accepts writes."""
 

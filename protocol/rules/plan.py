@@ -220,3 +220,8 @@ def _announce(state: PlanState, version: int, *effects: Effect, restated: bool |
     state = replace(state, start_version=start_version, end_version=end_version, version=version)
     told = SendPlanState(state.plan_id, version)
     return Outcome(state, (state.event(restated=restated),), (*schedules, told, *effects))
+
+
+def deleted_at(closed_at: str | None, keep_seconds: float) -> float | None:
+    """Return when a plan that was closed at `closed_at` is deleted, in seconds since the epoch; `None`: never."""
+    return parse_time(closed_at) + keep_seconds if closed_at and keep_seconds > 0 else None

@@ -274,7 +274,15 @@ class StreamAdmin:
         current = 1 + sum(bool(follower.current) and not follower.offline for follower in followers)
         limit = info.config.max_bytes if (info.config.max_bytes or -1) > 0 else None
         return StreamState(
-            state.first_seq, state.last_seq, state.messages, state.bytes, replicas, leader, current, limit
+            state.first_seq,
+            state.last_seq,
+            state.messages,
+            state.bytes,
+            replicas,
+            leader,
+            current,
+            limit,
+            info.config.max_age or 0.0,
         )
 
     async def storage_state(self) -> StorageState:

@@ -32,6 +32,8 @@ class StreamState:
     leader: str | None = None
     current: int = 1
     limit: int | None = None
+    max_age: float = 0.0
+    """How long it keeps a message, in seconds; 0: for ever."""
 
 
 @dataclass(frozen=True, slots=True)

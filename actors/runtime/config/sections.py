@@ -183,7 +183,7 @@ class NatsSettings(_Section):
         1, description="copies of each stream; 3 or 5 need a cluster of as many nodes"
     )
     status_max_bytes: Annotated[int, Field(ge=64 * 1024 * 1024)] = Field(
-        8 * 1024**3, description="the most that the log holds; beyond it the oldest facts go before their 7 days"
+        8 * 1024**3, description="the most that the log holds; beyond it the oldest facts go before their time"
     )
 
     @pydantic.model_validator(mode="after")
@@ -202,6 +202,12 @@ class CaptureSettings(_Section):
     keep_days: Annotated[float, Field(ge=0)] = Field(0.0, description="older pictures are removed; 0: none is")
     max_total_bytes: Annotated[int, Field(ge=1024 * 1024)] | None = Field(
         None, description="the most that a bucket in NATS holds; beyond it uploads are refused (507)"
+    )
+
+
+class RetentionSettings(_Section):
+    days: Annotated[float, Field(ge=0, le=3650)] = Field(
+        30.0, description="so long after its end a closed plan is deleted, and so long the log is kept; 0: never"
     )
 
 

@@ -27,6 +27,7 @@ from actors.runtime.config.sections import (
     NatsSettings,
     ReconnectSettings,
     RedisSettings,
+    RetentionSettings,
     ServerSettings,
     SocketSettings,
     TokenSettings,
@@ -69,6 +70,7 @@ class Settings(BaseSettings):
     nats: NatsSettings = NatsSettings()
     redis: RedisSettings = RedisSettings()
     captures: CaptureSettings = CaptureSettings()
+    retention: RetentionSettings = RetentionSettings()
     log: LogSettings = LogSettings()
     tracing: TracingSettings = TracingSettings()
 

@@ -33,7 +33,7 @@ from tests.integration.support.up import Up, eventually, left_of, role_and_name,
 
 ROLES = {"queue-server", "state-manager", "SOCK001", "SOCK002", "web-server"}
 WATCHES = {"reconnect-watch", "lease-watch", "advisory-watch"}
-KINDS = {"queue-server", "state-manager", *WATCHES, "socket-server", "web-server"}
+KINDS = {"queue-server", "retention", "state-manager", *WATCHES, "socket-server", "web-server"}
 
 
 @pytest.fixture(scope="module")
