@@ -148,9 +148,9 @@ def queue_server(
     name: NameOption = None,
     json_ready: JsonOption = False,
 ) -> None:
-    """Create streams, consumers and the queues of socket servers; delete plans after `retention.days`.
+    """Create streams, consumers and the queues of socket servers.
 
-    Several can run.
+    Also deletes plans after `retention.days`. Several can run.
     """
     own_name = _name_of("queue-server", name)
 

@@ -21,6 +21,7 @@ from protocol.messages.plan_facts import PlanClose
 from protocol.records import keys
 from protocol.times import format_time
 from tests.integration.support.system import System, eventually
+from tests.support.metrics import sample
 
 Later = Callable[[float], None]
 
@@ -116,3 +117,17 @@ async def test_a_server_that_ended_long_ago_is_forgotten(
     assert (await retention.run_pass()).servers == ["SOCK002"]
     assert await system.store.members(keys.SERVERS) == ["SOCK001"]
     assert await system.store.raw_keys("SERVER_ID:SOCK002:*") == []
+
+
+async def test_a_pass_that_fails_is_counted_and_done_again(bus: Bus, system: System, settings: Settings) -> None:
+    before = sample("examwire_retention_failures_total")
+    await bus._js.delete_stream("CHECKPOINT")
+    retention = Retention(settings, bus, system.store, "q1")
+    await retention.start()
+
+    async def failed() -> bool:
+        return sample("examwire_retention_failures_total") > before
+
+    await eventually(failed, "the failure is counted")
+    assert retention.running
+    await retention.stop()
