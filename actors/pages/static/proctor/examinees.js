@@ -250,7 +250,7 @@ function isByLabel(labels) {
  */
 export function reorders(person, before, { search = "", states = NO_STATES, marks = NO_MARKS, labels = NO_LABELS, only = null, sort = "attention" }) {
   if (before === null) return true;
-  const marksChanged = String(before.marks) !== String(person.marks);
+  const marksChanged = before.marks !== person.marks && before.marks.join() !== person.marks.join();
   if (marksChanged && (marks.size > 0 || sort === "attention")) return true;
   if (before.place !== person.place && (search !== "" || isByLabel(labels))) return true;
   const stateChanged = before.state !== person.state;
