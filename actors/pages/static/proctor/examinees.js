@@ -116,7 +116,8 @@ const ENDED = new Set(["finished", "over", "removed"]);
  * of the labels. `name` and `labels` are copies, for `seen` belongs to the plan's view, which changes it in place.
  * @typedef {{id: string, key: string, name: string | null, nameKey: string, text: string, place: string,
  *   labels: Record<string, string>, marks: readonly Mark[], seen: Seen, state: State, since: number | null,
- *   others?: string}} Person `others`: what other proctors are doing with them
+ *   others?: string, ownStart?: number | null, laterEnd?: number | null}} Person `others`: what other proctors are doing with
+ *   them. `ownStart`, `laterEnd`: when the exam begins or ends for them, if not as for the others (ms)
  * @typedef {Pick<Person, "state" | "since" | "name" | "place" | "marks">} Before the values before a change
  */
 

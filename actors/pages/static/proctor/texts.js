@@ -31,7 +31,9 @@ export function describe(person, now) {
   if (state === "waiting") return { word, ...timeLeft(seen.deadline, now) };
   if (state === "syncFailed") return { word, clock: "", more: t(`more.${seen.mobileSync}`) };
   if (state === "connected" || state === "done") {
-    return { word, clock: "", more: seen.recoveries > 0 ? t("more.recoveries", { n: seen.recoveries }) : "" };
+    const longer = person.laterEnd ? t("more.until", { time: shortTime(person.laterEnd) }) : "";
+    const recoveries = seen.recoveries > 0 ? t("more.recoveries", { n: seen.recoveries }) : "";
+    return { word, clock: "", more: [longer, recoveries].filter(Boolean).join(" · ") };
   }
   if (state === "lost") return { word, clock: lasted, more: attempts(person, now) };
   if (state === "exhausted") {
@@ -43,7 +45,11 @@ export function describe(person, now) {
   if (state === "finished") return { word, clock: "", more: finishedText(seen) };
   if (state === "help") return { word, clock: lasted, more: seen.help?.text ?? "" };
   if (state === "helped") return { word, clock: lasted, more: helpedText(seen) };
-  if (state === "early") return { word, ...phoneBefore(seen, now) };
+  if (state === "notStarted") return { word, clock: "", more: ownStart(person) };
+  if (state === "early") {
+    const phone = phoneBefore(seen, now);
+    return { word, ...phone, more: phone.more || ownStart(person) };
+  }
   return { word, clock: STATES[state].away ? lasted : "", more: "" };
 }
 
@@ -58,6 +64,11 @@ function finishedText({ reason, finishedBy, finishedByName, since }) {
   if (reason === "PLAN_ENDED") return t("more.PLAN_ENDED");
   const when = at === null ? "" : shortTime(at);
   return t(reason === "HANDED_IN" ? "more.HANDED_IN" : "more.DECIDED", { by: person(finishedBy ?? "", finishedByName), when });
+}
+
+/** Say when the exam begins for an examinee, if not as for the others. @param {Person} person */
+function ownStart({ ownStart: start }) {
+  return start ? t("more.starts", { time: shortTime(start) }) : "";
 }
 
 /**

@@ -31,6 +31,9 @@ test("the phase follows the plan's times, an own start, an own end, and the grac
   }
   assert.deepEqual(times.longer, { count: 1, until: at("11:30:00") });
   assert.equal(times.endOf("E3"), at("11:30:00"));
+  assert.deepEqual(times.differences("E1"), { ownStart: null, laterEnd: null });
+  assert.deepEqual(times.differences("E2"), { ownStart: at("09:30:00"), laterEnd: null });
+  assert.deepEqual(times.differences("E3"), { ownStart: null, laterEnd: at("11:30:00") });
   assert.equal(times.startOf("E1"), at("09:00:00"));
   let moment = 0;
   const changes = [];

@@ -64,6 +64,17 @@ export class ExamTimes {
     return this.own.get(examineeId)?.start ?? this.start;
   }
 
+  /**
+   * Return the start that an examinee has otherwise than the plan, and the end if it is later than the plan's; `null`: none.
+   * @param {string} examineeId
+   */
+  differences(examineeId) {
+    const own = this.own.get(examineeId);
+    if (own === undefined) return NO_DIFFERENCE;
+    const later = own.end !== null && (this.end === null || own.end > this.end);
+    return { ownStart: own.start === this.start ? null : own.start, laterEnd: later ? own.end : null };
+  }
+
   /** Return the first moment after `now` at which somebody's phase may change; `Infinity`: none. @param {number} now */
   nextChange(now) {
     return this._changes.find((moment) => moment > now) ?? Infinity;
@@ -76,6 +87,9 @@ export class ExamTimes {
     return { count: ends.length, until: Math.max(...ends.map(Number)) };
   }
 }
+
+/** @type {Readonly<{ownStart: number | null, laterEnd: number | null}>} */
+const NO_DIFFERENCE = Object.freeze({ ownStart: null, laterEnd: null });
 
 /** @param {string | undefined} timestamp RFC 3339 @returns {number | null} */
 function parsed(timestamp) {

@@ -261,6 +261,7 @@ export class WatchedPlan extends EventTarget {
     const flagged = seen.flags.length > 0 && this._seenFlags.get(id) !== seen.flags.join();
     const update = this.people.put(seen, this.times.phaseOf(id, now), flagged);
     const { person, before } = update;
+    Object.assign(person, this.times.differences(id));
     const { state } = person;
     if (before !== null && before.state !== state && this.loaded) {
       this.summary.changed(id, before.state, state);

@@ -10,9 +10,9 @@
 
 import { languagePicker, t } from "../../common/i18n.js";
 import { element, setText } from "../../common/elements.js";
-import { ORDER, STATES } from "../examinees.js";
+import { MARKS, ORDER, STATES } from "../examinees.js";
 import { counted } from "../texts.js";
-import { MoreFilters } from "./more-filters.js";
+import { MARK_PATHS, MoreFilters } from "./more-filters.js";
 
 const REMEMBERED = "examwire.wall";
 const SOUND_ON = "M1 5h3l4-4v14l-4-4H1zM10 4.5a4.5 4.5 0 0 1 0 7zM10 1.5a7 7 0 0 1 0 13v-1.6a5.5 5.5 0 0 0 0-9.8z";
@@ -186,14 +186,9 @@ export class Controls extends EventTarget {
       row.append(name, meaning);
       return row;
     }));
-    element("legend").replaceChildren(...ORDER.map((state) => {
-      const item = document.createElement("li");
-      item.dataset.tone = STATES[state].tone;
-      item.innerHTML = `<svg class="icon" viewBox="0 0 16 16" aria-hidden="true"><path d="${STATES[state].path}" /></svg><span><strong></strong> <span></span></span>`;
-      setText(item.querySelector("strong"), `${t(`state.${state}`)}:`);
-      setText(item.querySelector("span > span"), t(`means.${state}`));
-      return item;
-    }));
+    const states = ORDER.map((state) => legendItem(STATES[state], t(`state.${state}`), t(`means.${state}`)));
+    const marks = MARKS.map((mark) => legendItem({ tone: "warn", path: MARK_PATHS[mark] }, t(`mark.${mark}`), t(`means.${mark}`)));
+    element("legend").replaceChildren(...states, ...marks);
   }
 
   _keep() {
@@ -204,6 +199,16 @@ export class Controls extends EventTarget {
       // Storage is blocked: the settings last until the page is closed.
     }
   }
+}
+
+/** Create an item of the legend. @param {{tone: string, path: string}} look @param {string} word @param {string} meaning */
+function legendItem({ tone, path }, word, meaning) {
+  const item = document.createElement("li");
+  item.dataset.tone = tone;
+  item.innerHTML = `<svg class="icon" viewBox="0 0 16 16" aria-hidden="true"><path d="${path}" /></svg><span><strong></strong> <span></span></span>`;
+  setText(item.querySelector("strong"), `${word}:`);
+  setText(item.querySelector("span > span"), meaning);
+  return item;
 }
 
 /** @returns {Record<string, any>} the stored settings, unchecked */
