@@ -29,6 +29,7 @@ EMBEDDABLE = frozenset(
     {
         "examwire.js",
         "examwire-badge.js",
+        "examwire-badge-help.js",
         "examwire-badge-texts.js",
         "client/browser.js",
         "client/client.js",

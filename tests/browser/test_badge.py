@@ -215,3 +215,21 @@ async def test_a_server_that_the_pages_policy_refuses_is_left_out_and_without_an
     assert (status["reason"], status["remedy"]) == ("BLOCKED", "RELOAD")
     assert refused.sessions.examinees == {}
     assert await audit(page) == []
+
+
+async def test_a_platform_that_wants_it_lets_examinees_ask_for_help(site: Site, platform: ExamPlatform) -> None:
+    proctor = await site.system.proctor(name="kim")
+    page = await platform.open()
+    await shows(page, "Connected")
+    button = page.get_by_role("button", name="Ask for help")
+    await expect(button).to_be_hidden()
+    await page.locator("examwire-status").evaluate("badge => badge.setAttribute('help', '')")
+    await button.press("Enter")
+    asked = (await proctor.expect("help_requested", seconds=WAIT_SECONDS, examineeId="E001"))["data"]
+    await expect(page.get_by_text("A proctor has been told.")).to_be_visible()
+    await proctor.say("help_take", examineeId="E001", helpId=asked["requestId"], requestId="t1")
+    await expect(page.get_by_text("kim is on it.")).to_be_visible()
+    assert await audit(page) == []
+    await page.get_by_role("button", name="No help needed").press("Enter")
+    await proctor.expect("help_closed", seconds=WAIT_SECONDS, by="E001")
+    await expect(button).to_be_visible()

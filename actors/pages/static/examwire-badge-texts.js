@@ -35,6 +35,11 @@ export const TEXTS = {
     grace: "{time} left to hand in",
     timeUp: "Connected. The time is up.",
     soon: "{n} minutes left.",
+    askForHelp: "Ask for help",
+    helpAsking: "Asking for help…",
+    helpAsked: "A proctor has been told.",
+    helpTaken: "{by} is on it.",
+    noHelp: "No help needed",
   },
   ko: {
     label: "시험 연결 상태",
@@ -69,6 +74,11 @@ export const TEXTS = {
     grace: "제출 마감까지 {time}",
     timeUp: "연결되었습니다. 시험 시간이 종료되었습니다.",
     soon: "{n}분 남았습니다.",
+    askForHelp: "도움 요청",
+    helpAsking: "도움을 요청하고 있습니다…",
+    helpAsked: "감독관에게 전달되었습니다.",
+    helpTaken: "{by} 감독관이 확인하고 있습니다.",
+    noHelp: "도움 요청 취소",
   },
 };
 

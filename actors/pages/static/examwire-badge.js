@@ -10,6 +10,7 @@
 // --examwire-surface, --examwire-line, --examwire-good, --examwire-busy, --examwire-bad.
 
 import { TEXTS, fill, languageOf } from "./examwire-badge-texts.js";
+import { helpAppearance } from "./examwire-badge-help.js";
 import { ExamineeClient, clockText, minutesToAnnounce } from "./examwire.js";
 
 /** @typedef {import("./examwire.js").Client} Client */
@@ -150,12 +151,13 @@ const Base = globalThis.HTMLElement ?? /** @type {typeof HTMLElement} */ (/** @t
 /**
  * Attributes: `token`, `endpoints` (an address of `GET /v1/endpoints`, or ws: addresses of socket servers, separated by
  * spaces), `lang` (`en`, `ko`). With `token` and `endpoints` it creates an `ExamineeClient` and connects; it closes
- * that client when the element leaves the page. `client`: the client that it shows; set it to show your own.
+ * that client when the element leaves the page. `help`: it has a button to ask the proctors for help. `client`: the client
+ * that it shows; set it to show your own.
  *
  * Event `tokenNeeded` (it bubbles): a server did not accept the token; set the attribute to a new one.
  */
 export class ExamwireStatus extends Base {
-  static observedAttributes = ["token", "endpoints", "lang"];
+  static observedAttributes = ["token", "endpoints", "lang", "help"];
 
   /** @type {Client | null} */ #client = null;
   #own = false;
@@ -165,7 +167,7 @@ export class ExamwireStatus extends Base {
   /** @type {ReturnType<typeof setTimeout> | undefined} */ #settling;
   /** @type {ReturnType<typeof setInterval> | undefined} */ #count;
   /** Seconds left when it was shown last. @type {number | null} */ #left = null;
-  /** @type {Record<"badge" | "text" | "aside" | "spoken", HTMLElement> & {path: SVGPathElement, button: HTMLButtonElement} | null} */
+  /** @type {Record<"badge" | "text" | "aside" | "spoken" | "help", HTMLElement> & {path: SVGPathElement, button: HTMLButtonElement, helpButton: HTMLButtonElement} | null} */
   #parts = null;
 
   /** The client that is shown. @returns {Client | null} */
@@ -227,6 +229,7 @@ export class ExamwireStatus extends Base {
       ["viewStatus", this.#changed],
       ["plan", this.#changed],
       ["tokenNeeded", this.#needToken],
+      ["help", this.#showHelp],
     ];
   }
 
@@ -269,10 +272,13 @@ export class ExamwireStatus extends Base {
     const aside = element("span", { class: "aside", part: "aside" });
     const button = /** @type {HTMLButtonElement} */ (element("button", { type: "button", part: "button" }));
     button.addEventListener("click", (event) => this.#client?.tryNow(event));
+    const help = element("span", { part: "help", "aria-live": "polite" });
+    const helpButton = /** @type {HTMLButtonElement} */ (element("button", { type: "button", part: "help-button" }));
+    helpButton.addEventListener("click", () => this.#askForHelp());
     const spoken = element("span", { class: "unseen", "aria-live": "polite" });
-    const badge = element("div", { class: "badge", part: "badge", role: "group" }, words, aside, button, spoken);
+    const badge = element("div", { class: "badge", part: "badge", role: "group" }, words, aside, button, help, helpButton, spoken);
     root.append(badge);
-    this.#parts = { badge, text, aside, path, button, spoken };
+    this.#parts = { badge, text, aside, path, button, help, helpButton, spoken };
   }
 
   #changed = () => {
@@ -290,6 +296,25 @@ export class ExamwireStatus extends Base {
         this.#show();
       }, CALM_SECONDS * 1000);
     } else this.#show();
+  };
+
+  /** Ask for help, or take the request back. */
+  #askForHelp() {
+    const client = /** @type {ExamineeClient} */ (this.#client);
+    if (client.help === null && client.askingForHelp === null) client.askForHelp();
+    else client.cancelHelp();
+  }
+
+  #showHelp = () => {
+    const { help, helpButton } = this.#parts ?? {};
+    if (!help || !helpButton) return;
+    const client = this.#client;
+    const offered = this.hasAttribute("help") && client instanceof ExamineeClient;
+    const { text, button } = offered ? helpAppearance(client, this.#parts?.badge.lang ?? "en") : { text: "", button: "" };
+    if (help.textContent !== text) help.textContent = text;
+    help.hidden = !text;
+    if (helpButton.textContent !== button) helpButton.textContent = button;
+    helpButton.hidden = !button;
   };
 
   #endCalm() {
@@ -356,6 +381,7 @@ export class ExamwireStatus extends Base {
       parts.badge.tabIndex = -1;
       parts.badge.focus();
     }
+    this.#showHelp();
     const counts = look === "waiting" || (exam.seconds !== null && endReason === null);
     if (counts && this.isConnected) this.#count ??= setInterval(() => this.#tick(), 1000);
     else {
