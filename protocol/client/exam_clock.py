@@ -45,21 +45,25 @@ def exam_at(plan: PlanStateEvent | None, now: float | None) -> ExamMoment:
         return ExamMoment(ExamPhase.UNKNOWN)
     if plan.status is PlanStatusCode.CLOSED:
         return ExamMoment(ExamPhase.OVER)
-    end = None if plan.ends_at is None else parse_time(plan.ends_at)
-    grace = plan.grace_seconds or (plan.policy.grace_seconds if plan.policy else None) or 0
-    closing = None if end is None else end + grace
-    if closing is not None and now >= closing:
-        return ExamMoment(ExamPhase.OVER)
     start = None if plan.starts_at is None else parse_time(plan.starts_at)
-    if start is not None and now < start:
-        return ExamMoment(ExamPhase.BEFORE, start - now)
-    if start is None and plan.status is PlanStatusCode.SCHEDULED:
-        return ExamMoment(ExamPhase.BEFORE)
-    if end is None or closing is None:
-        return ExamMoment(ExamPhase.RUNNING)
+    if plan.ends_at is None:
+        return _before(plan, start, now) or ExamMoment(ExamPhase.RUNNING)
+    end = parse_time(plan.ends_at)
+    closing = end + (plan.grace_seconds or (plan.policy.grace_seconds if plan.policy else None) or 0)
+    if now >= closing:
+        return ExamMoment(ExamPhase.OVER)
+    if (before := _before(plan, start, now)) is not None:
+        return before
     if now < end:
         return ExamMoment(ExamPhase.RUNNING, end - now)
     return ExamMoment(ExamPhase.GRACE, closing - now)
+
+
+def _before(plan: PlanStateEvent, start: float | None, now: float) -> ExamMoment | None:
+    """Return the time until the beginning; `None`: it has passed."""
+    if start is None:
+        return ExamMoment(ExamPhase.BEFORE) if plan.status is PlanStatusCode.SCHEDULED else None
+    return ExamMoment(ExamPhase.BEFORE, start - now) if now < start else None
 
 
 class ServerClock:
