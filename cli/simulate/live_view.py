@@ -28,6 +28,9 @@ from protocol.messages.proctor_events import (
     ExamineeRemoved,
     ExamineeResumed,
     ExamineeUnstable,
+    HelpClosed,
+    HelpRequested,
+    HelpTaken,
     MobileSyncCompleted,
     PlanStateEvent,
 )
@@ -90,7 +93,13 @@ def describe(message: Message) -> str | None:
         case Notice():
             return f"is sent a message by {message.by}: {message.text}"
         case NoticeConfirmed():
-            return f"has confirmed a message of {message.by}"
+            return f"has confirmed a message of {message.by}" if message.by else "has confirmed a message to several"
+        case HelpRequested(help=help_request):
+            return "asks for help" + (f": {help_request.text}" if help_request and help_request.text else "")
+        case HelpTaken():
+            return f"is being helped by {message.by}"
+        case HelpClosed():
+            return f"needs no more help, says {message.by}"
         case MobileSyncCompleted():
             return f"mobile sync completed: {message.image_url}"
         case MobileSyncStatus():

@@ -23,10 +23,13 @@ from protocol.messages.proctor_events import (
     ExamineeDisconnected,
     ExamineeFinished,
     ExamineeMigrating,
+    HelpClosed,
+    HelpRequested,
+    HelpTaken,
     PlanStateEvent,
     ReplacedSocket,
 )
-from protocol.messages.views import MobileSyncView
+from protocol.messages.views import HelpView, MobileSyncView
 
 NOW = "2024-01-01T09:00:00Z"
 PLACE = SimulationTarget(("ws://a", "ws://b"), None, "P001", lambda role, subject: "token")
@@ -198,6 +201,21 @@ def test_a_message_is_sent_once_it_was_accepted() -> None:
     accepted = [Accepted(request_type="notify", request_id="a1"), Accepted(request_type="readmit", request_id="a2")]
     assert proctor_of().notices == set()  # what goes down with the connection was sent to nobody
     assert proctor_of(*accepted).notices == {"a1"}
+
+
+def test_help_is_described_in_words() -> None:
+    common = {
+        "plan_id": "P001",
+        "examinee_id": "E001",
+        "request_id": "h1",
+        "timestamp": NOW,
+        "unconfirmed": [],
+        "sent": 0,
+    }
+    asked = HelpView(request_id="h1", text="Page 3", since=NOW)
+    assert describe(HelpRequested(**common, by="E001", help=asked, version=1)) == "asks for help: Page 3"
+    assert describe(HelpTaken(**common, by="kim", help=asked, version=2)) == "is being helped by kim"
+    assert describe(HelpClosed(**common, by="kim", version=3)) == "needs no more help, says kim"
 
 
 def test_events_are_described_in_words() -> None:
