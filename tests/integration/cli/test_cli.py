@@ -125,6 +125,7 @@ async def test_a_plan_shows_a_row_for_each_examinee_and_counts(invoke: Invoke, r
         "connected": 1,
         "disconnected": 1,
         "migrating": 0,
+        "finished": 0,
         "exhausted": 0,
         "removed": 0,
         "never": 0,
@@ -146,6 +147,8 @@ async def test_a_plan_shows_a_row_for_each_examinee_and_counts(invoke: Invoke, r
     assert disconnected | {"mobileSync": None} == {
         "examineeId": "E002",
         "name": None,
+        "labels": {},
+        "finishedBy": None,
         "status": "DISCONNECTED",
         "since": "2024-01-01T09:15:00.000Z",
         "lastActiveTime": "2024-01-01T09:15:00.000Z",
