@@ -192,11 +192,11 @@ def _draw(
     )
     narrow = console().width < _NARROW
     labels = dict.fromkeys(label for row in rows for label in row.labels)
-    first, *others = _COLUMNS
+    examinee, name, *others = _COLUMNS
     # An empty column takes the place of the others.
     columns = [
         column
-        for column in (first, *map(_label_column, labels), *others)
+        for column in (examinee, name, *map(_label_column, labels), *others)
         if column.title == "examinee"
         or (any(column.cell(row) is not None for row in rows) and (column.narrow or not narrow))
     ]
