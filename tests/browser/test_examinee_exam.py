@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
+from protocol.messages.facts import Enrol
 from protocol.messages.plan_facts import PlanClose, PlanOpen, PlanPolicy, PlanSchedule
 from tests.browser.conftest import IN_A_BROWSER, QUICK_LADDER
 from tests.browser.support.examinee_scene import CONNECTED, INTERRUPTED, Cable, connected, expect, headline
@@ -37,9 +38,11 @@ async def hand_in(page: Page) -> None:
 async def test_the_clock_counts_by_the_server_from_the_waiting_room_to_the_end(site: Site, screens: Screens) -> None:
     policy = PlanPolicy(grace_seconds=300)
     starts_at = site.soon(3600)
+    await site.decide(Enrol, examinee_id="E001", name="김민준")
     await site.decide(PlanSchedule, name="Mathematics", starts_at=starts_at, ends_at=site.soon(7200))
     page = await screens.open(site.link("examinee", "examinee", "E001"), before=on_a_wrong_laptop)
     await headline(page, WAITING)
+    await expect(page.locator("#who")).to_have_text("김민준 (E001), exam P001")
     await clock_says(page, r"^Starts in (59:\d\d|1:00:00)$")
     await expect(page.locator("#exam-title")).to_have_text("Mathematics")
     if starts_at[:10] == site.soon(0)[:10]:  # today, by the server: without the date

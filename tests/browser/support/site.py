@@ -15,6 +15,7 @@ from actors.runtime.config.settings import Settings, load_settings
 from actors.socket_server.server import SocketServer
 from actors.web_server.server import WebServer
 from protocol.broker import subjects
+from protocol.messages.facts import Enrol
 from protocol.messages.frames import Role
 from protocol.messages.plan_facts import PlanFact
 from protocol.times import format_time
@@ -76,8 +77,8 @@ class Site:
     def url(self) -> str:
         return self.web.url
 
-    async def decide(self, fact: type[PlanFact], plan_id: str = "P001", **fields: Any) -> None:
-        """Put a fact about a plan into the log, as an operator does."""
+    async def decide(self, fact: type[PlanFact] | type[Enrol], plan_id: str = "P001", **fields: Any) -> None:
+        """Put a fact about a plan, or a line of its roster, into the log, as an operator does."""
         bus = self.web.bus
         message = fact(plan_id=plan_id, by="operator", timestamp=format_time(bus.clock.now()), **fields)
         await bus.publish_until_stored([Outgoing.of(subjects.status_plan(plan_id, subjects.OPERATOR), message)])
