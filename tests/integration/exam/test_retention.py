@@ -16,6 +16,7 @@ from actors.state_manager.recovery.audit import Audit
 from actors.status_log.status_log import StatusLog
 from protocol.broker import subjects
 from protocol.broker.streams import DAY
+from protocol.errors import BrokerUnavailable
 from protocol.messages.facts import Enrol
 from protocol.messages.plan_facts import PlanClose
 from protocol.records import keys
@@ -119,15 +120,18 @@ async def test_a_server_that_ended_long_ago_is_forgotten(
     assert await system.store.raw_keys("SERVER_ID:SOCK002:*") == []
 
 
-async def test_a_pass_that_fails_is_counted_and_done_again(bus: Bus, system: System, settings: Settings) -> None:
+async def test_a_pass_that_fails_is_counted_and_ends_nothing(
+    bus: Bus, system: System, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def fail(_: Retention) -> None:
+        raise BrokerUnavailable("NATS is away")
+
+    monkeypatch.setattr(Retention, "run_pass", fail)
     before = sample("examwire_retention_failures_total")
-    await bus._js.delete_stream("CHECKPOINT")
-    retention = Retention(settings, bus, system.store, "q1")
-    await retention.start()
+    retention = await system.start("retention", lambda own: Retention(settings, own, system.store, "q1"))
 
     async def failed() -> bool:
         return sample("examwire_retention_failures_total") > before
 
     await eventually(failed, "the failure is counted")
     assert retention.running
-    await retention.stop()
