@@ -29,6 +29,7 @@ from protocol.errors import (
     ConsumerGone,
     NotPermitted,
     StateDamaged,
+    StateLost,
     StateUnavailable,
     WrongLastSequence,
 )
@@ -45,6 +46,7 @@ log = logging.getLogger("examwire.retention")
 
 PASS_SECONDS = 3600.0
 AGAIN_SECONDS = 300.0
+REPAIR_SECONDS = 10.0
 NOTICE_SECONDS = DAY
 ANNOUNCED_BEFORE = 7 * DAY
 INTERRUPTED_SECONDS = 600.0
@@ -106,6 +108,9 @@ class Retention(Service):
         while True:
             try:
                 await self.run_pass()
+            except StateLost as error:  # at a first start, or after a loss: a state manager is at it
+                log.debug("%s: %s", self.address, error)
+                await asyncio.sleep(REPAIR_SECONDS)
             except (BrokerUnavailable, NotPermitted, ConsumerGone, StateUnavailable, StateDamaged, NotPurged) as error:
                 FAILURES.inc()
                 log.warning("%s: what is kept for too long is not deleted yet: %s", self.address, error)
