@@ -7,7 +7,7 @@ import pytest
 from protocol.log.entries import LogEntry
 from protocol.log.timeline import Timeline
 from protocol.log.timeline_entry import TimelineEntry
-from protocol.messages.facts import ClientInfo, ExamineeFact, FinishReason
+from protocol.messages.facts import ClientInfo, ExamineeFact, FinishReason, UnstableRule
 from tests.unit.support import facts
 from tests.unit.support.facts import DAWN, at
 
@@ -15,7 +15,56 @@ C = facts.connected
 Expected = tuple[str, str, str, dict[str, object]]
 """The kind and the text of an entry, the status after it (of the mobile sync where that is told), its other fields."""
 
+HOME, CAFE = (ClientInfo(ip_address=f"10.0.0.{n}", user_agent=f"Browser/{n}") for n in (1, 2))
+RULE = UnstableRule(share=0.2, window_seconds=100)
+
 STORIES: dict[str, tuple[tuple[ExamineeFact, ...], list[Expected]]] = {
+    "leaving on purpose, coming back from elsewhere, unstable, and named proctors": (
+        (
+            C("SOCK001-a", client="c1", info=HOME, unstable_rule=RULE),
+            facts.disconnected("SOCK001-a", 10, "CLIENT_CLOSED", code=1001),
+            C("SOCK001-b", 41, client="c1", info=CAFE, unstable_rule=RULE),
+            facts.unstable_timeout(30, 121),
+            facts.unstable_timeout(30, 121),
+            facts.remove(130, by="park").model_copy(update={"by_name": "박감독"}),
+        ),
+        [
+            (
+                "JOINED",
+                "joined on SOCK001",
+                "CONNECTED",
+                {
+                    "socket_id": "SOCK001-a",
+                    "server_id": "SOCK001",
+                    "ip_address": "10.0.0.1",
+                    "user_agent": "Browser/1",
+                },
+            ),
+            (
+                "LOST",
+                "lost: CLIENT_CLOSED on SOCK001, close code 1001",
+                "DISCONNECTED",
+                {"reason": "CLIENT_CLOSED", "socket_id": "SOCK001-a", "server_id": "SOCK001", "close_code": 1001},
+            ),
+            (
+                "RECOVERED",
+                "recovered after 31 s on SOCK001 (CLIENT_CLOSED); another address and another browser than before; "
+                "unstable: away 31% of the last 100 s",
+                "CONNECTED",
+                {
+                    "reason": "CLIENT_CLOSED",
+                    "seconds": 31.0,
+                    "socket_id": "SOCK001-b",
+                    "server_id": "SOCK001",
+                    "ip_address": "10.0.0.2",
+                    "user_agent": "Browser/2",
+                },
+            ),
+            ("STABLE", f"stable again since {at(121)}", "CONNECTED", {}),
+            ("NO_EFFECT", "a time to be stable again that has passed: no effect", "CONNECTED", {}),
+            ("REMOVED", "removed by 박감독 (park)", "DISCONNECTED", {"by": "park", "by_name": "박감독"}),
+        ],
+    ),
     "a loss, its attempts and the recovery": (
         (
             C("SOCK001-a", info=ClientInfo(ip_address="10.0.0.1")),
