@@ -70,6 +70,7 @@ class CaptureView(Wire):
     verdict: Verdict | None = None
     reason: Text | None = None
     by: str | None = None
+    by_name: str | None = None
 
 
 class ReviewView(Wire):
@@ -79,6 +80,7 @@ class ReviewView(Wire):
     verdict: Verdict
     reason: Text | None = None
     by: str | None = None
+    by_name: str | None = None
 
 
 class MobileSyncView(Wire):

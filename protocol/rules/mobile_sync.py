@@ -44,6 +44,7 @@ class Capture:
     verdict: str | None = None
     reason: str | None = None
     by: str | None = None
+    by_name: str | None = None
 
     def view(self) -> CaptureView:
         return CaptureView.model_validate(asdict(self))
@@ -94,7 +95,7 @@ class MobileSyncState:
             return None
         view = capture.view()
         assert view.verdict is not None
-        return ReviewView(capture_id=view.capture_id, verdict=view.verdict, reason=view.reason, by=view.by)
+        return ReviewView(**view.model_dump(include=set(ReviewView.model_fields)))
 
     def view(self) -> MobileSyncView:
         return MobileSyncView(
@@ -247,7 +248,7 @@ def _apply_review(state: MobileSyncState, version: int, fact: CaptureReview) -> 
     if capture is None or capture.verdict == fact.verdict or already_applied(state.actions, fact):
         return Outcome(state)
     reason = fact.reason if fact.verdict == "rejected" else None
-    reviewed = replace(capture, verdict=fact.verdict, reason=reason, by=fact.by)
+    reviewed = replace(capture, verdict=fact.verdict, reason=reason, by=fact.by, by_name=fact.by_name)
     state = replace(
         state,
         captures=tuple(reviewed if known is capture else known for known in state.captures),

@@ -7,7 +7,7 @@
  * @typedef {import("./queue.js").Verdict} Verdict
  */
 
-import { dateTime, t, useTexts } from "../../common/i18n.js";
+import { dateTime, person, t, useTexts } from "../../common/i18n.js";
 import { element, parts, setText } from "../../common/elements.js";
 import { pictureReason, REASONS } from "../../common/picture-reasons.js";
 import { nameOf } from "../texts.js";
@@ -222,7 +222,7 @@ export class Gallery {
       ["gallery.when", picture.when === "in" ? "" : t(`gallery.when.${picture.when}`)],
       ["gallery.device", picture.deviceId ?? ""],
       ["gallery.reason", verdict === "rejected" ? pictureReason(picture.reason) : ""],
-      ["gallery.by", picture.by ?? ""],
+      ["gallery.by", person(picture.by ?? "", picture.byName)],
     ];
     element("gallery-facts").replaceChildren(...facts.filter(([, value]) => value).map(([key, value]) => {
       const line = parts("div", "dt", "dd");
