@@ -9,7 +9,6 @@ from typing import Any
 
 from actors.runtime.broker.stream_state import StoredMessage
 from actors.status_log.status_log import DeadLettered, LogExtent, StatusLog, facts_of
-from protocol.broker.streams import STATUS
 from protocol.ids import ExamineeRef
 from protocol.log.version import floor_version, version_of
 from protocol.messages.base import Message
@@ -117,9 +116,9 @@ class Projection:
         self.extent = replace(extent, last=max(extent.last, self.extent.last))
         self._settle()
         yielded_at = self.facts
+        in_age_since = status.now() - extent.max_age if extent.max_age else 0.0
         # STATUS numbers its messages from the time of its creation in ms.
-        self._facts_expired = extent.first / 1000 < status.now() - STATUS.max_age
-        in_age_since = status.now() - STATUS.max_age
+        self._facts_expired = extent.first / 1000 < in_age_since
         async for stored in status.read(first, extent.last, self.plan_id):
             self._add(stored)
             if stored.time >= in_age_since:

@@ -30,12 +30,14 @@ class LogExtent:
     """Stream sequences: the first and last message of STATUS, and how far the state managers are.
 
     Everything up to `acknowledged` is processed; nothing after `delivered` has been handed to a state manager.
+    `max_age`: after so many seconds the log drops a message; 0: never.
     """
 
     first: int
     last: int
     acknowledged: int
     delivered: int
+    max_age: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +101,7 @@ class StatusLog:
             if consumer.pending or consumer.unacknowledged:  # else it has nothing to do up to where the stream ended
                 acknowledged = min(acknowledged, consumer.ack_floor)
         state = await self._bus.stream_state(STATUS.name)
-        return LogExtent(state.first, state.last, acknowledged, max(delivered, acknowledged))
+        return LogExtent(state.first, state.last, acknowledged, max(delivered, acknowledged), state.max_age)
 
     async def read(self, first: int, last: int, plan_id: str | None = None) -> AsyncIterator[StoredMessage]:
         """Yield the messages from `first` to `last`, in order for each record; of one plan or of all.

@@ -10,7 +10,6 @@ import pytest
 from actors.runtime.broker.stream_state import StoredMessage
 from actors.status_log.projection import Projection
 from actors.status_log.status_log import LogExtent, StatusLog
-from protocol.broker.streams import STATUS
 from protocol.log.version import version_of
 from protocol.messages.base import Message
 from protocol.messages.codec import encode
@@ -36,7 +35,7 @@ class Log:
 
     async def extent(self) -> LogExtent:
         last = self._messages[-1].sequence if self._messages else self._first
-        return LogExtent(self._first, last, last, last)
+        return LogExtent(self._first, last, last, last, 7 * DAY)
 
     async def read(self, first: int, last: int, plan_id: str | None = None) -> AsyncIterator[StoredMessage]:
         for stored in self._messages:
@@ -57,7 +56,6 @@ class Log:
 async def test_a_log_is_whole_from_its_first_message_that_could_not_expire(
     messages: list[tuple[float, Message]], first: int, beginning: int
 ) -> None:
-    assert STATUS.max_age == 7 * DAY
     projection = Projection()
     log = cast(StatusLog, Log(*messages, first=first))
     await projection.follow(log)
