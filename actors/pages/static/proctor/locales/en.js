@@ -191,7 +191,7 @@ export const texts = {
   "exam.left": "{clock} left",
   "exam.grace": "time is up, closes in {clock}",
   "exam.longer": "{n} with more time until {time}",
-  "exam.overSince": "over since {time}",
+  "exam.overSince": "since {time}",
   "exam.noEnd": "no end is set",
   "exam.extendAll": "More time for everybody …",
   "fact.examStart": "Exam begins",
