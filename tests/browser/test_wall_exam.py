@@ -181,7 +181,11 @@ async def test_one_page_shows_several_plans(site: Site, screens: Screens) -> Non
 async def test_rooms_are_shown_searched_filtered_and_named_by_incidents(screens: Screens) -> None:
     async with ScriptedPlan(90) as plan, screens:
         plan.seat(lambda k: str(k // 30 + 1))
+        plan.exam("OPEN", ends_in=3600)
+        plan.scope = {"room": ["1", "2", "3"]}
         page = await screens.open(plan.link)
+        await expect(page.locator("#exam-scope")).to_have_text("You see Room 1, Room 2, Room 3 only")
+        await expect(page.locator("#extend-all")).to_be_hidden()  # there may be others
         await expect(tile(page, "E0031").locator(".tile-place")).to_have_text("2 · 1")
         chips = page.get_by_role("group", name="Show only these rooms").get_by_role("button")
         await expect(chips).to_have_text(["Room 1 30", "Room 2 30", "Room 3 30"])

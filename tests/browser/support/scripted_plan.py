@@ -47,6 +47,8 @@ class ScriptedPlan:
         self.version = 1_000_000
         self.rows = {row["examineeId"]: row for row in (self._row(k) for k in range(examinees))}
         self.plan_id = plan_id
+        self.scope: dict[str, list[str]] | None = None
+        """The labels that the proctor's token is limited to."""
         self.state: Event | None = None
         """The `plan_state` that a proctor gets after the welcome, if there is one (`exam`)."""
         self.proctors: list[ServerConnection] = []
@@ -83,7 +85,7 @@ class ScriptedPlan:
     @property
     def token(self) -> str:
         settings = load_settings(secret="a scripted plan needs no secret, but a token does")
-        return issue_token(settings, "proctor", self.plan_id, "kim")
+        return issue_token(settings, "proctor", self.plan_id, "kim", scope=self.scope)
 
     # -- the socket ----------------------------------------------------------------------------------
 

@@ -4,8 +4,9 @@
  */
 
 /**
- * The claims of a token. Not verified here: for display only; the server verifies the token.
- * @typedef {{plan: string, role: string, subject: string, expires: number | null}} Claims
+ * The claims of a token. Not verified here: for display only; the server verifies the token. `scope`: the labels that a
+ * proctor is limited to, each with its values; `null`: not limited.
+ * @typedef {{plan: string, role: string, subject: string, expires: number | null, scope: Record<string, string[]> | null}} Claims
  */
 
 /**
@@ -83,10 +84,17 @@ export function claimsOf(token) {
     const claims = JSON.parse(new TextDecoder().decode(bytes));
     if (typeof claims !== "object" || claims === null) return null;
     const expires = typeof claims.exp === "number" ? claims.exp * 1000 : null;
-    return { plan: String(claims.plan ?? ""), role: String(claims.role ?? ""), subject: String(claims.sub ?? ""), expires };
+    const [plan, role, subject] = [claims.plan, claims.role, claims.sub].map((value) => String(value ?? ""));
+    return { plan, role, subject, expires, scope: scopeOf(claims.scope) };
   } catch {
     return null;
   }
+}
+
+/** @param {unknown} claim @returns {Record<string, string[]> | null} */
+function scopeOf(claim) {
+  if (typeof claim !== "object" || claim === null) return null;
+  return Object.fromEntries(Object.entries(claim).map(([name, values]) => [name, [values].flat().map(String)]));
 }
 
 /** @param {string} page @param {string} name */

@@ -193,6 +193,7 @@ export const texts = {
   "exam.longer": "{n} with more time until {time}",
   "exam.overSince": "since {time}",
   "exam.noEnd": "no end is set",
+  "exam.scope": "You see {labels} only",
   "exam.extendAll": "More time for everybody …",
   "fact.examStart": "Exam begins",
   "fact.examEnd": "Exam ends",

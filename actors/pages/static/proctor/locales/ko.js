@@ -193,6 +193,7 @@ export const texts = {
   "exam.longer": "{n}명은 {time}까지 연장",
   "exam.overSince": "{time} 종료됨",
   "exam.noEnd": "종료 시각 미정",
+  "exam.scope": "표시 범위: {labels}",
   "exam.extendAll": "전체 시간 연장…",
   "fact.examStart": "시험 시작",
   "fact.examEnd": "시험 종료",

@@ -7,6 +7,7 @@
 
 import { clock, duration, shortTime, t, time } from "../../common/i18n.js";
 import { element, setText } from "../../common/elements.js";
+import { labelText } from "../texts.js";
 
 const TONES = Object.freeze({ BEFORE: "info", RUNNING: "good", OVER: "quiet" });
 
@@ -31,6 +32,12 @@ export function clockText(times, now) {
   return sentences.join(", ");
 }
 
+/** Say whom alone the proctor sees. @param {Record<string, string[]> | null} scope */
+function scopeText(scope) {
+  const labels = Object.entries(scope ?? {}).flatMap(([name, values]) => values.map((value) => labelText(name, value)));
+  return labels.length === 0 ? "" : t("exam.scope", { labels: labels.join(", ") });
+}
+
 /** Draws the header; call `show` each second. */
 export class PlanHeader {
   /** Draw. @param {WatchedPlan} plan */
@@ -39,13 +46,15 @@ export class PlanHeader {
     const now = plan.now();
     const phase = times.phase(now);
     // A plan that nobody has set up has no beginning and no end.
-    element("exam").hidden = !times.known;
+    element("exam").hidden = !times.known && plan.scope === null;
+    setText(element("exam-scope"), scopeText(plan.scope));
     const status = element("exam-status");
     status.dataset.tone = TONES[phase];
+    status.hidden = !times.known;
     setText(status, t(`exam.${phase}`));
-    setText(element("exam-clock"), clockText(times, now));
+    setText(element("exam-clock"), times.known ? clockText(times, now) : "");
     const extend = element("extend-all");
-    extend.hidden = !plan.canAct("extend_exam");
+    extend.hidden = !plan.canAct("extend_exam") || plan.scope !== null; // there are others whom this proctor does not see
     this._showAction(plan);
   }
 

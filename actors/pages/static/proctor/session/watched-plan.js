@@ -96,6 +96,11 @@ export class WatchedPlan extends EventTarget {
     return this.client.view.plan?.name ?? this.id;
   }
 
+  /** The labels that the proctor is limited to, each with its values; `null`: not limited. */
+  get scope() {
+    return this.claims?.scope ?? null;
+  }
+
   /** The title of its wall. */
   get title() {
     return this.client.view.plan?.name ?? t("title", { plan: this.id });
