@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from protocol.messages.facts import Notice, NoticeConfirmed, NoticeFact
+from protocol.messages.plan_facts import PlanNotice
 from protocol.messages.proctor_events import HelpClosed, HelpRequested, HelpTaken
-from protocol.messages.views import HelpView
+from protocol.messages.views import HelpView, NoticesView
 from protocol.records.kinds import NOTICES, PLAN_NOTICES
 from protocol.rules.action_ids import MAX_ACTIONS, message_id
 from protocol.rules.effects import SendHelp, SendNotice
@@ -21,6 +22,7 @@ from tests.unit.support.facts import (
     plan_notice,
     readmit,
     restate,
+    restate_plan,
 )
 from tests.unit.support.scenario import Scenario
 
@@ -147,6 +149,35 @@ def test_an_examinee_is_shown_the_messages_to_the_plan_that_are_for_them_and_not
     assert found is not None
     assert found.text == "For others."
     assert state.find("p4") is None
+
+
+def test_a_message_to_several_is_told_with_its_version_and_to_whom_it_goes() -> None:
+    named = plan_notice("p1", examinees=[EXAMINEE]).model_copy(update={"by_name": "김감독"})
+    scenario = Scenario(PLAN_NOTICES, [named])
+    told = scenario.event()
+    assert isinstance(told, PlanNotice)
+    assert (told.plan_id, told.action_id, told.examinees, told.by_name, told.version) == (
+        PLAN,
+        "p1",
+        [EXAMINEE],
+        "김감독",
+        1,
+    )
+    (shown,) = scenario.state.open(EXAMINEE, [])
+    assert shown.by_name == "김감독"
+    again = scenario.add(plan_notice("p2")).add(restate_plan()).events
+    assert [(event.action_id, event.version) for event in again if isinstance(event, PlanNotice)] == [
+        ("p1", 3),
+        ("p2", 3),
+    ]
+    assert Scenario(PLAN_NOTICES, []).changes_nothing(restate_plan())
+
+
+def test_a_row_has_the_open_request_and_the_confirmed_messages_to_several() -> None:
+    asked = HelpView(request_id="h1", since=at(0))
+    log = Log(help_request("h1"), notice_confirmed("p1"))
+    assert log.state.view() == NoticesView(confirmed_plan_notices=["p1"], help=asked, version=2)
+    assert log.add(help_close("h1")).state.view() == NoticesView(confirmed_plan_notices=["p1"], version=3)
 
 
 def test_messages_and_help_tell_of_each_other() -> None:
