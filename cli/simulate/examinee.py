@@ -267,6 +267,8 @@ class SimulatedExaminee:
         for may_repeat in (True, False):
             await client.enter_mobile_sync()
             await self._until(lambda: client.mobile_sync.status in ("WAITING", "COMPLETED"), GRACE_SECONDS)
+            if client.mobile_sync.status == "COMPLETED":
+                await self._be_asked_again(client)
             if client.mobile_sync.status == "WAITING" and self._rng.random() < 0.5:
                 await self._ask_for_more_time(client)
             await self._pause(1.0, 3.0)
@@ -280,6 +282,13 @@ class SimulatedExaminee:
         await self._until(
             lambda: client.mobile_sync.status == "COMPLETED" and client.mobile_sync.version > before, GRACE_SECONDS
         )
+
+    async def _be_asked_again(self, client: ExamineeClient) -> None:
+        """Have the proctor reject the picture that is there, so that another one is taken."""
+        captures = client.mobile_sync.captures or []
+        counting = next(capture.capture_id for capture in captures if capture.verdict != "rejected")
+        await self._proctor.client.review_capture(self.examinee_id, counting, "rejected", reason="BLURRED")
+        await self._until(lambda: client.mobile_sync.status == "WAITING", GRACE_SECONDS)
 
     async def _ask_for_more_time(self, client: ExamineeClient) -> None:
         """Have the proctor extend the deadline of the mobile sync."""

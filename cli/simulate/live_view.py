@@ -104,7 +104,12 @@ def describe(message: Message) -> str | None:
             return f"mobile sync completed: {message.image_url}"
         case MobileSyncStatus():
             until = f" until {message.deadline[11:19]}" if message.deadline and message.status == "WAITING" else ""
-            until += f", extended by {message.by}" if message.by else ""
+            if message.by:
+                until += (
+                    f", another picture asked for by {message.by}"
+                    if message.capture_id
+                    else f", extended by {message.by}"
+                )
             return f"mobile sync {message.status}{until}" + (f": {message.reason}" if message.reason else "")
         case _:
             return None

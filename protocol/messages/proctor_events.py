@@ -20,6 +20,7 @@ from protocol.messages.facts import (
 )
 from protocol.messages.plan_facts import PlanNotice, PlanPolicy, PlanStatusCode
 from protocol.messages.views import (
+    CaptureId,
     CaptureView,
     Challenge,
     ConnectionView,
@@ -315,7 +316,8 @@ class HelpClosed(HelpEvent):
 class MobileSyncCompleted(Traced):
     """`mobile_sync_completed`: the examinee's picture is stored. The examinee and the proctors get it.
 
-    Also when a proctor (`by`) has accepted it, and when a further picture was stored, which does not replace it.
+    Also when a proctor (`by`) has looked at the picture `captureId`, and when a further picture was stored, which does
+    not replace it.
     """
 
     type: ClassVar[str] = "mobile_sync_completed"
@@ -325,6 +327,7 @@ class MobileSyncCompleted(Traced):
     status: Literal[MobileSyncCode.COMPLETED] = MobileSyncCode.COMPLETED
     timestamp: Timestamp
     image_url: str | None = None
+    capture_id: CaptureId | None = None
     by: str | None = None
     action_id: ActionId | None = None
     captures: list[CaptureView] | None = None

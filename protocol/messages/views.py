@@ -58,8 +58,8 @@ class ConnectionView(Wire):
 class CaptureView(Wire):
     """A picture that was sent. Its address is `/captures/{examineeId}/{captureId}.jpg`, relative to the plan.
 
-    `when`: before the stage, in it, or after its deadline. `challenge`: what it had to show. `verdict`, `reason`, `by`:
-    of the proctor who has looked at it.
+    `when`: before the stage, in it, or after its deadline. `challenge`: what it had to show. `verdict`, `reason`, `by`
+    (and `byName`, for people): of the proctor who has looked at it.
     """
 
     capture_id: CaptureId

@@ -282,9 +282,11 @@ def _apply_review(state: MobileSyncState, version: int, fact: CaptureReview) -> 
 
 
 def _by(fact: MobileSyncExtend | CaptureReview, outcome: Outcome[MobileSyncState]) -> Outcome[MobileSyncState]:
-    """Return the outcome with an event that names the proctor and the action."""
+    """Return the outcome with an event that names the proctor, the action and the reviewed picture."""
     (event,) = outcome.events
     who = {"by": fact.by, "by_name": fact.by_name, "action_id": fact.action_id}
+    if isinstance(fact, CaptureReview):
+        who["capture_id"] = fact.capture_id
     return replace(outcome, events=(event.model_copy(update=who),))
 
 

@@ -97,7 +97,7 @@ class MobileStage:
         if challenge := self.record.get("challenge"):
             asked["challenge"] = challenge
         if (review := self.review) is not None:
-            asked["review"] = review.model_dump(by_alias=True, exclude_none=True, exclude={"by"})
+            asked["review"] = review.model_dump(by_alias=True, exclude_none=True, exclude={"by", "by_name"})
         return asked
 
     def refuse_unasked(self, capture_id: str) -> None:

@@ -22,7 +22,7 @@
  * A picture that was sent; its address is `/captures/{examineeId}/{captureId}.jpg`. `when`: before the stage, in it, or after
  * its deadline. `challenge`: what it had to show.
  * @typedef {{captureId: string, time: string, deviceId?: string, when: "before" | "in" | "after", challenge?: string,
- *   verdict?: "accepted" | "rejected", reason?: string, by?: string}} Capture
+ *   verdict?: "accepted" | "rejected", reason?: string, by?: string, byName?: string}} Capture
  */
 
 /**

@@ -138,6 +138,7 @@ MOBILE_SYNC_CASES: dict[str, MobileSyncCase] = {
                 device_id="M001",
                 timestamp=at(40),
                 deadline=at(130),
+                capture_id="a" * 64,
                 by="S002",
                 action_id="r1",
                 captures=[REJECTED.view()],

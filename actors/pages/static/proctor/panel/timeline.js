@@ -43,9 +43,15 @@ export function entryOf({ type, data }) {
   }
   if (type === "notice") return { ...base, what: "NOTICE", notice: data.text };
   if (type === "help_requested") return { ...base, what: "HELP_REQUESTED", notice: data.help?.text };
-  if (type === "mobile_sync_status" && data.actionId) return { ...base, what: "SYNC_EXTENDED" };
+  if (type.startsWith("mobile_sync") && data.actionId) return { ...base, what: reviewOf(data) ?? "SYNC_EXTENDED" };
   if (type === "mobile_sync_status") return { ...base, what: `SYNC_${data.status}` };
   return WHAT[type] ? { ...base, what: WHAT[type] } : null;
+}
+
+/** Return what a proctor has said about a picture, if an event of the phone step tells that. @param {Record<string, any>} data */
+function reviewOf({ captureId, captures }) {
+  const reviewed = (captures ?? []).find((/** @type {any} */ capture) => capture.captureId === captureId);
+  return reviewed?.verdict ? `SYNC_${reviewed.verdict.toUpperCase()}` : null;
 }
 
 /** The entries of one examinee, by their place in the log. */
