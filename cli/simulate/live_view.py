@@ -105,11 +105,8 @@ def describe(message: Message) -> str | None:
         case MobileSyncStatus():
             until = f" until {message.deadline[11:19]}" if message.deadline and message.status == "WAITING" else ""
             if message.by:
-                until += (
-                    f", another picture asked for by {message.by}"
-                    if message.capture_id
-                    else f", extended by {message.by}"
-                )
+                what = "another picture asked for" if message.capture_id else "extended"
+                until += f", {what} by {message.by}"
             return f"mobile sync {message.status}{until}" + (f": {message.reason}" if message.reason else "")
         case _:
             return None

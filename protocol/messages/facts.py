@@ -272,8 +272,8 @@ class MobileSyncStatus(ExamineeFact):
     """The outcome of an upload; also the event that proctors get for every other change of the stage.
 
     `captureId` is the SHA-256 of the picture as it was sent, by which a repeated upload is recognised. `by` and
-    `actionId`: the proctor who gave more time, or asked for another picture than `captureId`. `captures`, `review` and `challenge`: as
-    in `mobileSync` of a row, in events only.
+    `actionId`: the proctor who gave more time, or asked for another picture than `captureId`. `captures`, `review` and
+    `challenge`: as in `mobileSync` of a row, in events only.
     """
 
     type: ClassVar[str] = "mobile_sync_status"
