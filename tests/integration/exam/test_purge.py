@@ -22,7 +22,7 @@ from protocol.broker.streams import STREAMS
 from protocol.close_codes import CloseCode
 from protocol.log.entries import LogEntry
 from protocol.messages.facts import ConnectionStatus, ConnectionStatusCode, Enrol, ExamineeFact
-from protocol.messages.plan_facts import ExamExtend, ExamWindow, PlanFact, PlanNotice, PlanSchedule
+from protocol.messages.plan_facts import ExamExtend, ExamWindow, PlanClose, PlanFact, PlanNotice, PlanSchedule
 from protocol.records import keys
 from protocol.times import format_time
 from tests.integration.support.settings import changed
@@ -179,3 +179,26 @@ async def test_a_late_fact_of_a_purged_plan_makes_no_record(bus: Bus, system: Sy
     await eventually(applied, "the late fact is processed")
     assert await system.store.raw_keys("plan:P001*") == []
     assert await system.store.members(keys.PLANS) == []
+
+
+async def test_nothing_grows_with_the_number_of_past_exams_but_the_notes(bus: Bus, system: System) -> None:
+    async def figures() -> tuple[set[str], int, dict[str, int]]:
+        consumers = sum([len(await bus.consumer_states(spec.name)) for spec in STREAMS])
+        messages = {spec.name: (await bus.stream_state(spec.name)).messages for spec in STREAMS if spec.name != "LEASE"}
+        return set(await system.store.raw_keys("*")), consumers, messages
+
+    before: tuple[set[str], int, dict[str, int]] | None = None
+    for number in range(3):
+        plan_id = f"P10{number}"
+        clients = [await system.examinee(f"E00{each}", plan_id=plan_id) for each in range(3)]
+        clients[0].abort()
+        await system.status("E000", "DISCONNECTED", plan_id)
+        await decide(bus, PlanClose, plan_id)
+        for client in clients[1:]:
+            await client.closed()
+        await Purger(bus, system.store, "kim").purge(plan_id)
+        keys_now, consumers, messages = await figures()
+        if before is not None:
+            notes = before[2]["STATUS"] + 1
+            assert (keys_now, consumers, messages) == (before[0], before[1], {**before[2], "STATUS": notes})
+        before = keys_now, consumers, messages
