@@ -19,6 +19,7 @@ from pydantic import SecretStr
 from typer.testing import CliRunner
 
 from actors.queue_server.topology import apply_topology
+from actors.retention.purger import Purger
 from actors.runtime.broker.connection import Bus, Outgoing
 from actors.runtime.broker.consumers.consumer import PullConsumer
 from actors.runtime.broker.consumers.stream_reader import read_stream
@@ -30,6 +31,7 @@ from actors.web_server.server import WebServer
 from cli.main import app
 from cli.shared.options import to_environment
 from protocol.broker import subjects
+from protocol.close_codes import CloseCode
 from protocol.errors import BrokerUnavailable, NotPermitted, RoleFailed
 from protocol.messages.base import Message
 from protocol.messages.codec import encode
@@ -204,6 +206,20 @@ async def test_an_operator_sees_and_acts_with_the_operators_user(
     refused = await asyncio.to_thread(CliRunner().invoke, app, ["streams", "apply"], env=operator)
     assert (refused.exit_code, "does not let user 'operator'" in refused.output) == (1, True), refused.output
     assert all("'operator' publish to $JS.API.STREAM" in refusal for refusal in refusals(caplog)), refusals(caplog)
+
+
+@pytest.mark.parametrize("user", ["operator", "queue-server"])
+async def test_who_purges_plans_and_examinees_has_the_permissions(
+    system: System, secured: Settings, caplog: pytest.LogCaptureFixture, user: str
+) -> None:
+    both = [await system.examinee(name, "SOCK001") for name in ("E001", "E002")]
+    async with As(secured, user) as bus:
+        await Purger(bus, system.store, user).purge("P001", "E001")
+        await Purger(bus, system.store, user).purge("P001")
+    for client in both:
+        assert await client.closed() == CloseCode.EXAM_OVER
+    assert await system.store.raw_keys("plan:P001*") == []
+    assert refusals(caplog) == []
 
 
 async def test_the_monitor_sees_streams_consumers_and_actors(system: System, secured: Settings) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import time
 from collections.abc import AsyncIterator
 from contextlib import suppress
 from typing import Any
@@ -202,3 +204,24 @@ async def test_nothing_grows_with_the_number_of_past_exams_but_the_notes(bus: Bu
             notes = before[2]["STATUS"] + 1
             assert (keys_now, consumers, messages) == (before[0], before[1], {**before[2], "STATUS": notes})
         before = keys_now, consumers, messages
+
+
+async def test_a_web_server_that_did_not_run_deletes_pictures_later_but_not_newer_ones(
+    bus: Bus, system: System, settings: Settings
+) -> None:
+    await system.stop("web-server")
+    await system.examinee("E001")
+    picture(settings, "P001", "E001")
+    report = await Purger(bus, system.store, "kim").purge("P001")
+    assert report.remarks == ["no web server runs: the next one that starts deletes its pictures"]
+    picture(settings, "P001", "E002")  # the planId is in use again
+    newer = time.time() + 3600
+    os.utime(settings.data_dir / "captures" / "P001" / "E002" / f"{'0a' * 32}.jpg", (newer, newer))
+    await system.start("web-server", lambda own: WebServer(changed(settings, {"web.port": 0}), own, system.store))
+    directory = settings.data_dir / "captures" / "P001"
+
+    async def deleted() -> bool:
+        return not list(directory.glob("E001/*.jpg"))
+
+    await eventually(deleted, "the picture is deleted")
+    assert list(directory.glob("E002/*.jpg"))
