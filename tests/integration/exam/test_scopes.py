@@ -130,6 +130,9 @@ async def test_a_proctor_of_a_room_acts_on_nobody_of_another(bus: Bus, system: S
         ("notify", {"text": "Hello"}),
         ("extend_mobile_sync", {"seconds": 60}),
         ("extend_exam", {"seconds": 60}),
+        ("help_take", {"helpId": "h1"}),
+        ("help_close", {"helpId": "h1"}),
+        ("capture_review", {"captureId": "0" * 64, "verdict": "accepted"}),
     )
     for kind, fields in actions:
         said = []
