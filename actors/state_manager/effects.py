@@ -39,7 +39,7 @@ from protocol.messages.facts import (
     UnstableTimeout,
 )
 from protocol.messages.plan_facts import PlanFact
-from protocol.messages.proctor_events import Event
+from protocol.messages.proctor_events import Event, PlanStateEvent
 from protocol.messages.server_messages import ServerStatus
 from protocol.messages.session_messages import SessionClose, SessionLost, SessionState
 from protocol.records import keys
@@ -194,7 +194,7 @@ class EffectPublisher:
 def _to_proctors(events: Sequence[Event]) -> list[Outgoing]:
     # Not `Outgoing.batches`: the message id has the first version of a payload, and the header its trace.
     by_plan: dict[str, list[Event]] = {}
-    for event in events:
+    for event in _without_superseded(events):
         by_plan.setdefault(event.plan_id, []).append(event)
     outgoing = []
     for plan_id, plan_events in by_plan.items():
@@ -205,6 +205,17 @@ def _to_proctors(events: Sequence[Event]) -> list[Outgoing]:
             subject = subjects.socket_proctors(plan_id)
             outgoing.append(Outgoing(subject, payload, message_id, spans.header(encoded[batch])))
     return outgoing
+
+
+def _without_superseded(events: Sequence[Event]) -> Iterable[Event]:
+    """Yield the events without states of a plan that a later event replaces.
+
+    Each tells the whole plan: a roster with 500 own times would make 500 states of 500 examinees each.
+    """
+    newest = {event.plan_id: event.version for event in events if isinstance(event, PlanStateEvent)}
+    for event in events:
+        if not isinstance(event, PlanStateEvent) or event.version == newest[event.plan_id]:
+            yield event
 
 
 def _to_servers(decision: Decision) -> list[Outgoing]:

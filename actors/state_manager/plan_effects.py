@@ -133,10 +133,12 @@ class PlanEffects:
 
 
 def plan_messages(decision: Decision) -> Iterable[Outgoing]:
-    """Yield what all examinees of a plan are told: its state, and messages of proctors to them."""
+    """Yield what all examinees of a plan are told: its state, once, and messages of proctors to them."""
+    newest = {effect.plan_id: effect for effect in decision.effects if isinstance(effect, SendPlanState)}
     for effect in decision.effects:
         match effect:
-            case SendPlanState() if (plan := decision.plans.get(effect.plan_id)) is not None:
+            case SendPlanState() if effect is newest[effect.plan_id] and effect.plan_id in decision.plans:
+                plan = decision.plans[effect.plan_id]
                 address = subjects.socket_examinees(effect.plan_id)
                 yield Outgoing.of(address, plan.event(), message_id=f"ps:{address}:{effect.version}")
             case SendPlanNotice() if (notices := decision.plan_notices.get(effect.plan_id)) is not None:

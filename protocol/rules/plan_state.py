@@ -5,6 +5,7 @@ from __future__ import annotations
 from bisect import bisect_left
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import lru_cache
 
 from protocol.messages.plan_facts import PlanPolicy, PlanStatusCode
 from protocol.messages.proctor_events import OwnExamTimes, PlanStateEvent
@@ -24,6 +25,17 @@ class Phase(StrEnum):
 
 NO_POLICY = PlanPolicy()
 """A plan that does everything as the settings say."""
+
+
+@lru_cache(maxsize=4096)
+def _later(moment: str, seconds: int) -> str:
+    """Return the time so many seconds later. Most own times of a plan are alike, and each change tells all of them."""
+    return format_time(parse_time(moment) + seconds)
+
+
+@lru_cache(maxsize=4096)
+def _exam_times(starts_at: str | None, ends_at: str | None) -> OwnExamTimes:
+    return OwnExamTimes(starts_at=starts_at, ends_at=ends_at)
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +97,7 @@ class PlanState:
         end = own.ends_at or self.ends_at
         if end is None or not own.extra_seconds:
             return end
-        return format_time(parse_time(end) + own.extra_seconds)
+        return _later(end, own.extra_seconds)
 
     def phase_of(self, examinee_id: str, now: float) -> Phase:
         """Return where an examinee is in the exam at `now` (seconds since the epoch)."""
@@ -120,7 +132,7 @@ class PlanState:
             ends_at=self.ends_at,
             policy=self.policy,
             own_times={
-                own.examinee_id: OwnExamTimes(starts_at=own.starts_at or self.starts_at, ends_at=self._end_with(own))
+                own.examinee_id: _exam_times(own.starts_at or self.starts_at, self._end_with(own))
                 for own in self.own_times
             }
             or None,

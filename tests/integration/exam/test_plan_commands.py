@@ -19,7 +19,7 @@ from cli.plans import decisions
 from protocol.close_codes import CloseCode
 from protocol.times import format_time, parse_time
 from tests.integration.support.command_line import Invoke
-from tests.integration.support.system import System
+from tests.integration.support.system import RawClient, System, eventually
 
 ROSTER = "examineeId,name,room,extraMinutes\nE001,김하나,A,\nE002,Lee,B,30\nE003,Park,B,\n"
 
@@ -165,3 +165,27 @@ async def test_without_a_state_manager_a_decision_is_in_the_log_and_said_to_be_o
     await system.stop("state-manager")
     said = await refused(plans, "schedule", "P009", "--new", "--ends-at", soon(600), code=4)
     assert "is in the log, but not applied after 0.5 s" in said
+
+
+async def test_a_roster_with_many_own_times_is_told_in_a_few_states(
+    system: System, plans: Invoke, tmp_path: Path
+) -> None:
+    proctor, examinee = await system.proctor("SOCK001"), await system.examinee("E0007", "SOCK002")
+    roster = tmp_path / "roster.csv"
+    lines = [f"E{number:04},30\n" for number in range(500)]
+    roster.write_text("examineeId,extraMinutes\n" + "".join(lines), encoding="utf-8")
+    ends_at = soon(3600)
+    created = await done(plans, "create", "P001", "--roster", str(roster), "--ends-at", ends_at)
+    assert (created["new"], created["timed"]) == (500, 500)
+    await examinee.expect("plan_state", endsAt=format_time(parse_time(ends_at) + 1800))
+
+    async def all_told() -> bool:
+        return len(states_of(proctor)[-1].get("ownTimes") or ()) == 500
+
+    await eventually(all_told, "500 own times")
+    for client in (proctor, examinee):
+        assert len(states_of(client)) < 20
+
+
+def states_of(client: RawClient) -> list[dict[str, Any]]:
+    return [frame["data"] for frame in client.frames if frame["type"] == "plan_state"]
