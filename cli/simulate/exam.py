@@ -22,6 +22,8 @@ SOON_SECONDS = 8.0
 LAST_SECONDS = 2.0
 """When nothing is left to do, the exam ends so soon."""
 ANSWER_SECONDS = 20.0
+RESUMES_A_SECOND = 20
+"""So many examinees of an earlier exam a proctor can let go on; the server limits it to somewhat more."""
 LONGEST_LADDER_SECONDS = 10.0
 QUICK = PlanPolicy(max_attempts=3, backoff_seconds=(2.0, 2.0, 2.0))
 """The ladder of the exam, where the usual one takes longer than a person would wait for."""
@@ -50,21 +52,22 @@ class SimulatedExam:
         ladder = self._proctor.welcome.reconnect
         if sum(ladder.backoff_seconds[: ladder.max_attempts]) > LONGEST_LADDER_SECONDS:
             self._usual = ladder
-        now = self._bus.clock.now()
-        starts_at = format_time(now + WAITING_ROOM_SECONDS)
-        await self._schedule(
-            starts_at=starts_at,
-            ends_at=format_time(now + WAITING_ROOM_SECONDS + seconds),
-            policy=QUICK if self._usual is not None else None,
-        )
-        await self._proctor.until(lambda view: _starts_at(view) == starts_at, ANSWER_SECONDS)
 
         def finished(view: ProctorView) -> list[str]:
             return [name for name in examinees if name in view.examinees and view.examinees[name].status == "FINISHED"]
 
+        resuming = len(finished(self._proctor.view)) / RESUMES_A_SECOND
+        begins = self._bus.clock.now() + WAITING_ROOM_SECONDS + resuming
+        starts_at = format_time(begins)
+        await self._schedule(
+            starts_at=starts_at,
+            ends_at=format_time(begins + seconds),
+            policy=QUICK if self._usual is not None else None,
+        )
+        await self._proctor.until(lambda view: _starts_at(view) == starts_at, ANSWER_SECONDS)
         for examinee_id in finished(self._proctor.view):
             await self._proctor.client.resume(examinee_id)
-        await self._proctor.until(lambda view: not finished(view), ANSWER_SECONDS)
+        await self._proctor.until(lambda view: not finished(view), ANSWER_SECONDS + resuming)
 
     async def keep_open(self, stories: asyncio.Event) -> None:
         """Give everybody more time while there is still something to do, until `stories` is set."""
