@@ -222,11 +222,7 @@ export class Gallery {
       ["gallery.when", picture.when === "in" ? "" : t(`gallery.when.${picture.when}`)],
       ["gallery.device", picture.deviceId ?? ""],
       ["gallery.reason", verdict === "rejected" ? pictureReason(picture.reason) : ""],
-<<<<<<< HEAD
       ["gallery.by", person(picture.by ?? "", picture.byName)],
-=======
-      ["gallery.by", picture.byName ?? picture.by ?? ""],
->>>>>>> acfee89 (pages, simulate: tell reviews in the timeline, take pictures asked for)
     ];
     element("gallery-facts").replaceChildren(...facts.filter(([, value]) => value).map(([key, value]) => {
       const line = parts("div", "dt", "dd");
