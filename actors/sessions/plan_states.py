@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
+import time
 
 from actors.runtime.store.state_store import StateStore
 from protocol.errors import StateDamaged, StateUnavailable
@@ -14,6 +16,11 @@ from protocol.rules.history import fold
 
 log = logging.getLogger("examwire.plan_states")
 
+READ_SECONDS = 0.5
+"""A client that connects waits no longer for Redis; then it is told the state of its plan later."""
+RETRY_SECONDS = 1.0
+"""While Redis does not answer, it is asked again after this time."""
+
 
 class PlanStates:
     """Knows whether the exam of a plan runs, and its times and policy.
@@ -21,11 +28,15 @@ class PlanStates:
     plans = PlanStates(store)
     await plans.of("P001")  # the messages of the plan come to this server already
     plans.update(event)  # one of them
+
+    `unread`: the plans that Redis did not tell in time; their clients have to be told when it does.
     """
 
     def __init__(self, store: StateStore) -> None:
         self._store = store
         self._states: dict[str, PlanStateEvent] = {}
+        self.unread: set[str] = set()
+        self._retry_at = 0.0
 
     async def of(self, plan_id: str) -> PlanStateEvent:
         """Return the state of a plan. A plan that nobody has set up is open; so is one while Redis is away."""
@@ -41,14 +52,24 @@ class PlanStates:
 
     async def _read(self, plan_id: str) -> PlanStateEvent:
         unknown = PlanStateEvent(plan_id=plan_id, status=PlanStatusCode.OPEN, version=0)
+        if time.monotonic() < self._retry_at:
+            self.unread.add(plan_id)
+            return self._states.get(plan_id, unknown)
         try:
-            (stored,) = await self._store.load([keys.plan(plan_id)])
+            async with asyncio.timeout(READ_SECONDS):
+                (stored,) = await self._store.load([keys.plan(plan_id)])
             if isinstance(stored, StateDamaged):
                 raise stored
             state = fold(PLAN.read(stored.history), PLAN.rule)
-        except (StateUnavailable, StateDamaged, ValueError) as error:
-            log.warning("plan %s: its state is not known: %s", plan_id, error, extra={"plan": plan_id})
+        except (StateUnavailable, TimeoutError) as error:
+            log.debug("plan %s: its state is not known yet: %s", plan_id, error)
+            self._retry_at = time.monotonic() + RETRY_SECONDS
+            self.unread.add(plan_id)
             return self._states.get(plan_id, unknown)
+        except (StateDamaged, ValueError) as error:
+            log.warning("plan %s: its state cannot be read: %s", plan_id, error, extra={"plan": plan_id})
+            return self._states.get(plan_id, unknown)
+        self.unread.discard(plan_id)
         return self.update(state.event() if state.version else unknown)
 
     def known(self, plan_id: str) -> PlanStateEvent | None:

@@ -191,6 +191,8 @@ class SocketServer(Actor):
         keepalive = Keepalive(self._settings.socket, self._listener.connections)
         for number in itertools.count(1):
             await keepalive.check_all()
+            if self._plans.unread:
+                await self.sessions.tell_unread_plans()
             away_since = self._bus.disconnected_at
             if away_since is not None and time.monotonic() - away_since > self._settings.socket.isolation_seconds:
                 await self._close_all(CloseCode.SERVER_ISOLATED, LossReason.SERVER_ISOLATED.value)

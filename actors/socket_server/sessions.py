@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import pydantic
@@ -163,7 +163,18 @@ class Sessions:
     async def tell_plans(self) -> None:
         """Tell every client the state of its plan, as Redis has it: messages about it may have been dropped."""
         self._context.plans.forget_all()
-        for session in self.all():
+        await self._tell_plans_of(self.all())
+
+    async def tell_unread_plans(self) -> None:
+        """Tell the clients of plans that Redis did not tell when they connected, as soon as it does."""
+        unread = set(self._context.plans.unread)
+        for plan_id in unread:
+            await self._context.plans.of(plan_id)
+        known = unread - self._context.plans.unread
+        await self._tell_plans_of([session for session in self.all() if session.plan_id in known])
+
+    async def _tell_plans_of(self, sessions: Sequence[SocketSession]) -> None:
+        for session in sessions:
             event = await self._context.plans.of(session.plan_id)
             if isinstance(session, ProctorSession):
                 await session.send_plan_state(event)
