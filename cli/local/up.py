@@ -261,6 +261,8 @@ class LocalSystem:
                         }
                         missing = expected - ready
                     await asyncio.sleep(0.05)
+            # Each of them reads the addresses of the others this soon (`ready_servers.EARLY_SECONDS`).
+            await asyncio.sleep(0.25)
         except TimeoutError:
             names = ", ".join(sorted(server_id for server_id, _ in missing))
             raise RoleFailed(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import logging
 from collections.abc import Iterable
 
@@ -13,6 +14,8 @@ from protocol.messages.server_messages import ServerStatusCode
 log = logging.getLogger("examwire.endpoints")
 
 REFRESH_SECONDS = 1.0
+EARLY_READS, EARLY_SECONDS = 50, 0.1
+"""A server that has just started reads so often, so many seconds apart: the others of a system start beside it."""
 GONE = (ServerStatusCode.STOPPED, ServerStatusCode.FAILED, ServerStatusCode.LOST)
 GONE_KEPT = 32
 
@@ -44,10 +47,10 @@ class ReadyServers:
         return _urls([self.own, *self.others])
 
     async def follow(self) -> None:
-        """Read the servers each second, until cancelled."""
-        while True:
+        """Read the servers each second, at first more often, until cancelled."""
+        for number in itertools.count():
             await self.read()
-            await asyncio.sleep(REFRESH_SECONDS)
+            await asyncio.sleep(EARLY_SECONDS if number < EARLY_READS else REFRESH_SECONDS)
 
     async def read(self) -> None:
         """Read the servers once. When Redis does not answer, the URLs stay as they are."""

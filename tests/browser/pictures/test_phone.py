@@ -249,10 +249,11 @@ async def test_a_removed_examinees_phone_says_so_and_goes_on_when_they_are_let_i
 async def test_the_phone_says_when_the_exam_is_over_and_goes_on_when_it_does(scene: Scene) -> None:
     proctor = await scene.site.system.proctor()
     phone = await scene.phone(await scene.waiting(), before=with_own_clock)
+    await phone.locator("#shutter").wait_for()
     await proctor.say("finish", examineeId="E001", requestId="f1")
     await proctor.expect("examinee_finished", seconds=WAIT_SECONDS, examineeId="E001")
     await phone.clock.fast_forward(UNTIL_IT_ASKS)
-    await expect(phone.locator("#over-title")).to_have_text("The exam is over")
+    await expect(phone.get_by_role("heading", name="The exam is over")).to_be_visible()
     await expect(phone.locator("#said")).to_contain_text("The exam is over")
     await expect(phone.locator("#left")).to_be_hidden()
     assert await audit(phone) == []

@@ -170,11 +170,12 @@ async def test_any_device_name_of_a_phone_is_accepted(system: System, neighbours
         assert stored.status_code == 201, stored.text
         device = stored.json()["deviceInfo"]
         assert device == {"model": "Phone 12", "osVersion": "안드로이드 15[2J"}
-        raw = path.replace("model=", "model=%ED%A0%80%FF")
+        raw = path.replace("model=", "model=%ED%A0%80%FF").replace("E001", "E002")
+        bearer = {"Authorization": f"Bearer {system.token('mobile', 'E002')}"}
         assert (await http.put(raw, content=picture(), headers=bearer)).status_code == 201
 
     async def recorded() -> bool:
-        entries = await system.store.entries(keys.mobile_sync("P001", "E001"))
+        entries = await system.store.entries(keys.mobile_sync("P001", "E002"))
         return "\ufffd" in entries.get("deviceInfo", "")
 
     await eventually(recorded, "the picture")

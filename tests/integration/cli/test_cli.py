@@ -93,16 +93,16 @@ async def test_status_begins_at_the_time_of_its_creation(invoke: Invoke, bus: Bu
     assert earliest <= info.state.first_seq <= time.time() * 1000
 
 
-async def test_a_consumer_that_differs_is_shown_by_field_and_updated(invoke: Invoke, bus: Bus) -> None:
+async def test_a_stream_that_differs_is_shown_by_field_and_updated(invoke: Invoke, bus: Bus) -> None:
     await invoke("streams", "apply")
-    longer = ("--reconnect-max-attempts", "7")
+    longer = ("--nats-status-max-bytes", str(4 * 2**30))
     result = await invoke("streams", "diff", "-o", "json", *longer)
     assert result.exit_code == 5
     (different,) = [row for row in json.loads(result.stdout) if row["state"] != "same"]
-    assert (different["name"], different["state"]) == ("RECONNECT/reconnect-watch", "differs")
-    assert different["fields"]["max_deliver"] == {"found": 5, "wanted": 7}
+    assert (different["name"], different["state"]) == ("STATUS", "differs")
+    assert different["fields"]["max_bytes"] == {"found": 8 * 2**30, "wanted": 4 * 2**30}
 
-    assert "max_deliver" in (await invoke("streams", "diff", *longer)).stdout
+    assert "max_bytes" in (await invoke("streams", "diff", *longer)).stdout
     assert (await invoke("streams", "apply", *longer)).exit_code == 0
     assert (await invoke("streams", "diff", *longer)).exit_code == 0
 

@@ -123,7 +123,7 @@ def examinee(exam: Up, examinee_id: str, server_id: str = "SOCK001") -> Examinee
 
 async def test_streams_diff_uses_the_flags_of_a_running_up(exam: Up, operator: Operator) -> None:
     assert "differs" not in await operator.run("examwire streams diff")
-    assert "max_deliver" in await operator.run("examwire streams diff --reconnect-max-attempts 3", code=5)
+    assert "max_bytes" in await operator.run("examwire streams diff --nats-status-max-bytes 4294967296", code=5)
 
 
 async def test_why_e0042_is_red(exam: Up, operator: Operator) -> None:

@@ -161,7 +161,7 @@ async def test_an_examinee_is_seen_by_the_cli_while_connected(up: Up) -> None:
     async with asyncio.timeout(20):
         while (row := await plan())["status"] != "DISCONNECTED":
             pass
-    assert row["reason"] == "SOCKET_CLOSED"
+    assert row["reason"] == "CLIENT_CLOSED"
     no_session = await asyncio.to_thread(examwire, "actors", "show", "session.P007.E001", *data_dir_flags)
     assert no_session.exit_code == 3
 

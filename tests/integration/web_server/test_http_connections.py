@@ -185,7 +185,7 @@ async def test_a_client_that_does_not_read_its_answer_is_closed(
 
     monkeypatch.setattr("actors.web_server.server.connection_limits", hasty)
     async with site_with(settings, bus, store, header_seconds=0.5) as site:
-        content = picture(size=(320, 240)) + os.urandom(7_000_000)
+        content = picture(size=(3600, 2700))  # some megabytes: more than the kernel keeps for a reader
         assert (await site.put(content)).status_code == 201
         token = site.bearer("proctor", "proctor-1")["Authorization"]
         asks = f"GET {capture_path()} HTTP/1.1\r\nHost: examwire\r\nAuthorization: {token}\r\n\r\n".encode()

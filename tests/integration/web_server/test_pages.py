@@ -314,12 +314,12 @@ async def test_our_own_pages_may_connect_with_configured_origins(
 async def test_a_second_panel_reads_only_new_messages(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     reads: list[int] = []
 
-    def reading(bus: Bus, stream: str, *, subject: str, first: int, last: int) -> AsyncIterator[StoredMessage]:
-        if subject.endswith(".>"):  # beside it what is from before there were partitions
-            reads.append(first)
-        return read_stream(bus, stream, subject=subject, first=first, last=last)
+    def reading(bus: Bus, stream: str, *, subject: str, **places: int) -> AsyncIterator[StoredMessage]:
+        if subject.endswith(".>"):  # beside it what is from before there were partitions, and what replaces others
+            reads.append(places["first"])
+        return read_stream(bus, stream, subject=subject, **places)
 
-    monkeypatch.setattr("actors.status_log.plan_log.read_stream", reading)
+    monkeypatch.setattr("actors.status_log.replacements.read_stream", reading)
     now = [1000.0]
     memory = PlanLogCache(site.bus, clock=lambda: now[0])
 

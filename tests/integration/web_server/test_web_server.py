@@ -89,7 +89,7 @@ async def test_head_answers_as_get_does_without_the_body(site: Site) -> None:
 
 @pytest.mark.parametrize(
     "path",
-    ["/nowhere", "/metrics", "/readyz", "/v1/plans", "/healthz/", "/v1/plans/P001/captures/E001/other.jpg", "/%ff"],
+    ["/nowhere", "/metrics", "/readyz", "/v1/plans", "/healthz/", "/v1/plans/P001/captures/E001/other.gif", "/%ff"],
 )
 async def test_an_unknown_address_is_a_problem_document(site: Site, path: str) -> None:
     response = await site.http.get(path)
