@@ -295,17 +295,26 @@ class ExamineeSession(ExamineeMessages):
 
     @on(MobileSyncCompleted)
     def mobile_sync_completed(self, message: MobileSyncCompleted) -> None:
-        self._set_stage(message)
-        self.connection.send_message(message)
+        self._tell_stage(message)
 
     @on(MobileSyncStatus)
     def mobile_sync_status(self, message: MobileSyncStatus) -> None:
-        self._set_stage(message)
-        self.connection.send_message(message)
+        self._tell_stage(message)
 
-    def _set_stage(self, stage: MobileSyncStatus | MobileSyncCompleted) -> None:
-        if self._stage is None or (stage.version or 0) >= (self._stage.version or 0):
-            self._stage, self._stage_asked_at = stage, -ANSWER_SECONDS
+    def _tell_stage(self, stage: MobileSyncStatus | MobileSyncCompleted) -> None:
+        """Tell the client the stage, unless it is known to have changed since.
+
+        When the first examinee of a plan connects here, the queue may still bring what the last server was told.
+        """
+        if self._set_stage(stage):
+            self.connection.send_message(stage)
+
+    def _set_stage(self, stage: MobileSyncStatus | MobileSyncCompleted) -> bool:
+        """Take note of the stage, and return whether it is not older than what is known."""
+        if self._stage is not None and (stage.version or 0) < (self._stage.version or 0):
+            return False
+        self._stage, self._stage_asked_at = stage, -ANSWER_SECONDS
+        return True
 
     @on(PlanStateEvent)
     def send_plan_state(self, event: PlanStateEvent) -> None:

@@ -147,8 +147,9 @@ async def test_after_the_deadline_uploads_are_refused_until_the_stage_is_entered
     late = await upload(system, jpeg())
     assert (late.status_code, late.json()["code"]) == (409, "DEADLINE_PASSED")
     returning = await system.examinee("E001", connection_no=2)
+    before = len(returning.frames)  # its queue may have brought what the last server was told
     await returning.say("mobile_sync_wait")
-    await returning.expect("mobile_sync_status", status="WAITING")
+    await returning.expect("mobile_sync_status", status="WAITING", after=before)
     assert (await upload(system, jpeg())).status_code == 201
     await returning.expect("mobile_sync_completed")
 
