@@ -188,8 +188,9 @@ class Retention(Service):
             return None
         if newest is None and not await self._log_goes_back_to(oldest):
             return None  # nobody knows when its last fact was
-        if await self._somebody_is_there(plan_id):
-            return None
+        statuses = await self._statuses(plan_id)
+        if not any(statuses) or any(status in _THERE for status in statuses):
+            return None  # a roster that waits for its exam, or an exam that somebody sits
         return (newest.time if newest is not None else oldest) + self._keep_seconds
 
     async def _log_goes_back_to(self, moment: float) -> bool:
@@ -199,13 +200,14 @@ class Retention(Service):
                 return True
         return False
 
-    async def _somebody_is_there(self, plan_id: str) -> bool:
+    async def _statuses(self, plan_id: str) -> set[str | None]:
+        """Return the connection statuses that examinees of a plan have; empty or `None`: of those who never came."""
         examinees = await self._store.members(keys.plan_examinees(plan_id))
+        statuses: set[str | None] = set()
         for start in range(0, len(examinees), EXAMINEES_A_READ):
             portion = [keys.progress(plan_id, name) for name in examinees[start : start + EXAMINEES_A_READ]]
-            if any(status in _THERE for (status,) in await self._store.fields(portion, ("connStatusCode",))):
-                return True
-        return False
+            statuses.update(status for (status,) in await self._store.fields(portion, ("connStatusCode",)))
+        return statuses
 
     async def _finish_interrupted(self, now: float) -> None:
         """Go on with purges that have begun and not ended."""

@@ -47,6 +47,7 @@ def later(bus: Bus, monkeypatch: pytest.MonkeyPatch) -> Later:
 
 
 async def store_facts(bus: Bus, system: System, plan_id: str, *, closed: bool) -> None:
+    """An enrolment; with `closed` also the end of the plan."""
     now = format_time(bus.clock.now())
     facts = [
         Enrol(plan_id=plan_id, examinee_id="E001", timestamp=now),
@@ -66,7 +67,10 @@ async def test_plans_are_announced_and_then_deleted_by_one_of_several(
     bus: Bus, system: System, settings: Settings, later: Later, caplog: pytest.LogCaptureFixture
 ) -> None:
     await store_facts(bus, system, "P001", closed=True)
-    await store_facts(bus, system, "P002", closed=False)  # nobody has ever closed it
+    left = await system.examinee("E001", plan_id="P002")  # nobody has ever closed it
+    left.abort()
+    await system.status("E001", "DISCONNECTED", "P002")
+    await store_facts(bus, system, "P004", closed=False)  # a roster, and nobody has come yet
     await store_facts(bus, system, "P003", closed=False)
     await system.examinee("E001", plan_id="P003")  # and here somebody still is
     await system.status("E001", "CONNECTED", "P003")
@@ -86,7 +90,7 @@ async def test_plans_are_announced_and_then_deleted_by_one_of_several(
     assert (await retention.run_pass()).purged == [], "it was announced an hour ago"
     later(32)
     assert (await retention.run_pass()).purged == ["P002"]
-    assert await system.store.members(keys.PLANS) == ["P003"]
+    assert await system.store.members(keys.PLANS) == ["P003", "P004"]
 
 
 async def test_a_purge_that_died_is_finished(bus: Bus, system: System, settings: Settings, later: Later) -> None:
