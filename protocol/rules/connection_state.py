@@ -169,15 +169,20 @@ class ConnectionState:
 
     def assessed(self, now: float) -> ConnectionState:
         """Return the state with `unstable` as it is at `now`, without the outages that are too old to count."""
-        recent = tuple(outage for outage in self.outages if outage.ended > now - self.unstable_window)
+        recent = self.outages and tuple(outage for outage in self.outages if outage.ended > now - self.unstable_window)
         share = self.share_away(now)
         unstable = self.finished is None and share > self.unstable_share
-        return replace(self, outages=recent, unstable=unstable, away_share=share if unstable else None)
+        away_share = share if unstable else None
+        if (recent, unstable, away_share) == (self.outages, self.unstable, self.away_share):
+            return self  # as at almost every loss: a copy costs more than the rest of the rule
+        return replace(self, outages=recent, unstable=unstable, away_share=away_share)
 
     def share_away(self, now: float) -> float:
         """Return for which share of the window until `now` the examinee was away, as far as it counts."""
         begin = now - self.unstable_window
-        away = sum(max(0.0, min(outage.seconds, outage.ended - begin)) for outage in self.outages)
+        away = 0.0
+        if self.outages:
+            away = sum(max(0.0, min(outage.seconds, outage.ended - begin)) for outage in self.outages)
         if self._lost:
             away += max(0.0, now - max(begin, self._lost_since()))
         return round(min(1.0, away / self.unstable_window), 4)
