@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, is_dataclass
+from dataclasses import dataclass, fields, is_dataclass
 from enum import StrEnum
 from types import NoneType, UnionType
 from typing import Any, Generic, TypeVar, Union, get_args, get_origin, get_type_hints
@@ -71,12 +71,12 @@ class RecordKind(Generic[S, F]):
 def dump_history(history: History[Any, Any]) -> str:
     """Return a history as JSON, without fields at their default."""
     stored: dict[str, Any] = {
-        "base": history.base,
+        "base": _stored_fields(history.base),
         "floor": history.floor,
         "facts": [(version, fact.type, fact) for version, fact in history.facts],
     }
     if history.facts and history.head is not None:
-        stored["head"] = history.head
+        stored["head"] = _stored_fields(history.head)
     if history.late:
         stored["late"] = history.late
     if history.newest_event:
@@ -86,6 +86,18 @@ def dump_history(history: History[Any, Any]) -> str:
     if history.first_version:
         stored["first"] = history.first_version
     return pydantic_core.to_json(stored, by_alias=True, exclude_none=True).decode()
+
+
+_DEFAULTS: dict[type, list[tuple[str, Any]]] = {}
+
+
+def _stored_fields(state: Any) -> dict[str, Any]:
+    """Return the fields of a state that are not at their default. A default never changes, or old records would."""
+    kind = type(state)
+    if kind not in _DEFAULTS:
+        empty = kind()
+        _DEFAULTS[kind] = [(one.name, getattr(empty, one.name)) for one in fields(kind)]
+    return {name: value for name, default in _DEFAULTS[kind] if (value := getattr(state, name)) != default}
 
 
 def load_history(state: type[S], stored: str | bytes, floor: int = 0) -> History[S, Any]:
