@@ -16,6 +16,7 @@ from protocol.messages.frames import (
     FinishFrame,
     NotifyFrame,
     NotifyPlanFrame,
+    ProctorAction,
     ReadmitFrame,
     RemoveFrame,
     ResumeFrame,
@@ -24,20 +25,6 @@ from protocol.messages.frames import (
 )
 from protocol.messages.session_messages import ProctorDoing
 from protocol.messages.views import Verdict
-
-Action = (
-    ReadmitFrame
-    | RemoveFrame
-    | ExtendMobileSyncFrame
-    | ReviewCaptureFrame
-    | NotifyFrame
-    | FinishFrame
-    | ResumeFrame
-    | ExtendExamFrame
-    | NotifyPlanFrame
-    | TakeHelp
-    | CloseHelp
-)
 
 
 class ProctorClient(Client):
@@ -130,7 +117,7 @@ class ProctorClient(Client):
         """
         await self.send(ActivityFrame(examinee_id=examinee_id, doing=doing))
 
-    async def _ask(self, frame: Action) -> str:
+    async def _ask(self, frame: ProctorAction) -> str:
         await self.send(frame)
         assert frame.request_id is not None
         return frame.request_id

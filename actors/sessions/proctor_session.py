@@ -44,6 +44,7 @@ from protocol.messages.frames import (
     FinishFrame,
     NotifyFrame,
     NotifyPlanFrame,
+    ProctorAction,
     ReadmitFrame,
     RemoveFrame,
     ResumeFrame,
@@ -58,20 +59,6 @@ from protocol.records import keys
 from protocol.records.snapshot_rows import labels_of
 from protocol.rules.action_ids import ActingFact
 from protocol.times import format_time
-
-ActionFrame = (
-    ReadmitFrame
-    | RemoveFrame
-    | ExtendMobileSyncFrame
-    | ReviewCaptureFrame
-    | NotifyFrame
-    | FinishFrame
-    | ResumeFrame
-    | ExtendExamFrame
-    | NotifyPlanFrame
-    | TakeHelp
-    | CloseHelp
-)
 
 _UNKNOWN_SCOPE = "whom the token is limited to cannot be read now; say it again in some seconds"
 
@@ -327,19 +314,19 @@ class ProctorSession(SocketSession):
     async def close_help(self, frame: CloseHelp) -> None:
         await self._decide(frame, lambda common: HelpClose(**common, help_id=frame.help_id))
 
-    async def _refused_as_closed(self, frame: ActionFrame) -> bool:
+    async def _refused_as_closed(self, frame: ProctorAction) -> bool:
         """Refuse an action that only makes sense while the exam is not over. True: it was refused."""
         if not await self._context.plans.is_closed(self.plan_id):
             return False
         self._refuse(frame, ProtocolError(ErrorCode.CONFLICT, f"plan {self.plan_id} is closed; open it again first"))
         return True
 
-    def _refuse(self, frame: ActionFrame, error: ProtocolError) -> None:
+    def _refuse(self, frame: ProctorAction, error: ProtocolError) -> None:
         self.connection.send_message(error_frame(error, frame.type, frame.request_id))
 
     async def _decide(
         self,
-        frame: ActionFrame,
+        frame: ProctorAction,
         fact: Callable[[dict[str, Any]], ActingFact],
     ) -> None:
         """Store the fact of an action, if there is such an examinee. Its effect follows as events."""
@@ -368,7 +355,7 @@ class ProctorSession(SocketSession):
         self._storing.add(storing)
         storing.add_done_callback(self._storing.discard)
 
-    async def _act_in_turn(self, fact: ActingFact, frame: ActionFrame, action: tuple[str, str, str]) -> None:
+    async def _act_in_turn(self, fact: ActingFact, frame: ProctorAction, action: tuple[str, str, str]) -> None:
         if not await self._actions.turn("action"):
             self._action_steps.pop(action, None)
             self.refuse_for_now(frame.type, frame.request_id)
@@ -379,7 +366,7 @@ class ProctorSession(SocketSession):
         while len(self._action_steps) > MOST_ACTIONS:
             del self._action_steps[next(iter(self._action_steps))]
 
-    async def _refused_as_unknown(self, frame: ActionFrame, examinee_id: str | None) -> bool:
+    async def _refused_as_unknown(self, frame: ProctorAction, examinee_id: str | None) -> bool:
         """Refuse an action on nobody whom this proctor sees. True: it was refused."""
         # Whose picture was found exists, also before they were ever connected.
         found = isinstance(frame, ReviewCaptureFrame) and self.scope is None

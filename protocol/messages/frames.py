@@ -330,6 +330,21 @@ class Error(Message):
     request_id: str | None = None
 
 
+ProctorAction = (
+    ReadmitFrame
+    | RemoveFrame
+    | ExtendMobileSyncFrame
+    | ReviewCaptureFrame
+    | NotifyFrame
+    | FinishFrame
+    | ResumeFrame
+    | ExtendExamFrame
+    | NotifyPlanFrame
+    | TakeHelp
+    | CloseHelp
+)
+"""What a proctor decides; each frame is answered by `accepted` or `error`."""
+
 CLIENT_FRAMES = Codec.of(
     (
         Hello,
