@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncIterator, Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
 
 from actors.runtime.broker.connection import Bus
 from actors.runtime.broker.consumers.stream_reader import read_stream
@@ -15,6 +15,7 @@ from protocol.broker.dead_letters import Letter
 from protocol.broker.streams import DEADLETTER, STATE_MANAGERS, STATUS
 from protocol.errors import ConsumerGone, ProtocolError
 from protocol.log import entries
+from protocol.log.partitions import PARTS, part_of
 from protocol.log.version import index_of, sequence_of, version_of
 from protocol.messages.codec import Malformed
 from protocol.messages.server_messages import ServerStatus
@@ -30,7 +31,8 @@ class LogExtent:
     """Stream sequences: the first and last message of STATUS, and how far the state managers are.
 
     Everything up to `acknowledged` is processed; nothing after `delivered` has been handed to a state manager.
-    `max_age`: after so many seconds the log drops a message; 0: never.
+    `max_age`: after so many seconds the log drops a message; 0: never. `acknowledged_by_part`: the same as
+    `acknowledged` for each part of the log (`protocol.log.partitions.PARTS`).
     """
 
     first: int
@@ -38,6 +40,11 @@ class LogExtent:
     acknowledged: int
     delivered: int
     max_age: float = 0.0
+    acknowledged_by_part: Mapping[str, int] = field(default_factory=dict)
+
+    def acknowledged_of(self, plan_id: str | None) -> int:
+        """Return up to where the messages about a plan are processed; `None`: those about servers."""
+        return self.acknowledged_by_part.get(part_of(plan_id), self.acknowledged)
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,15 +100,17 @@ class StatusLog:
         """Ask the broker for the extent. The end is asked for last: everything acknowledged lies before it."""
         before = await self._bus.stream_state(STATUS.name)
         states = {state.name: state for state in await self._bus.consumer_states(STATUS.name)}
-        acknowledged, delivered = before.last, 0
-        for spec in STATE_MANAGERS:
+        by_part: dict[str, int] = {}
+        delivered = 0
+        for part, spec in zip(PARTS, STATE_MANAGERS, strict=True):
             if (consumer := states.get(spec.name)) is None:
                 raise ConsumerGone(f"consumer {spec.stream}/{spec.name} does not exist: run a queue server")
             delivered = max(delivered, consumer.delivered)
-            if consumer.pending or consumer.unacknowledged:  # else it has nothing to do up to where the stream ended
-                acknowledged = min(acknowledged, consumer.ack_floor)
+            idle = not consumer.pending and not consumer.unacknowledged  # up to where the stream ended
+            by_part[part] = before.last if idle else min(before.last, consumer.ack_floor)
+        acknowledged = min(by_part.values())
         state = await self._bus.stream_state(STATUS.name)
-        return LogExtent(state.first, state.last, acknowledged, max(delivered, acknowledged), state.max_age)
+        return LogExtent(state.first, state.last, acknowledged, max(delivered, acknowledged), state.max_age, by_part)
 
     async def read(self, first: int, last: int, plan_id: str | None = None) -> AsyncIterator[StoredMessage]:
         """Yield the messages from `first` to `last`, in order for each record; of one plan or of all.

@@ -28,6 +28,7 @@ from protocol.broker.streams import (
     PHONE,
     RECONNECT,
     RECONNECT_WATCH,
+    RECORDS,
     SOCKET,
     STATE_MANAGERS,
     STATUS,
@@ -178,6 +179,10 @@ def _state_manager() -> tuple[list[str], list[str]]:
         # The events of a dead letter were never published; a repair of Redis publishes them.
         _read_any_copy(DEADLETTER),
         f"{API}.STREAM.INFO.{DEADLETTER.name}",
+        # Checkpoints of the records in Redis: written while they change, read to repair Redis.
+        *(subjects.records_checkpoint("*"), subjects.records_of_part("*")),
+        *(_read_leader(RECORDS), _read_any_copy(RECORDS)),
+        *(f"{API}.STREAM.{verb}.{RECORDS.name}" for verb in ("INFO", "PURGE")),
         *_publish_tail(),
     ]
     kinds = ("state-manager", "reconnect-watch", "lease-watch", "advisory-watch")

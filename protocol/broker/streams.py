@@ -144,6 +144,16 @@ CHECKPOINT = StreamSpec(
     max_msgs_per_subject=1,
 )
 
+RECORDS = StreamSpec(
+    "RECORDS",
+    ("record.>",),
+    "Checkpoints: the records of Redis as they were up to a place of STATUS",
+    max_age=0.0,
+    max_msgs_per_subject=1,
+    allow_atomic=True,  # the checkpoints and how far they are complete are stored together, or not at all
+    allow_msg_ttl=True,
+)
+
 
 def status_stream(max_bytes: int, retention_days: float = 0.0) -> StreamSpec:
     """Return STATUS with a size limit in bytes; beyond it the oldest facts are deleted early, never the newest.
@@ -156,7 +166,7 @@ def status_stream(max_bytes: int, retention_days: float = 0.0) -> StreamSpec:
 CAPTURES_BUCKET = "captures"
 """The object store bucket of the pictures, when `captures.store` is `nats`."""
 
-STREAMS: tuple[StreamSpec, ...] = (STATUS, SOCKET, LEASE, RECONNECT, ADVISORY, DEADLETTER, PHONE, CHECKPOINT)
+STREAMS: tuple[StreamSpec, ...] = (STATUS, SOCKET, LEASE, RECONNECT, ADVISORY, DEADLETTER, PHONE, CHECKPOINT, RECORDS)
 
 REDELIVERY_SECONDS = 5.0
 """Unacknowledged messages of a dead node are redelivered after this; a reader that needs longer says so."""

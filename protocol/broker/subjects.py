@@ -5,7 +5,7 @@ Callers check the ids first (`protocol.ids`). docs/architecture.md, "Streams and
 
 from __future__ import annotations
 
-from protocol.log.partitions import PARTITIONS, partition_of
+from protocol.log.partitions import PARTITIONS, part_of, partition_of
 
 QUEUE_CREATE = "queue.create"
 MAX_DELIVERIES = "$JS.EVENT.ADVISORY.CONSUMER.MAX_DELIVERIES"
@@ -64,6 +64,55 @@ def socket_origin(server_id: str) -> str:
 def people_origin(server_id: str) -> str:
     """Return the origin of the facts that proctors on a socket server cause."""
     return f"people-{server_id}"
+
+
+def record(key: str) -> str:
+    """Return the subject of the checkpoint of a record or a socket. `key`: its key in Redis.
+
+    Raises `ValueError` for a key that has no checkpoint.
+    """
+    match key.split(":"):
+        case ["SERVER_ID", server_id, "status"]:
+            return f"record.{part_of(None)}.{server_id}"
+        case ["plan", plan_id]:
+            return f"record.{part_of(plan_id)}.{plan_id}.plan"
+        case ["plan", plan_id, "notices" as rest]:
+            return f"record.{part_of(plan_id)}.{plan_id}.{rest}"
+        case ["plan", plan_id, "examinee" | "socket" as whose, named, what]:
+            return f"record.{part_of(plan_id)}.{plan_id}.{whose}.{named}.{what}"
+    raise ValueError(f"{key!r} has no checkpoint")
+
+
+def record_key(subject: str) -> str | None:
+    """Return the key in Redis of a checkpoint: the inverse of `record`; `None`: the subject is another one."""
+    match subject.split("."):
+        case ["record", _, server_id]:
+            return f"SERVER_ID:{server_id}:status"
+        case ["record", _, plan_id, "plan"]:
+            return f"plan:{plan_id}"
+        case ["record", _, plan_id, *rest] if rest:
+            return ":".join(("plan", plan_id, *rest))
+    return None
+
+
+def records_checkpoint(part: str) -> str:
+    """Return the subject that says up to where the checkpoints of a part of the log are complete."""
+    return f"record.{part}"
+
+
+def records_of_part(part: str) -> str:
+    """Return the pattern of all checkpoints of a part, without `records_checkpoint`."""
+    return f"record.{part}.>"
+
+
+def records_of_plan(plan_id: str) -> str:
+    """Return the pattern of all checkpoints of a plan."""
+    return f"record.{part_of(plan_id)}.{plan_id}.>"
+
+
+def records_of_examinee(plan_id: str, examinee_id: str) -> str:
+    """Return the pattern of the checkpoints of an examinee's records."""
+    return f"record.{part_of(plan_id)}.{plan_id}.examinee.{examinee_id}.>"
 
 
 def replacement(plan_id: str, sequence: str) -> str:

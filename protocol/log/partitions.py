@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from protocol.messages.progress import SERVERS_PART
+
 PARTITIONS = 8
 """Fixed: another number would let two state managers work on one plan while both layouts are in the log."""
 
@@ -19,3 +21,12 @@ def partition_of(plan_id: str) -> int:
     for byte in plan_id.encode():
         digest = (digest ^ byte) * _FNV_PRIME & 0xFFFFFFFF
     return digest % PARTITIONS
+
+
+def part_of(plan_id: str | None) -> str:
+    """Return the part of the log about a plan: its partition as text; `None` or "" is the part about servers."""
+    return str(partition_of(plan_id)) if plan_id else SERVERS_PART
+
+
+PARTS: tuple[str, ...] = (SERVERS_PART, *map(str, range(PARTITIONS)))
+"""All parts of the log. Each has a consumer of its own, which one state manager at a time reads."""

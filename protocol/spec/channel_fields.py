@@ -56,6 +56,7 @@ PARAMETERS: dict[str, str] = {
     "origin": "The publisher: `socket-{serverId}` for facts about its sockets, `people-{serverId}` for decisions of "
     "its proctors, `web`, `watch`, `manager`, `timer`, `operator`, `any`",
     "partition": "The plan's partition: FNV-1a (32 bits) of its id, modulo 8",
+    "part": "A part of the log: `servers`, or a partition of plans",
     "stateManager": "A state manager's name",
     "timer": "`mobile_sync-{version of the wait}`",
     "letter": "`{number of the dead letter}-{its time in ms}`",

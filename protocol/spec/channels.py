@@ -19,6 +19,7 @@ from protocol.broker.streams import (
     LEASE,
     PHONE,
     RECONNECT,
+    RECORDS,
     SOCKET,
     STATUS,
     StreamSpec,
@@ -294,6 +295,32 @@ def nats_channels() -> tuple[NatsChannel, ...]:
                 ),
             ),
             CHECKPOINT,
+        ),
+        NatsChannel(
+            "recordsCheckpoint",
+            subjects.records_checkpoint("{part}"),
+            "Up to where the checkpoints of a part are complete. A repair of Redis reads the log from there.",
+            ChannelContent(
+                "checkpoint",
+                bare=(
+                    BarePayload(
+                        "recordsCheckpoint",
+                        "All facts of the part up to `sequence` are in its checkpoints. `live`: sessions by plan.",
+                        schema={
+                            "type": "object",
+                            "properties": {
+                                "sequence": INTEGER,
+                                "format": INTEGER,
+                                "time": TEXT,
+                                "live": {"type": "object", "additionalProperties": INTEGER},
+                            },
+                            "required": ["sequence", "format"],
+                        },
+                        example={"sequence": 1700000000123, "format": 1, "time": "2025-04-24T09:00:00.000Z"},
+                    ),
+                ),
+            ),
+            RECORDS,
         ),
         NatsChannel(
             "probe",

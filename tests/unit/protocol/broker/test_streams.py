@@ -133,7 +133,7 @@ def test_a_ladder_has_one_step_for_each_attempt() -> None:
 
 def test_the_streams_and_their_limits() -> None:
     assert [stream.name for stream in STREAMS] == [
-        *("STATUS", "SOCKET", "LEASE", "RECONNECT", "ADVISORY", "DEADLETTER", "PHONE", "CHECKPOINT")
+        *("STATUS", "SOCKET", "LEASE", "RECONNECT", "ADVISORY", "DEADLETTER", "PHONE", "CHECKPOINT", "RECORDS")
     ]
     assert STATUS.max_age >= 86400, "it is the log of record"
     assert STATUS.first_seq_from_clock

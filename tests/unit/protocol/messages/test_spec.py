@@ -124,7 +124,7 @@ def test_every_nats_channel_has_a_reader_or_is_a_record(spoken: Document) -> Non
     keys = {channel.key for channel in nats_channels()}
     # Looked up message by message (codes, pictures, letters, markers of replays, checkpoints), or fired by NATS itself.
     looked_up = {"phone", "capturesChunk", "capturesMeta", "deadletter", "statusReplay", "socketReplay", "statusTimer"}
-    looked_up |= {"checkpoint", "probe"}
+    looked_up |= {"checkpoint", "recordsCheckpoint", "probe"}
     assert keys - read == looked_up
     assert keys - written_channels == {"maxDeliveries", "terminated"}  # by NATS
 
