@@ -55,6 +55,13 @@ class InvalidField(ProtocolError):
         super().__init__(ErrorCode.INVALID_FIELD, detail, field)
 
 
+class NewerFormat(ProtocolError):
+    """A newer release has written it, and this one does not understand it: leave it as it is to a newer reader."""
+
+    def __init__(self, detail: str, field: str | None = None) -> None:
+        super().__init__(ErrorCode.UNKNOWN_TYPE, detail, field)
+
+
 class InvalidToken(ExamwireError):
     """The token is missing, malformed, expired, for another audience or not signed by a known key: get a new one."""
 

@@ -1,7 +1,8 @@
 """The base of all messages: `{"type": …, "data": {…}}` on the wire, in camelCase there and snake_case here.
 
-Readers ignore unknown fields, so that actors of different versions can work together. The messages are in `facts`,
-`plan_facts`, `proctor_events`, `server_messages`, `session_messages`, `frames` and `operator_requests`.
+Readers ignore unknown fields, so that actors of different versions can work together. What a reader must know to
+understand a message at all has a number, its `format`. The messages are in `facts`, `plan_facts`, `proctor_events`,
+`server_messages`, `session_messages`, `frames` and `operator_requests`.
 """
 
 from __future__ import annotations
@@ -13,6 +14,13 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 from pydantic.alias_generators import to_camel
 
 from protocol.messages.trace_context import Traceparent
+
+FORMAT = 1
+"""The newest format of messages and records that this release understands.
+
+It grows when there is something that a reader must know: a new type of message, a new value of an enum, a new required
+field, a changed meaning. A new optional field needs no new format (CONTRIBUTING.md, "Change what is stored").
+"""
 
 Text = Annotated[str, Field(max_length=256)]
 Reason = Annotated[str, Field(pattern=r"^[A-Z][A-Z0-9_]{0,63}$")]
@@ -71,10 +79,25 @@ class Message(Wire):
     """
 
     type: ClassVar[str]
+    format: ClassVar[int] = 1
+    """The format that a reader must know to understand this type. Readers that do not leave it to newer ones."""
+
+    def required_format(self) -> int:
+        """Return the format that a reader must know to understand this message.
+
+        A message overrides it when that depends on its content: a value of an enum that is newer than the type.
+        """
+        return self.format
 
     def data(self) -> dict[str, Any]:
         """Return the `data` object as JSON-ready values, without `null`s."""
         return self.model_dump(mode="json", by_alias=True, exclude_none=True)
+
+
+class Stored(Wire):
+    """The base of what is stored in the log and in records: fields that only newer releases know are kept."""
+
+    model_config = ConfigDict(extra="allow")
 
 
 class Traced(Message):

@@ -11,8 +11,8 @@ from typing import Any, NamedTuple
 import pydantic
 import pydantic_core
 
-from protocol.errors import ErrorCode, InvalidField, ProtocolError
-from protocol.messages.base import Message
+from protocol.errors import ErrorCode, InvalidField, NewerFormat, ProtocolError
+from protocol.messages.base import FORMAT, Message
 from protocol.texts import has_lone_surrogate
 
 MAX_BATCH_MESSAGES = 256
@@ -27,6 +27,11 @@ class Malformed:
     error: ProtocolError
     raw: bytes
 
+    @property
+    def newer(self) -> bool:
+        """Whether only a newer release understands it: leave it to that one."""
+        return isinstance(self.error, NewerFormat)
+
 
 class Element(NamedTuple):
     """A message, and the `{"type", "data"}` it was parsed from, which may have fields of newer versions."""
@@ -37,7 +42,7 @@ class Element(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Codec:
-    """Decodes the messages of one direction, by `type`.
+    """Decodes the messages of one direction, by `type`. `keeps_unknown`: what is stored keeps its unknown fields.
 
     codec = Codec.of((Drain, Stop))
     codec.decode_one(b'{"type":"stop"}')  # Stop()
@@ -45,11 +50,12 @@ class Codec:
     """
 
     models: dict[str, type[Message]]
+    keeps_unknown: bool = False
 
     @classmethod
-    def of(cls, models: Iterable[type[Message]]) -> Codec:
+    def of(cls, models: Iterable[type[Message]], *, keeps_unknown: bool = False) -> Codec:
         """Make a codec of these messages."""
-        return cls({model.type: model for model in models})
+        return cls({model.type: model for model in models}, keeps_unknown)
 
     def decode_batch(self, payload: bytes | str) -> list[Message | Malformed]:
         """Return the messages of a payload in order, with a `Malformed` in the place of each that is not valid."""
@@ -85,7 +91,10 @@ class Codec:
         return self.from_element(parsed)
 
     def from_element(self, element: Any) -> Message:
-        """Return a message from its parsed `{"type", "data"}`. Raises `ProtocolError`."""
+        """Return a message from its parsed `{"type", "format"?, "data"}`.
+
+        Raises `ProtocolError`: `NewerFormat` when only a newer release understands it.
+        """
         if isinstance(element, _Damaged):
             raise element.error
         if not isinstance(element, dict):
@@ -93,6 +102,8 @@ class Codec:
         kind = element.get("type")
         if not isinstance(kind, str):
             raise ProtocolError(ErrorCode.INVALID_MESSAGE, "must be a string", "type")
+        if "format" in element:
+            check_format(element["format"], f"{kind[:64]!r}")
         model = self.models.get(kind)
         if model is None:
             raise ProtocolError(ErrorCode.UNKNOWN_TYPE, f"{kind[:64]!r} is not known here", "type")
@@ -100,9 +111,17 @@ class Codec:
         if not isinstance(data, dict):
             raise ProtocolError(ErrorCode.INVALID_MESSAGE, "must be an object", "data")
         try:
-            return model.model_validate(data)
+            return model.model_validate(data, extra=None if self.keeps_unknown else "ignore")
         except pydantic.ValidationError as error:
             raise field_error(error) from None
+
+
+def check_format(number: Any, what: str) -> None:
+    """Raise `NewerFormat` when `what` has a format that this release does not know; `InvalidField` when it is none."""
+    if not isinstance(number, int) or isinstance(number, bool) or number < 1:
+        raise InvalidField("format", "must be a number from 1 on")
+    if number > FORMAT:
+        raise NewerFormat(f"{what} has format {number}; this release knows formats up to {FORMAT}", "format")
 
 
 def parse_json(raw: bytes) -> Any:
@@ -197,8 +216,10 @@ def field_error(error: pydantic.ValidationError, prefix: str = "data") -> Protoc
 
 
 def encode(message: Message) -> bytes:
-    """Encode a message as UTF-8 JSON: `{"type": …, "data": {…}}`."""
+    """Encode a message as UTF-8 JSON: `{"type": …, "data": {…}}`, with `"format"` when it is not 1."""
     body = message.__pydantic_serializer__.to_json(message, by_alias=True, exclude_none=True)
+    if (number := message.required_format()) > 1:
+        return b'{"type":"%s","format":%d,"data":%s}' % (message.type.encode(), number, body)
     return b'{"type":"%s","data":%s}' % (message.type.encode(), body)
 
 

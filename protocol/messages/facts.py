@@ -11,7 +11,7 @@ from typing import Annotated, ClassVar, Literal, get_args
 from pydantic import AfterValidator, Field, WithJsonSchema
 
 from protocol.ids import ExamineeRef, Id, ServerId, SocketId
-from protocol.messages.base import ActionId, Labels, Message, Name, NoticeText, Reason, Text, Traced, Version, Wire
+from protocol.messages.base import ActionId, Labels, Message, Name, NoticeText, Reason, Stored, Text, Traced, Version
 from protocol.messages.codec import Codec
 from protocol.messages.plan_facts import PLAN_FACTS
 from protocol.messages.server_messages import ServerStatus
@@ -19,7 +19,7 @@ from protocol.messages.views import CaptureId, CaptureView, Challenge, HelpView,
 from protocol.times import Timestamp
 
 
-class ExamineeFact(Traced):
+class ExamineeFact(Traced, Stored):
     """A fact about one examinee of a plan, published on `status.plan.{planId}`."""
 
     plan_id: Id
@@ -93,7 +93,7 @@ class LossReason(StrEnum):
     RECONNECT_LIMIT_EXCEEDED = "RECONNECT_LIMIT_EXCEEDED"
 
 
-class ClientInfo(Wire):
+class ClientInfo(Stored):
     """What is known of a client. `browserInfo`: what it says of itself; `userAgent`: the header that was seen."""
 
     ip_address: Text | None = None
@@ -101,7 +101,7 @@ class ClientInfo(Wire):
     user_agent: Text | None = None
 
 
-class UnstableRule(Wire):
+class UnstableRule(Stored):
     """When a plan calls an examinee unstable: away for more than `share` of the last `windowSeconds`.
 
     Time before `startsAt` does not count.
@@ -241,12 +241,12 @@ class MobileSyncReason(StrEnum):
     SYNC_TIMEOUT = "SYNC_TIMEOUT"
 
 
-class DeviceInfo(Wire):
+class DeviceInfo(Stored):
     model: Text | None = None
     os_version: Text | None = None
 
 
-class CaptureInfo(Wire):
+class CaptureInfo(Stored):
     """`imageUrl`: relative to the plan. `receivedAt`: when the picture had arrived, before it was checked."""
 
     image_url: Annotated[str, Field(max_length=512)]
@@ -430,4 +430,4 @@ STATUS_MESSAGES: tuple[type[Message], ...] = (
 """The facts that the state manager receives."""
 
 
-STATUS_CODEC = Codec.of(STATUS_MESSAGES)
+STATUS_CODEC = Codec.of(STATUS_MESSAGES, keeps_unknown=True)

@@ -12,7 +12,7 @@ import pydantic
 from pydantic import Field
 
 from protocol.ids import Id
-from protocol.messages.base import ActionId, Name, NoticeText, Text, Traced, Version, Wire
+from protocol.messages.base import ActionId, Name, NoticeText, Stored, Text, Traced, Version
 from protocol.times import Timestamp, parse_time
 
 BY_PLAN = "plan"
@@ -40,7 +40,7 @@ class PlanStatusCode(StrEnum):
     CLOSED = "CLOSED"
 
 
-class PlanPolicy(Wire):
+class PlanPolicy(Stored):
     """What a plan does otherwise than the settings say; a field that is absent leaves the setting in force.
 
     `maxAttempts`, `backoffSeconds`, `jitter`: the reconnect ladder. `shutOut` false: used-up attempts refuse nobody.
@@ -68,7 +68,7 @@ class PlanPolicy(Wire):
     picture_challenge: bool | None = None
 
 
-class PlanFact(Traced):
+class PlanFact(Traced, Stored):
     """A fact about a plan, published on `status.plan.{planId}`.
 
     `by`, and `byName` for people: who decided. `actionId`: that of the request.

@@ -11,7 +11,7 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import Field
 
 from protocol.ids import Id, ServerId, SocketId
-from protocol.messages.base import Message, Reason, Text, Wire
+from protocol.messages.base import Message, Reason, Stored, Text, Wire
 from protocol.messages.codec import Codec
 from protocol.times import Timestamp
 
@@ -31,7 +31,7 @@ class ServerStatusCode(StrEnum):
 SUPERSEDED = "SUPERSEDED"
 
 
-class ServerStatus(Message):
+class ServerStatus(Message, Stored):
     """A socket server's report about itself; `incarnation` names the process.
 
     `cpuUsage` and `memoryUsage` are percent of the machine. `networkStatus` is GOOD, SLOW or BAD by the round trip to

@@ -21,6 +21,12 @@ Direction = Literal["read", "written"]
 messages, where only fields that are `None` are missing."""
 
 INTEGER: Schema = {"type": "integer"}
+FORMAT_SCHEMA: Schema = {
+    "type": "integer",
+    "minimum": 1,
+    "default": 1,
+    "description": "What a reader must know to understand the message. A reader that does not know it ignores the message.",
+}
 TEXT: Schema = {"type": "string"}
 
 REFERENCE = "#/components/schemas/{model}"
@@ -51,6 +57,12 @@ class _WireSchema(GenerateJsonSchema):
         if self.mode == "serialization":
             return not _may_be_left_out(field["schema"])
         return super().field_is_required(field, total)
+
+    def model_schema(self, schema: core_schema.ModelSchema) -> Schema:
+        generated = super().model_schema(schema)
+        if generated.get("additionalProperties") is True:
+            del generated["additionalProperties"]  # what is stored keeps unknown fields; nobody is asked to send some
+        return generated
 
     def get_defs_ref(self, core_mode_ref: tuple[CoreRef, JsonSchemaMode]) -> DefsRef:
         reference, mode = core_mode_ref
@@ -129,7 +141,7 @@ class Components:
             f"{group}.{model.type}",
             {
                 "type": "object",
-                "properties": {"type": {"const": model.type}, "data": data},
+                "properties": {"type": {"const": model.type}, "format": FORMAT_SCHEMA, "data": data},
                 "required": ["type"] if may_leave_out else ["type", "data"],
             },
         )

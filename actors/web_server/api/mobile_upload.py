@@ -325,7 +325,8 @@ def _device(request: Request) -> tuple[str, DeviceInfo]:
         raise InvalidField("deviceId", "is missing from the query")
     device_id = check_id("deviceId", query["deviceId"])
     try:
-        return device_id, DeviceInfo.model_validate({name: clean_line(value) for name, value in query.items()})
+        fields = {name: clean_line(value) for name, value in query.items()}
+        return device_id, DeviceInfo.model_validate(fields, extra="ignore")
     except pydantic.ValidationError as error:
         detail = error.errors(include_url=False, include_input=False)[0]
         raise InvalidField(str(detail["loc"][0]), detail["msg"]) from None

@@ -2,18 +2,19 @@ from __future__ import annotations
 
 import itertools
 import json
-from typing import Any
+from typing import Any, ClassVar
 
 import pydantic_core
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from protocol.errors import ErrorCode, ProtocolError
-from protocol.messages.base import Message
+from protocol.errors import ErrorCode, NewerFormat, ProtocolError
+from protocol.messages.base import FORMAT, Message
 from protocol.messages.codec import (
     MAX_BATCH_BYTES,
     MAX_BATCH_MESSAGES,
+    Codec,
     Malformed,
     encode,
     encode_batches,
@@ -177,8 +178,57 @@ def test_the_last_of_repeated_keys_counts() -> None:
     assert refused('{"type":"connection_status","type":"nope"}').code is ErrorCode.UNKNOWN_TYPE
 
 
-def test_fields_of_a_newer_version_are_ignored() -> None:
-    assert STATUS_CODEC.decode_one(payload_of(mood="calm")) == STATUS_CODEC.decode_one(payload_of())
+def test_facts_keep_the_fields_of_a_newer_release_and_others_ignore_them() -> None:
+    newer = {"mood": {"level": 3}, "clientInfo": {"ipAddress": "::1", "screen": [1, 2]}}
+    decoded = STATUS_CODEC.decode_one(payload_of(**newer))
+    assert isinstance(decoded, ConnectionStatus)
+    assert json.loads(encode(decoded))["data"] == {**LOSS, **newer, "connectionNo": 0}
+    assert json.loads(encode(decoded.model_copy(update={"connection_no": 7})))["data"]["mood"] == {"level": 3}
+
+    hello = {"clientId": "c-1", "connectionNo": 1, "mood": "calm", "clientInfo": {"browserInfo": "x", "screen": 1}}
+    greeting = CLIENT_FRAMES.decode_one(json.dumps({"type": "hello", "data": hello}))
+    assert json.loads(encode(greeting))["data"] == {
+        "clientId": "c-1",
+        "connectionNo": 1,
+        "clientInfo": {"browserInfo": "x"},
+    }
+
+
+class _Asleep(Message):
+    """A message of a release that knows format 2; one with `deep` needs format 3."""
+
+    type: ClassVar[str] = "asleep"
+    format: ClassVar[int] = 2
+    deep: bool = False
+
+    def required_format(self) -> int:
+        return 3 if self.deep else self.format
+
+
+def test_a_message_says_which_format_its_reader_must_know() -> None:
+    assert encode(_Asleep()) == b'{"type":"asleep","format":2,"data":{"deep":false}}'
+    assert json.loads(encode(_Asleep(deep=True)))["format"] == 3
+    assert b"format" not in encode(facts.connected("S-1"))
+
+
+@pytest.mark.parametrize("codec", [STATUS_CODEC, Codec.of((_Asleep,))], ids=["unknown type", "known type"])
+def test_a_message_of_a_newer_format_is_left_to_newer_readers(codec: Codec) -> None:
+    elements = codec.decode_batch(b'[%s,{"type":"nope"}]' % encode(_Asleep()))
+    assert [isinstance(element, Malformed) and element.newer for element in elements] == [True, False]
+    with pytest.raises(NewerFormat, match=f"'asleep' has format 2; this release knows formats up to {FORMAT}"):
+        codec.decode_one(encode(_Asleep()))
+
+
+@pytest.mark.parametrize("number", [0, -1, "2", 1.5, True, None])
+def test_a_format_is_a_number_from_1_on(number: object) -> None:
+    error = refused(json.dumps({"type": "connection_status", "format": number, "data": LOSS}))
+    assert (error.code, error.field) == (ErrorCode.INVALID_FIELD, "format")
+
+
+def test_an_unknown_type_of_a_known_format_is_refused() -> None:
+    for element in ({"type": "nope"}, {"type": "nope", "format": FORMAT}):
+        error = refused(json.dumps(element))
+        assert (error.code, type(error)) == (ErrorCode.UNKNOWN_TYPE, ProtocolError)
 
 
 def test_any_text_is_unchanged_after_encoding_and_decoding() -> None:
@@ -207,7 +257,7 @@ def test_the_models_handle_any_data(kind: str, data: dict[str, Any]) -> None:
     if isinstance(element, Malformed):
         assert element.error.field or element.error.code is ErrorCode.INVALID_JSON
     else:
-        assert STATUS_CODEC.decode_one(encode(element)) == element
+        assert encode(STATUS_CODEC.decode_one(encode(element))) == encode(element)
 
 
 # -- arrays -----------------------------------------------------------------------------------------------
