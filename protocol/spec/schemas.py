@@ -25,7 +25,7 @@ FORMAT_SCHEMA: Schema = {
     "type": "integer",
     "minimum": 1,
     "default": 1,
-    "description": "What a reader must know to understand the message. A reader that does not know it ignores the message.",
+    "description": "What a reader must know to understand the message; one that does not know it ignores the message.",
 }
 TEXT: Schema = {"type": "string"}
 
