@@ -105,6 +105,11 @@ def records_of_part(part: str) -> str:
     return f"record.{part}.>"
 
 
+def record_of_any_plan(part: str) -> str:
+    """Return the pattern of the checkpoints of the plans of a part, one for each; none for the part of the servers."""
+    return f"record.{part}.*.plan"
+
+
 def records_of_plan(plan_id: str) -> str:
     """Return the pattern of all checkpoints of a plan."""
     return f"record.{part_of(plan_id)}.{plan_id}.>"
