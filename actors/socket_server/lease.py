@@ -15,8 +15,9 @@ from actors.socket_server.status import StatusPublisher
 from protocol.broker import subjects
 from protocol.broker.stream_codecs import parse_lease
 from protocol.broker.streams import is_marker
-from protocol.errors import BrokerUnavailable, ProtocolError, WrongLastSequence
-from protocol.messages.server_messages import Lease
+from protocol.errors import BrokerUnavailable, ProtocolError, StateDamaged, StateUnavailable, WrongLastSequence
+from protocol.messages.server_messages import Lease, ServerStatusCode
+from protocol.records import keys
 from protocol.times import format_time
 
 log = logging.getLogger("examwire.lease")
@@ -41,6 +42,7 @@ class LeaseKeeper:
 
     def __init__(self, context: ServerContext, status: StatusPublisher, sessions: Sessions) -> None:
         self._bus = context.bus
+        self._store = context.store
         self._server_id = context.server_id
         self._incarnation = context.incarnation
         self._seconds = context.settings.server.lease_seconds
@@ -123,6 +125,32 @@ class LeaseKeeper:
         """Publish the status and announce all sessions again."""
         await self._status.publish_again()
         self._sessions.announce_all()
+
+    async def announce_anew(self, reason: str) -> None:
+        """Announce everything: what is recorded about this server and its sockets may be gone or outdated.
+
+        Sockets that are recorded for this server and are not open here are reported as closed, before those that are
+        open: an examinee may have come back to this server by another socket.
+        """
+        about = {"server": self._server_id, "reason": reason}
+        log.warning(
+            "%s: announcing %d sessions (%s)", self._server_id, len(self._sessions.examinees), reason, extra=about
+        )
+        try:
+            if not await self.is_ours():
+                return
+        except BrokerUnavailable as error:
+            log.debug("%s: the owner of the lease cannot be read: %s", self._server_id, error)
+        entries: dict[str, str] = {}
+        try:
+            record = await self._store.entries(keys.server_status(self._server_id))
+            if record.get("incarnation") != self._incarnation:  # of an older process: it ignores any other status
+                await self._status.publish_if_possible(ServerStatusCode.STARTING)
+            entries = await self._store.entries(keys.server_sockets(self._server_id))
+        except (StateUnavailable, StateDamaged) as error:
+            log.warning("%s: sockets that are closed are not reported as such: %s", self._server_id, error)
+        self._sessions.report_closed(entries)
+        await self.announce_all()
 
     async def _renew(self) -> None:
         self._load.measure()

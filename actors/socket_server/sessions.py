@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import pydantic
@@ -19,8 +19,9 @@ from actors.sessions.plan_feed import Join, Leave, PlanFeed, Resynchronise
 from actors.sessions.proctor_session import ProctorSession
 from actors.sessions.session import SocketSession
 from protocol.messages.codec import field_error
-from protocol.messages.facts import LossReason
+from protocol.messages.facts import ConnectionStatus, ConnectionStatusCode, LossReason
 from protocol.messages.inspection import SessionsAsked
+from protocol.records import keys
 from protocol.times import format_time
 
 MAX_ACTIVE = 2000
@@ -154,6 +155,32 @@ class Sessions:
         """Put CONNECTED into the log for every examinee."""
         for session in list(self.examinees.values()):
             session.announce()
+
+    def report_closed(self, entries: Mapping[str, str]) -> None:
+        """Put DISCONNECTED into the log for each recorded socket of this server that is not open here.
+
+        `entries`: the index of the server's sockets, by socketId.
+        """
+        context = self._context
+        for socket_id, entry in sorted(entries.items()):
+            if socket_id in self.examinees:
+                continue
+            try:
+                (plan_id, examinee_id), incarnation = keys.SocketEntry.decode(entry.partition(" ")[2])
+            except ValueError:
+                continue  # `state verify` reports it
+            reason = LossReason.SOCKET_CLOSED if incarnation == context.incarnation else LossReason.SERVER_RESTARTED
+            closed = ConnectionStatus(
+                plan_id=plan_id,
+                examinee_id=examinee_id,
+                socket_id=socket_id,
+                status=ConnectionStatusCode.DISCONNECTED,
+                timestamp=format_time(context.clock.now()),
+                reason=reason.value,
+                server_id=context.server_id,
+                incarnation=incarnation,
+            )
+            context.outbox.add(closed)
 
     def resynchronise(self) -> None:
         """Send every proctor a new snapshot from Redis: events were dropped."""

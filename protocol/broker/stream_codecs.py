@@ -31,7 +31,7 @@ from protocol.messages.proctor_events import (
     PlanStateEvent,
 )
 from protocol.messages.server_messages import LEASE_CODEC, Lease
-from protocol.messages.session_messages import SOCKET_CODEC, SessionClose, SessionLost, SessionState
+from protocol.messages.session_messages import SOCKET_CODEC, TO_SERVERS, SessionAnnounce, SessionLost
 
 T = TypeVar("T")
 M = TypeVar("M", bound=Wire)
@@ -140,7 +140,6 @@ def _parse_advisory(subject: str, payload: bytes) -> Advisory:
 
 # -- SOCKET -----------------------------------------------------------------------------------------------
 
-_TO_SERVER = (SessionState, SessionClose, SessionLost)
 _TO_EXAMINEE = (MobileSyncCompleted, MobileSyncStatus, Notice, HelpRequested, HelpTaken, HelpClosed)
 _TO_EXAMINEES = (PlanStateEvent, PlanNotice, PlanPurged)
 _TO_PROCTORS: tuple[type[Message], ...] = (*EVENTS, PlanPurged)
@@ -168,9 +167,9 @@ def _misplaced_field(message: Message, tokens: Sequence[str]) -> str | None:
             wrong = _wrong_field_of(message, _TO_EXAMINEE, plan_id)
             return wrong or (None if getattr(message, "examinee_id", None) == examinee_id else "data.examineeId")
         case ["socket", server_id]:
-            if not isinstance(message, _TO_SERVER):
+            if not isinstance(message, TO_SERVERS):
                 return "type"
-            names_another_server = isinstance(message, SessionLost) and message.server_id != server_id
+            names_another_server = isinstance(message, SessionLost | SessionAnnounce) and message.server_id != server_id
             return "data.serverId" if names_another_server else None
     return "type"
 

@@ -10,7 +10,7 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import Field
 
 from protocol.ids import Id, ServerId, SocketId
-from protocol.messages.base import Message, Name, Text, Version
+from protocol.messages.base import Message, Name, Reason, Text, Version
 from protocol.messages.codec import Codec
 from protocol.messages.plan_facts import PlanPurged
 from protocol.messages.proctor_events import EVENTS
@@ -55,6 +55,17 @@ class SessionLost(Message):
     socket_ids: list[SocketId] = Field(default=[])
 
 
+class SessionAnnounce(Message):
+    """Tell a socket server to announce all its sessions again: what is recorded about them may be gone or outdated.
+
+    The server also says which of the sockets that are recorded for it are closed. `reason` is for its log.
+    """
+
+    type: ClassVar[str] = "session_announce"
+    server_id: ServerId
+    reason: Reason
+
+
 ACTIVITY_SECONDS = 5.0
 """A proctor's client says this often what its proctor is doing with an examinee, for as long as it lasts."""
 FORGET_ACTIVITY_SECONDS = 12.0
@@ -79,7 +90,9 @@ class ProctorActivity(Message):
     doing: ProctorDoing
 
 
-SOCKET_MESSAGES: tuple[type[Message], ...] = (*EVENTS, SessionState, SessionClose, SessionLost, PlanPurged)
+TO_SERVERS: tuple[type[Message], ...] = (SessionState, SessionClose, SessionLost, SessionAnnounce)
+"""The messages to one socket server."""
+SOCKET_MESSAGES: tuple[type[Message], ...] = (*EVENTS, *TO_SERVERS, PlanPurged)
 """The messages that a socket server receives (`queueType` `socket_message`)."""
 
 

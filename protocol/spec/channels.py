@@ -49,12 +49,7 @@ from protocol.messages.proctor_events import (
 )
 from protocol.messages.progress import Applied
 from protocol.messages.server_messages import Lease, QueueCreate, QueueCreated
-from protocol.messages.session_messages import (
-    ProctorActivity,
-    SessionClose,
-    SessionLost,
-    SessionState,
-)
+from protocol.messages.session_messages import TO_SERVERS, ProctorActivity
 from protocol.spec.schemas import INTEGER, TEXT, Direction, Schema
 
 TO_EXAMINEES = (
@@ -149,7 +144,6 @@ _INSPECTION = BarePayload("inspection", "How the actor is.", model=Inspection)
 def nats_channels() -> tuple[NatsChannel, ...]:
     """Return the channels of all subjects."""
     facts = tuple(message for message in STATUS_MESSAGES if issubclass(message, ExamineeFact | PlanFact))
-    to_servers = (SessionState, SessionClose, SessionLost)
     to_proctors: tuple[type[Message], ...] = (*EVENTS, PlanPurged)
     to_examinee = (MobileSyncStatus, MobileSyncCompleted, Notice, HelpRequested, HelpTaken, HelpClosed)
     return (
@@ -203,7 +197,7 @@ def nats_channels() -> tuple[NatsChannel, ...]:
             "socketServer",
             subjects.socket_server("{serverId}"),
             "To one socket server, about its sockets.",
-            ChannelContent("socket", to_servers, arrays=True),
+            ChannelContent("socket", TO_SERVERS, arrays=True),
             SOCKET,
             _SOCKET_HEADERS,
         ),

@@ -102,7 +102,7 @@ from protocol.messages.proctor_events import (
 )
 from protocol.messages.progress import Applied, PartitionApplied
 from protocol.messages.server_messages import Lease, QueueCreate, QueueCreated, ServerStatus, ServerStatusCode
-from protocol.messages.session_messages import ProctorActivity, SessionClose, SessionLost, SessionState
+from protocol.messages.session_messages import ProctorActivity, SessionAnnounce, SessionClose, SessionLost, SessionState
 from protocol.messages.views import (
     CaptureView,
     ConnectionView,
@@ -403,6 +403,7 @@ _FACTS: tuple[Message, ...] = (
 _TO_SERVERS: tuple[Message, ...] = (
     SessionClose(socket_id=SOCKET_ID, code=CloseCode.REPLACED),
     SessionLost(server_id="SOCK001", socket_ids=[SOCKET_ID]),
+    SessionAnnounce(server_id="SOCK001", reason="STATE_REPAIRED"),
     QueueCreate(
         server_id="SOCK001",
         queue_id="SOCK001_Q",

@@ -285,6 +285,14 @@ class StreamAdmin:
             info.config.max_age or 0.0,
         )
 
+    async def stream_subjects(self, name: str, pattern: str) -> list[str]:
+        """Return the subjects of a stream that match a pattern and have messages. Raises `BrokerUnavailable`."""
+        try:
+            info = await self._request(f"stream {name}", lambda: self._js.stream_info(name, subjects_filter=pattern))
+        except nats.js.errors.APIError as error:
+            raise BrokerUnavailable(f"stream {name}: {error}") from error
+        return list(info.state.subjects or {})
+
     async def storage_state(self) -> StorageState:
         """Return the bytes on disk of all streams of this account. Raises `BrokerUnavailable`."""
         try:

@@ -23,7 +23,7 @@ from protocol.messages.codec import Element
 from protocol.messages.facts import MobileSyncStatus, Notice
 from protocol.messages.plan_facts import PlanPurged
 from protocol.messages.proctor_events import HelpEvent, MobileSyncCompleted, PlanStateEvent
-from protocol.messages.session_messages import SessionClose, SessionLost, SessionState
+from protocol.messages.session_messages import SessionAnnounce, SessionClose, SessionLost, SessionState
 from protocol.times import format_time
 
 log = logging.getLogger("examwire.deliveries")
@@ -54,6 +54,7 @@ class Dispatcher:
         await self._check_versions(batch)
         events: dict[PlanFeed, list[PlanEvents]] = {}
         lost: set[str] = set()
+        announce: SessionAnnounce | None = None
         for received in batch.received:
             match received.delivery.subject.split("."):
                 case [_, "plan", _, "proctors"]:
@@ -69,10 +70,14 @@ class Dispatcher:
                 case _:
                     for element in received.messages:
                         self._deliver(element.message, lost)
+                        if isinstance(element.message, SessionAnnounce):
+                            announce = element.message
         if events:
             await asyncio.gather(*(_tell_all(feed, feed_events) for feed, feed_events in events.items()))
         if lost:
             await self._announce_again(lost)
+        if announce is not None:
+            await self._lease.announce_anew(announce.reason)
 
     def _deliver(self, message: Message, lost: set[str]) -> None:
         session: SocketSession | None = None
