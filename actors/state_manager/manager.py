@@ -86,6 +86,7 @@ class StateManager(Actor):
     def details(self) -> dict[str, Any]:
         return {
             "held": self._partitions.held,
+            "givesWay": self._partitions.gives_way,
             "floor": self._decider.floor,
             "waitingFor": self._retry.waiting_for,
         }
@@ -104,7 +105,7 @@ class StateManager(Actor):
                     whole = await self._store.mark.advance(floor)
                 else:
                     whole = await self._store.mark.is_whole()
-                if not whole:
+                if not whole and not self._partitions.gives_way:
                     await self._retry.restore_state()
             except (BrokerUnavailable, ConsumerGone, StateUnavailable, StateDamaged) as error:
                 log.debug("%s: the acknowledged sequence cannot be read: %s", self.address, error)

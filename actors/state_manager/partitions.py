@@ -1,4 +1,8 @@
-"""Read the partitions of the log, each by one state manager at a time, and share them between state managers."""
+"""Read the partitions of the log, each by one state manager at a time, and share them between state managers.
+
+While a newer release is started beside this one, only the newest state managers read: a state manager that hears one
+with a newer format gives up its partitions, and takes none until that one is silent.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +12,7 @@ import logging
 import time
 from collections.abc import Sequence
 
+from actors.runtime.actor.cancellation import cancel_tasks
 from actors.runtime.broker.connection import Bus
 from actors.runtime.broker.consumers.consumer import Delivery
 from actors.runtime.broker.consumers.listener import listen
@@ -16,6 +21,7 @@ from actors.state_manager.progress import LogPart
 from protocol.broker import subjects
 from protocol.broker.streams import STATE_MANAGERS
 from protocol.errors import ProtocolError
+from protocol.messages.base import FORMAT
 from protocol.messages.codec import Codec
 from protocol.messages.progress import SERVERS_PART, SILENT_SECONDS, Applied
 
@@ -24,6 +30,8 @@ log = logging.getLogger("examwire.state_manager")
 _APPLIED = Codec.of((Applied,))
 
 BALANCE_SECONDS = 5.0
+LEAVE_SECONDS = 5.0
+"""Seconds that a reader may take to end when a newer state manager takes over."""
 
 
 class StatePartitions:
@@ -42,6 +50,14 @@ class StatePartitions:
         self._arrived: list[Delivery] = []
         self._wake = asyncio.Event()
         self._applied_at: dict[str, float] = {}
+        self._newest, self._gives_way = asyncio.Event(), asyncio.Event()
+        self._newest.set()
+        self._newer_silent: asyncio.TimerHandle | None = None
+
+    @property
+    def gives_way(self) -> bool:
+        """Whether a newer state manager is there: this one reads, repairs and writes nothing."""
+        return self._gives_way.is_set()
 
     @property
     def readers(self) -> Sequence[PinnedConsumer]:
@@ -61,7 +77,20 @@ class StatePartitions:
         }
 
     async def read(self, reader: PinnedConsumer) -> None:
-        """Read one partition until cancelled."""
+        """Read one partition until cancelled, while no newer state manager is there."""
+        while True:
+            await self._newest.wait()
+            reading = asyncio.create_task(self._gather(reader), name=f"gather:{reader.spec.name}")
+            leaving = asyncio.create_task(self._gives_way.wait(), name=f"leave:{reader.spec.name}")
+            try:
+                await asyncio.wait((reading, leaving), return_when=asyncio.FIRST_COMPLETED)
+                if reading.done():
+                    reading.result()
+            finally:
+                await cancel_tasks((reading, leaving), LEAVE_SECONDS)
+            await reader.release()
+
+    async def _gather(self, reader: PinnedConsumer) -> None:
         async for deliveries in reader:
             self._arrived.extend(deliveries)
             self._wake.set()
@@ -85,31 +114,55 @@ class StatePartitions:
         return [delivery for delivery in deliveries if owned[self._reader_of(delivery).spec.name, delivery.epoch]]
 
     async def balance(self) -> None:
-        """Release partitions to managers that have fewer, one at a time, until cancelled.
+        """Release partitions to managers that have fewer, one at a time, or all to a newer one, until cancelled.
 
         Managers are counted by their announcements of progress, not by waiting pulls of the consumers: after a stall
         one manager has several pulls.
         """
-        async with listen(self._bus, subjects.applied("*"), self._record_applied):
-            while True:
-                await asyncio.sleep(BALANCE_SECONDS)
-                held = [reader for reader in self._readers.values() if reader.owned]
-                managers = self._managers()
-                if len(held) > -(-len(self._readers) // managers):
-                    idlest = min(held, key=lambda reader: reader.pending)
-                    text = "%s is released to another state manager: this one holds %d consumers, of %d managers"
-                    log.info(text, idlest.spec.name, len(held), managers)
-                    await idlest.release()
+        try:
+            async with listen(self._bus, subjects.applied("*"), self._record_applied):
+                while True:
+                    await asyncio.sleep(BALANCE_SECONDS)
+                    held = [reader for reader in self._readers.values() if reader.owned]
+                    managers = self._managers()
+                    if len(held) > -(-len(self._readers) // managers):
+                        idlest = min(held, key=lambda reader: reader.pending)
+                        text = "%s is released to another state manager: this one holds %d consumers, of %d managers"
+                        log.info(text, idlest.spec.name, len(held), managers)
+                        await idlest.release()
+        finally:
+            if self._newer_silent is not None:
+                self._newer_silent.cancel()
 
     def _record_applied(self, payload: bytes) -> None:
-        """Remember when a state manager announced its progress."""
+        """Remember when a state manager announced its progress; give way to a newer one."""
         try:
             report = _APPLIED.decode_one(payload)
         except ProtocolError as error:
             log.debug("%s: invalid message: %s", subjects.applied("*"), error)
             return
         assert isinstance(report, Applied)
-        self._applied_at[report.state_manager] = time.monotonic()
+        if report.understood_format > FORMAT:
+            self._give_way_to(report)
+        elif report.understood_format == FORMAT:  # older ones give way, so they take no share
+            self._applied_at[report.state_manager] = time.monotonic()
+
+    def _give_way_to(self, newer: Applied) -> None:
+        """Read nothing until no newer state manager has announced its progress for `SILENT_SECONDS`."""
+        if not self._gives_way.is_set():
+            text = "state manager %s is newer (format %d; this one: %d): it works off the log from now on"
+            log.warning(text, newer.state_manager, newer.understood_format, FORMAT)
+            self._newest.clear()
+            self._gives_way.set()
+        if self._newer_silent is not None:
+            self._newer_silent.cancel()
+        self._newer_silent = asyncio.get_running_loop().call_later(SILENT_SECONDS, self._go_on)
+
+    def _go_on(self) -> None:
+        log.warning("no newer state manager has announced its progress for %g s: this one goes on", SILENT_SECONDS)
+        self._newer_silent = None
+        self._gives_way.clear()
+        self._newest.set()
 
     def _managers(self) -> int:
         """Return how many state managers have announced their progress lately, including this one."""

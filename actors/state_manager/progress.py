@@ -16,6 +16,7 @@ from actors.state_manager.metrics import BEHIND
 from protocol.broker import subjects
 from protocol.broker.streams import LEASE_WATCH, RECONNECT_WATCH, STATUS
 from protocol.errors import BrokerUnavailable, StateDamaged, StateUnavailable
+from protocol.messages.base import FORMAT
 from protocol.messages.codec import encode
 from protocol.messages.progress import (
     REPORT_SECONDS,
@@ -143,10 +144,13 @@ class StateProgress:
                 partitions=partitions,
                 waiting_for=delay.waiting_for,
                 waiting_seconds=round(delay.seconds, 3),
+                understood_format=FORMAT,
             )
         engine = self._waiting_for()
         waiting_for = next((reason for reason in _REPORTED_REASONS if reason == engine), None)
-        return Applied(state_manager=self._name, partitions=partitions, waiting_for=waiting_for)
+        return Applied(
+            state_manager=self._name, partitions=partitions, waiting_for=waiting_for, understood_format=FORMAT
+        )
 
     def _progress(self) -> Iterator[tuple[str, PartitionApplied]]:
         """Yield the progress of each part, also of parts that another state manager reads or that are idle."""

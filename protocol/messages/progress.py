@@ -64,7 +64,8 @@ class PartitionApplied(Wire):
 class Applied(Message):
     """A state manager about the partitions of the log (0 to 7, and `servers`) that it works off or stands by for.
 
-    `waitingFor`: what it cannot go on without, for `waitingSeconds` already.
+    `waitingFor`: what it cannot go on without, for `waitingSeconds` already. `format`: the newest one that it
+    understands. State managers leave the log to those that understand the newest (`actors.state_manager.partitions`).
     """
 
     type: ClassVar[str] = "applied"
@@ -72,6 +73,7 @@ class Applied(Message):
     partitions: dict[str, PartitionApplied]
     waiting_for: WaitingFor | None = None
     waiting_seconds: Annotated[float, Field(ge=0)] | None = None
+    understood_format: Annotated[int, Field(ge=1, alias="format")] = 1
 
 
 class Delay(NamedTuple):

@@ -19,8 +19,10 @@ from actors.state_manager.manager import StateManager, StatusBatch
 from protocol.broker import subjects
 from protocol.broker.streams import PIN_GROUP, STATE_MANAGERS, STATUS
 from protocol.log.partitions import PARTITIONS, partition_of
+from protocol.messages.base import FORMAT
 from protocol.messages.codec import encode
 from protocol.messages.facts import ConnectionStatus, ConnectionStatusCode
+from protocol.messages.progress import Applied
 from tests.integration.support.system import System, eventually
 from tests.integration.support.unsteady_exam import EXAMINEES, Exam
 
@@ -194,6 +196,36 @@ async def test_several_managers_share_the_partitions(own_system: System, monkeyp
         return min(len(names) for names in partitions) >= 3
 
     await eventually(shared, "both work", 60)
+
+
+async def test_a_manager_leaves_the_log_to_a_newer_one_until_that_one_is_silent(own_system: System) -> None:
+    await own_system.examinee("E001")
+    manager = own_system.actors["state-manager"]
+    bus = own_system._buses["SOCK001"]
+    name = f"state-manager-{partition_of('P001')}"
+    newer = encode(Applied(state_manager="newer", partitions={}, understood_format=FORMAT + 1))
+
+    async def pulls() -> int:
+        await bus.publish_core(subjects.applied("newer"), newer)
+        states = {state.name: state for state in await bus.consumer_states(STATUS.name)}
+        return sum(states[spec.name].pulls_waiting for spec in STATE_MANAGERS)
+
+    async def nobody_reads() -> bool:
+        return not await pulls() and not manager.details()["held"]
+
+    await eventually(nobody_reads, "it has given way")
+    assert manager.details()["givesWay"]
+    assert (await bus.pinned_state(STATUS.name, name)).pin is None
+    client = await own_system.raw("SOCK002")
+    await client.hello(own_system.token("examinee", "E002"), "browser", 1)
+
+    async def waits() -> bool:
+        states = {state.name: state for state in await bus.consumer_states(STATUS.name)}
+        return bool(states[name].pending) and not await pulls()
+
+    await eventually(waits, "a fact waits for the newer one")
+    await client.expect("session_state")
+    assert not manager.details()["givesWay"]
 
 
 async def test_pulls_left_by_a_stall_do_not_count_as_managers(

@@ -133,6 +133,7 @@ class PullConsumer:
     async def _pulled(self) -> AsyncGenerator[list[Delivery], None]:
         loop = asyncio.get_running_loop()
         self._inbox = self._bus.new_inbox()
+        self._outstanding = 0  # pulls of an earlier iteration have ended with it
         sub = await self._bus.subscribe(f"{self._inbox}.*", self._received)
         self._bus.on_reconnected.append(self._pull_anew)
         keeper = loop.create_task(self._keep_alive_loop(self._keep_alive)) if self._keep_alive is not None else None
