@@ -7,7 +7,8 @@ import logging
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
-from actors.state_manager.recovery.repair import Repair, StateRepair
+from actors.state_manager.recovery.repair import StateRepair
+from actors.state_manager.recovery.restoration import Repair
 from protocol.errors import BrokerUnavailable, ConsumerGone, StateDamaged, StateLost, StateUnavailable
 from protocol.ids import RecordRef
 

@@ -12,7 +12,8 @@ from actors.runtime.broker.connection import Bus
 from actors.runtime.config.settings import Settings
 from actors.runtime.store.state_store import StateStore
 from actors.state_manager.recovery.audit import Audit, AuditReport
-from actors.state_manager.recovery.repair import Repair, StateRepair
+from actors.state_manager.recovery.repair import StateRepair
+from actors.state_manager.recovery.restoration import Repair
 from actors.status_log.status_log import StatusLog
 from cli.shared.live_actors import connected
 from cli.shared.options import takes_settings

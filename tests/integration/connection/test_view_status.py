@@ -25,7 +25,8 @@ from actors.client.proctor import ProctorClient
 from actors.runtime.config.settings import Settings, load_settings
 from actors.runtime.telemetry.metrics import REGISTRY
 from actors.state_manager.manager import StateManager
-from actors.state_manager.recovery.repair import Repair, StateRepair
+from actors.state_manager.recovery.repair import StateRepair
+from actors.state_manager.recovery.restoration import Repair
 from cli.local.engines import NatsServer, RedisServer
 from protocol.broker.streams import STATE_MANAGERS
 from protocol.log.partitions import partition_of

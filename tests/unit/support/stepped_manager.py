@@ -17,7 +17,8 @@ from actors.state_manager.effects import EffectPublisher
 from actors.state_manager.engine_retry import EngineRetry
 from actors.state_manager.order_of_work import Limits, OrderOfWork, Parts
 from actors.state_manager.recovery.purge import PlanPurge
-from actors.state_manager.recovery.repair import Repair, StateRepair
+from actors.state_manager.recovery.repair import StateRepair
+from actors.state_manager.recovery.restoration import Repair
 from tests.unit.support.memory_broker import Broker, MemoryBus, MemoryLog
 from tests.unit.support.memory_store import MemoryStore
 from tests.unit.support.stepped_loop import SteppedLoop, current_job, pause
