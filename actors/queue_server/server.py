@@ -16,15 +16,18 @@ from actors.queue_server.topology_watch import TopologyWatch
 from actors.runtime.actor.actor import Actor, on
 from actors.runtime.actor.receiver import Requests
 from actors.runtime.broker.connection import Bus
+from actors.runtime.broker.stream_specs import config_difference, consumer_config
 from actors.runtime.config.settings import Settings
 from actors.runtime.store.state_store import StateStore
 from protocol.broker import subjects
 from protocol.broker.stream_codecs import parse_lease
 from protocol.broker.streams import (
+    SOCKET,
     broadcast_consumer,
     is_marker,
     queue_consumers,
     queue_id,
+    queue_ids,
 )
 from protocol.errors import (
     BrokerUnavailable,
@@ -99,15 +102,16 @@ class QueueServer(Actor):
     @on(QueueCreate)
     async def create(self, request: QueueCreate) -> QueueCreated | ProtocolError:
         """Create a queue, or update an existing one to the request. A refusal is an answer and fails nothing."""
-        name = queue_id(request.server_id)
-        if request.queue_id != name:
-            return ProtocolError(ErrorCode.INVALID_FIELD, f"must be {name}", "data.queueId")
+        name = request.queue_id
+        if name not in (lanes := queue_ids(request.server_id)):
+            detail = f"must be {lanes[0]}, or {lanes[1]} to {lanes[-1]}"
+            return ProtocolError(ErrorCode.INVALID_FIELD, detail, "data.queueId")
         try:
             holder = await self._lease_holder(request.server_id)
             if holder is not None and holder != request.incarnation:
                 detail = f"another process holds the lease of {request.server_id}: its queue is not yours"
                 return ProtocolError(ErrorCode.NOT_ALLOWED, detail, "data.incarnation")
-            consumers = await self._make(name, request)
+            consumers = await self._make(request)
         except BrokerUnavailable as error:
             return ProtocolError(ErrorCode.UNAVAILABLE, str(error))
         except Exception as error:  # one bad request must not stop the queues of the other servers
@@ -115,7 +119,9 @@ class QueueServer(Actor):
             log.exception("%s: the queue of %s was not created", self.address, request.server_id)
             return ProtocolError(ErrorCode.UNAVAILABLE, f"not made: {type(error).__name__}: {error}"[:500])
         self._queues[name] = consumers
-        return QueueCreated(server_id=request.server_id, queue_id=name, stream="SOCKET", consumers=consumers)
+        if not consumers:
+            del self._queues[name]
+        return QueueCreated(server_id=request.server_id, queue_id=name, stream=SOCKET.name, consumers=consumers)
 
     async def _lease_holder(self, server_id: str) -> str | None:
         """Return the incarnation that holds the lease of a server; a server takes it before it asks for its queue."""
@@ -127,8 +133,8 @@ class QueueServer(Actor):
         except ProtocolError:
             return None  # not written by a server
 
-    async def _make(self, name: str, request: QueueCreate) -> list[str]:
-        """Make the consumers of a queue, and return their names."""
+    async def _make(self, request: QueueCreate) -> list[str]:
+        """Make the consumers of a lane of a queue, and return their names."""
         specs = queue_consumers(request)
         for spec in specs:
             existing = await self._bus.consumer_config(spec.stream, spec.name)
@@ -136,8 +142,21 @@ class QueueServer(Actor):
             of_another_process = metadata.get("examwire.incarnation") != spec.metadata["examwire.incarnation"]
             # A process that starts has no clients yet: nobody needs what waited for its predecessor.
             anew = existing is not None and (of_another_process or spec.name in request.reset)
-            await self._bus.apply_consumer(spec, anew=anew)
+            if anew and of_another_process and spec.name == queue_id(request.server_id):
+                await self._delete_further_lanes(request.server_id)
+            # An update costs NATS much when there are many filters: only the consumer that changes gets one.
+            if anew or existing is None or config_difference(consumer_config(spec), existing):
+                await self._bus.apply_consumer(spec, anew=anew)
         names = [spec.name for spec in specs]
-        if broadcast_consumer(name) not in names:
-            await self._bus.delete_consumer("SOCKET", broadcast_consumer(name))
+        for name in (request.queue_id, broadcast_consumer(request.queue_id)):
+            if name not in names:
+                await self._bus.delete_consumer(SOCKET.name, name)
         return names
+
+    async def _delete_further_lanes(self, server_id: str) -> None:
+        """Delete what an earlier process of a server has left."""
+        lanes = queue_ids(server_id)[1:]
+        names = {*lanes, *(broadcast_consumer(lane) for lane in lanes)}
+        for state in await self._bus.consumer_states(SOCKET.name):
+            if state.name in names:
+                await self._bus.delete_consumer(SOCKET.name, state.name)

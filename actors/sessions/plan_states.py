@@ -90,7 +90,3 @@ class PlanStates:
     def forget(self, plan_id: str) -> None:
         """Forget a plan that was deleted."""
         self._states.pop(plan_id, None)
-
-    def forget_all(self) -> None:
-        """Forget everything: messages may have been dropped."""
-        self._states.clear()

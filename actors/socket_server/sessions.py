@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from typing import Any
 
 import pydantic
@@ -182,15 +182,22 @@ class Sessions:
             )
             context.outbox.add(closed)
 
-    def resynchronise(self) -> None:
-        """Send every proctor a new snapshot from Redis: events were dropped."""
-        for feed in self.feeds.values():
-            feed.tell(Resynchronise())
+    def announce(self, plan_ids: Set[str]) -> None:
+        """Put CONNECTED into the log for every examinee of these plans."""
+        for session in list(self.examinees.values()):
+            if session.plan_id in plan_ids:
+                session.announce()
 
-    async def tell_plans(self) -> None:
-        """Tell every client the state of its plan, as Redis has it: messages about it may have been dropped."""
-        self._context.plans.forget_all()
-        await self._tell_plans_of(self.all())
+    def resynchronise(self, plan_ids: Set[str]) -> None:
+        """Send every proctor of these plans a new snapshot from Redis: events were dropped."""
+        for plan_id in plan_ids & self.feeds.keys():
+            self.feeds[plan_id].tell(Resynchronise())
+
+    async def tell_plans(self, plan_ids: Set[str]) -> None:
+        """Tell every client of these plans their state, as Redis has it: messages about it may have been dropped."""
+        for plan_id in plan_ids:
+            self._context.plans.forget(plan_id)
+        await self._tell_plans_of([session for session in self.all() if session.plan_id in plan_ids])
 
     async def tell_unread_plans(self) -> None:
         """Tell the clients of plans that Redis did not tell when they connected, as soon as it does."""

@@ -26,7 +26,7 @@ from cli.shared.output import (
     table,
     watch,
 )
-from protocol.broker.streams import STREAMS, broadcast_consumer, queue_id
+from protocol.broker.streams import SOCKET, STREAMS, queue_id, queue_server_id
 from protocol.errors import BrokerUnavailable
 from protocol.times import format_time
 
@@ -85,7 +85,7 @@ def show_queue(
 
     Example: examwire queues show SOCK001
 
-    A queue with priority high consists of two consumers. Exit code 3: no such queue.
+    A queue with priority high has two consumers for each 64 plans. Exit code 3: no such queue.
     """
 
     async def work() -> None:
@@ -176,18 +176,14 @@ def _row(state: ConsumerState, readers: list[str], *, read: bool) -> Row:
 
 
 def _server_of(state: ConsumerState) -> str | None:
-    """Return the serverId of a queue named `SOCK001_Q` or `SOCK001_Q_BROADCAST`."""
-    if state.stream != "SOCKET":
-        return None
-    base = state.name.removesuffix(broadcast_consumer(""))
-    server = (base if base != state.name else state.name.removesuffix(queue_id(""))).removesuffix(queue_id(""))
-    return server or None
+    """Return the serverId of a queue that belongs to a socket server."""
+    return queue_server_id(state.name) if state.stream == SOCKET.name else None
 
 
 def _is_called(row: Row, name: str) -> bool:
     stream, _, consumer = row["queue"].partition("/")
     return name in (row["queue"], consumer, row["server"]) or (
-        stream == "SOCKET" and row["server"] is not None and name == queue_id(row["server"])
+        stream == SOCKET.name and row["server"] is not None and name == queue_id(row["server"])
     )
 
 

@@ -37,7 +37,7 @@ from protocol.broker.streams import (
     StreamSpec,
     broadcast_consumer,
     bucket_stream,
-    queue_id,
+    queue_ids,
 )
 from protocol.errors import ConfigurationError
 from protocol.ids import check_server_id
@@ -123,7 +123,7 @@ def password_variable(user: str) -> str:
 
 
 def _socket_server(server_id: str) -> tuple[list[str], list[str]]:
-    queue = queue_id(server_id)
+    consumers = [name for lane in queue_ids(server_id) for name in (lane, broadcast_consumer(lane))]
     publish = [
         subjects.status_server(server_id),
         subjects.status_plans_from(subjects.socket_origin(server_id)),
@@ -132,10 +132,9 @@ def _socket_server(server_id: str) -> tuple[list[str], list[str]]:
         subjects.QUEUE_CREATE,
         subjects.proctor_activity("*"),
         subjects.deadletter(SOCKET.name),
-        *_read_consumer(SOCKET.name, queue),
-        *_read_consumer(SOCKET.name, broadcast_consumer(queue)),
+        *(subject for consumer in consumers for subject in _read_consumer(SOCKET.name, consumer)),
         # After a broken connection, undelivered messages are delivered again before newer ones.
-        *(f"{API}.CONSUMER.RESET.{SOCKET.name}.{consumer}" for consumer in (queue, broadcast_consumer(queue))),
+        *(f"{API}.CONSUMER.RESET.{SOCKET.name}.{consumer}" for consumer in consumers),
         # To read its own lease. NATS cannot restrict this to one subject. A direct get could be restricted, but any
         # replica may answer it, and an old answer would break the fence.
         _read_leader(LEASE),

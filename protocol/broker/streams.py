@@ -6,6 +6,7 @@ docs/architecture.md, "Streams and subjects".
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
@@ -267,18 +268,35 @@ def attempt_seconds(max_attempts: int, backoff_seconds: Sequence[float]) -> list
     return steps + [steps[-1]] * (max_attempts - len(steps))
 
 
-def queue_id(server_id: str) -> str:
-    """Return the name of a socket server's queue: `SOCK001_Q`."""
-    return f"{server_id}_Q"
+QUEUE_LANES = 32
+PLANS_A_LANE = 64
+"""A queue has this many lanes at most; a further one is used when those in use have so many plans each.
+
+NATS compares all filters of a consumer with one another when it is updated, so one with twice as many plans costs four
+times as much: 2 ms at 50 plans, 300 ms at 1,000. NATS permissions name each consumer, so the lanes are limited.
+"""
+
+
+def queue_id(server_id: str, lane: int = 0) -> str:
+    """Return the name of a lane of a socket server's queue: `SOCK001_Q`, which every queue has, or `SOCK001_Q_1`."""
+    return f"{server_id}_Q_{lane}" if lane else f"{server_id}_Q"
+
+
+def queue_ids(server_id: str) -> list[str]:
+    """Return the names of all lanes that a queue may have."""
+    return [queue_id(server_id, lane) for lane in range(QUEUE_LANES)]
 
 
 def queue_consumers(request: QueueCreate) -> list[ConsumerSpec]:
-    """Return the durable consumers that make up a queue (`QueueConfig` explains the settings)."""
-    own = [subjects.socket_server(request.server_id)]
+    """Return the durable consumers that make up a lane of a queue (`QueueConfig` explains the settings).
+
+    None when it is a further lane without plans.
+    """
+    own = [subjects.socket_server(request.server_id)] if request.queue_id == queue_id(request.server_id) else []
     for plan in sorted(set(request.examinee_plans)):
         own += [subjects.socket_examinee(plan, "*"), subjects.socket_examinees(plan)]
     broadcasts = [subjects.socket_proctors(plan) for plan in sorted(set(request.proctor_plans))]
-    name = queue_id(request.server_id)
+    name = request.queue_id
     metadata = {
         "examwire.incarnation": request.incarnation or "",
         "examwire.maxSize": str(request.config.max_size),
@@ -301,13 +319,25 @@ def queue_consumers(request: QueueCreate) -> list[ConsumerSpec]:
         )
 
     if request.config.priority != "high":
-        return [spec(name, own + broadcasts, f"What {request.server_id} is told")]
-    specs = [spec(name, own, f"What {request.server_id} and its examinees are told")]
-    if broadcasts:
-        specs.append(spec(broadcast_consumer(name), broadcasts, f"What the proctors on {request.server_id} are told"))
-    return specs
+        specs = [spec(name, own + broadcasts, f"What {request.server_id} is told")]
+    else:
+        specs = [
+            spec(name, own, f"What {request.server_id} and its examinees are told"),
+            spec(broadcast_consumer(name), broadcasts, f"What the proctors on {request.server_id} are told"),
+        ]
+    return [spec for spec in specs if spec.filters]  # without filters a consumer would receive everything
 
 
 def broadcast_consumer(name: str) -> str:
-    """Return the name of the second consumer of a queue with priority `high`: `SOCK001_Q_BROADCAST`."""
+    """Return the name of the second consumer of a lane with priority `high`: `SOCK001_Q_BROADCAST`."""
     return f"{name}_BROADCAST"
+
+
+def queue_server_id(consumer: str) -> str | None:
+    """Return the serverId of a queue's consumer: `SOCK001_Q`, `SOCK001_Q_BROADCAST`, `SOCK001_Q_1_BROADCAST`.
+
+    >>> queue_server_id("SOCK001_Q_1_BROADCAST")
+    'SOCK001'
+    """
+    match = re.fullmatch(r"(.+?)_Q(_[1-9][0-9]*)?(_BROADCAST)?", consumer)
+    return match[1] if match is not None else None

@@ -71,8 +71,9 @@ class QueueConfig(Wire):
 class QueueCreate(Message):
     """Ask the queue server to create the queue `{serverId}_Q`, or to change its subjects.
 
-    `proctorPlans` and `examineePlans` are the plans of the server's clients. The backlog is dropped for a new
-    `incarnation`; `reset` names consumers of the queue whose backlog is dropped.
+    `proctorPlans` and `examineePlans` are the plans of the server's clients. A server with many of them asks for
+    further lanes, `{serverId}_Q_1` and so on, each with some of the plans; one without plans is removed. The backlog is
+    dropped for a new `incarnation`; `reset` names consumers of the lane whose backlog is dropped.
     """
 
     type: ClassVar[str] = "queue_create"
@@ -87,7 +88,7 @@ class QueueCreate(Message):
 
 
 class QueueCreated(Message):
-    """The queue server's reply: the consumers that make up the queue (one, or two with priority `high`)."""
+    """The queue server's reply: the consumers that make up the lane (one, or two with priority `high`)."""
 
     type: ClassVar[str] = "queue_created"
     server_id: ServerId

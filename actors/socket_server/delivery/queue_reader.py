@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from actors.runtime.actor.actor import Actor
@@ -69,7 +70,7 @@ class QueueReader:
                         if deliveries[-1].pending > queue.config.max_size:
                             log.error("%s: %d messages wait; dropping them", consumer, deliveries[-1].pending)
                             await queue.create_surely(reset=[consumer])
-                            await self._resynchronise(consumer)
+                            await self._resynchronise([consumer])
                             break  # what was fetched already belongs to the backlog, and would be counted again
             except ConsumerGone as gone:
                 if consumer not in queue.consumers:
@@ -77,9 +78,8 @@ class QueueReader:
                     return
                 log.error("%s; asking the queue server to create it again", gone)
                 await queue.create_surely()
-                for each in queue.consumers:
-                    # Others may have vanished too, and were created again before their readers have noticed.
-                    await self._resynchronise(each)
+                # Others may have vanished too, and were created again before their readers have noticed.
+                await self._resynchronise(queue.consumers)
 
     async def _take(self, receiver: Receiver[Element], deliveries: list[Delivery]) -> None:
         """Hand over deliveries to the server, and wait until they are handled and acknowledged."""
@@ -108,12 +108,16 @@ class QueueReader:
             log.warning(text, self._context.address, len(expired), keeps, extra=about)
         return expired
 
-    async def _resynchronise(self, consumer: str) -> None:
-        """Have clients told from Redis what the messages of this consumer would have told them."""
-        broadcasts = broadcast_consumer(queue_id(self._context.server_id))
-        if consumer == broadcasts or broadcasts not in self._queue.consumers:
-            self._sessions.resynchronise()
-        if consumer != broadcasts:
-            # Each is answered by a session_state, or by the close of a session that was replaced or shut out.
+    async def _resynchronise(self, consumers: Sequence[str]) -> None:
+        """Have clients told from Redis what the messages of these consumers would have told them."""
+        queue, sessions = self._queue, self._sessions
+        broadcasts = {name for name in consumers if name.endswith(broadcast_consumer(""))}
+        own = set(consumers) - broadcasts
+        unshared = {name for name in own if broadcast_consumer(name) not in queue.consumers}
+        sessions.resynchronise({plan_id for name in broadcasts | unshared for plan_id in queue.plans_of(name)})
+        # Each announcement is answered by a session_state, or by the close of a session that was replaced or shut out.
+        if queue_id(self._context.server_id) in own:
             await self._lease.announce_all()
-        await self._sessions.tell_plans()
+        elif own:
+            sessions.announce({plan_id for name in own for plan_id in queue.plans_of(name)})
+        await sessions.tell_plans({plan_id for name in consumers for plan_id in queue.plans_of(name)})

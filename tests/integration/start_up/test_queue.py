@@ -65,6 +65,36 @@ async def test_the_queue_grows_and_shrinks_with_the_plans_of_the_clients(
         assert system.failures == []
 
 
+async def test_a_server_with_many_plans_has_several_lanes_and_each_brings_its_plans(
+    bus: Bus, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(queue, "PLANS_A_LANE", 1)
+    monkeypatch.setattr(queue, "IDLE_PLAN_SECONDS", 0.2)
+    often = {"socket.ping_interval_seconds": 0.1, "socket.ping_timeout_seconds": 5}
+    async with System(quick(settings, **often), servers=("SOCK001",)) as system:
+        proctors = [await system.proctor(plan_id=f"P00{number}") for number in range(3)]
+        for number, proctor in enumerate(proctors):
+            await system.examinee("E001", plan_id=f"P00{number}")
+            await proctor.expect("examinee_connected", examineeId="E001")
+        assert await filters_of(bus, "SOCK001_Q_2") == {"socket.plan.P002.examinee.*", "socket.plan.P002.examinees"}
+        assert await filters_of(bus, "SOCK001_Q_2_BROADCAST") == {"socket.plan.P002.proctors"}
+        schedule = PlanSchedule(plan_id="P002", by="operator", timestamp="2024-01-01T09:00:00Z", name="Mathematics")
+        await bus.publish(Outgoing.of(subjects.status_plan("P002"), schedule))
+        for client in system.clients[2], system.clients[5]:
+            await client.expect("plan_state", name="Mathematics")
+        for client in system.clients[1], system.clients[4]:
+            await client.close()
+        await filters_become(bus, "SOCK001_Q_1", None)
+        await filters_become(bus, "SOCK001_Q_1_BROADCAST", None)
+        await bus.delete_consumer("SOCKET", "SOCK001_Q_2_BROADCAST")
+        await proctors[2].expect("plan_snapshot", resync=True)
+        await system.stop("SOCK001")
+        assert await filters_of(bus, "SOCK001_Q_2") is not None
+        await system.start_server("SOCK001")
+        assert await filters_of(bus, "SOCK001_Q_2") is None  # what the last process has left is gone
+        assert system.failures == []
+
+
 async def test_with_normal_priority_all_messages_share_one_consumer(bus: Bus, settings: Settings) -> None:
     async with System(quick(settings), servers=("SOCK001",)) as system:
         await system.proctor()

@@ -122,6 +122,7 @@ def test_a_queue_shows_its_settings_and_its_plans() -> None:
     assert (queue["plans"], queue["incarnation"], queue["read"]) == (["P001", "P2"], "i1", False)
     assert queue["ageSeconds"] == pytest.approx(30, abs=2)
     assert _row(state("state-manager", stream="STATUS"), [], read=True)["server"] is None
+    assert _row(state("A_Q_1_Q_12_BROADCAST"), [], read=True)["server"] == "A_Q_1"
 
 
 @pytest.mark.parametrize(

@@ -57,11 +57,11 @@ class FakeConnection:
         self.is_open, self.closed = False, code
 
 
-def fake_context(outbox: FakeOutbox | None = None) -> ServerContext:
-    bus = SimpleNamespace(clock=SimpleNamespace(now=time.time))
+def fake_context(outbox: FakeOutbox | None = None, bus: Any = None) -> ServerContext:
+    bus = bus or SimpleNamespace(clock=SimpleNamespace(now=time.time))
     return ServerContext(
         Settings(),
-        cast(Any, bus),
+        bus,
         cast(Any, None),
         cast(Any, outbox or FakeOutbox()),
         "SOCK001",

@@ -77,7 +77,7 @@ def test_no_role_may_delete_a_stream_and_only_who_purges_plans_may_delete_messag
 
 
 def test_a_queue_is_read_by_its_server_alone() -> None:
-    for consumer in ("SOCK001_Q", "SOCK001_Q_BROADCAST"):
+    for consumer in ("SOCK001_Q", "SOCK001_Q_BROADCAST", "SOCK001_Q_31_BROADCAST"):
         assert those_who_may_publish(f"$JS.API.CONSUMER.MSG.NEXT.SOCKET.{consumer}") == {SOCK001.user}
         assert those_who_may_publish(f"$JS.ACK.SOCKET.{consumer}.1.2.3.4.5") == {SOCK001.user}
     assert those_who_may_publish("$JS.API.CONSUMER.MSG.NEXT.STATUS.state-manager") == {"state-manager"}

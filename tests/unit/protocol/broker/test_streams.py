@@ -26,11 +26,11 @@ priorities = st.sampled_from(["high", "normal", "low"])
 
 
 def request(
-    priority: Any = "high", proctors: list[str] | None = None, examinees: list[str] | None = None
+    priority: Any = "high", proctors: list[str] | None = None, examinees: list[str] | None = None, lane: int = 0
 ) -> QueueCreate:
     return QueueCreate(
         server_id="SOCK001",
-        queue_id="SOCK001_Q",
+        queue_id=queue_id("SOCK001", lane),
         config=QueueConfig(priority=priority, max_size=10, expire_time=60),
         proctor_plans=proctors or [],
         examinee_plans=examinees or [],
@@ -66,15 +66,15 @@ def test_with_other_priorities_there_is_one_consumer(priority: str) -> None:
     }
 
 
-@given(priorities, plans, plans)
-def test_the_filters_cover_the_plans_of_the_server_and_never_overlap(
-    priority: str, proctors: list[str], examinees: list[str]
+@given(priorities, plans, plans, st.sampled_from([0, 1]))
+def test_the_filters_cover_the_plans_of_the_lane_and_never_overlap(
+    priority: str, proctors: list[str], examinees: list[str], lane: int
 ) -> None:
-    specs = queue_consumers(request(priority, proctors, examinees))
+    specs = queue_consumers(request(priority, proctors, examinees, lane))
     every = [subject for spec in specs for subject in spec.filters]
     assert len(set(every)) == len(every)
     assert set(every) == (
-        {"socket.SOCK001"}
+        ({"socket.SOCK001"} if lane == 0 else set())
         | {f"socket.plan.{plan}.proctors" for plan in proctors}
         | {f"socket.plan.{plan}.examinee.*" for plan in examinees}
         | {f"socket.plan.{plan}.examinees" for plan in examinees}
