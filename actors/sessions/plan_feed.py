@@ -16,7 +16,7 @@ from actors.sessions.plan_snapshot import OVERLAP_SECONDS, REUSE, SharedLabels, 
 from actors.sessions.proctor_session import ProctorSession
 from protocol.access.scope import Scope, scoped_events
 from protocol.broker import subjects
-from protocol.client.plan_view import Parsed, ViewAspect, event_key
+from protocol.client.plan_view import EventKey, Parsed, event_key
 from protocol.messages.codec import encode
 from protocol.messages.session_messages import ProctorActivity
 
@@ -84,7 +84,7 @@ class PlanFeed(Actor):
         self.proctors: set[ProctorSession] = set()
         self._context = context
         self._max_unread_bytes = context.settings.socket.max_buffer_bytes
-        self._versions: dict[tuple[str, ViewAspect], int] = {}
+        self._versions: dict[EventKey, int] = {}
         self._snapshots: dict[SharedSnapshot, asyncio.Task[None]] = {}
         self._shared_labels = SharedLabels()
         self._labels = self._shared_labels.labels

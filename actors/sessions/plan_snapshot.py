@@ -13,7 +13,7 @@ import pydantic_core
 from actors.runtime.store.state_store import StateStore
 from actors.sessions.context import ServerContext
 from protocol.access.scope import PlanLabels, Scope, scoped_notices, scoped_rows
-from protocol.client.plan_view import Parsed, ViewAspect, event_key
+from protocol.client.plan_view import EventKey, Parsed, event_key
 from protocol.errors import StateDamaged, StateUnavailable
 from protocol.ids import RecordRef
 from protocol.messages.codec import encode
@@ -38,7 +38,7 @@ log = logging.getLogger("examwire.plan_snapshot")
 
 Values = list[str | None]
 T = TypeVar("T")
-Versions = dict[tuple[str, ViewAspect], int]
+Versions = dict[EventKey, int]
 
 ROWS_A_FRAME = 500
 ROWS_A_READ = 250

@@ -19,7 +19,7 @@ from protocol.broker.streams import is_marker
 from protocol.errors import ErrorCode, InvalidField, ProtocolError
 from protocol.ids import check_id, check_server_id
 from protocol.messages.base import Message, Version, Wire
-from protocol.messages.codec import Element, Malformed, field_error
+from protocol.messages.codec import Element, Malformed, field_error, parse_json
 from protocol.messages.facts import MobileSyncStatus, Notice
 from protocol.messages.plan_facts import PlanNotice, PlanPurged
 from protocol.messages.proctor_events import (
@@ -28,6 +28,7 @@ from protocol.messages.proctor_events import (
     HelpRequested,
     HelpTaken,
     MobileSyncCompleted,
+    NewerEvent,
     PlanStateEvent,
 )
 from protocol.messages.server_messages import LEASE_CODEC, Lease
@@ -142,18 +143,33 @@ def _parse_advisory(subject: str, payload: bytes) -> Advisory:
 
 _TO_EXAMINEE = (MobileSyncCompleted, MobileSyncStatus, Notice, HelpRequested, HelpTaken, HelpClosed)
 _TO_EXAMINEES = (PlanStateEvent, PlanNotice, PlanPurged)
-_TO_PROCTORS: tuple[type[Message], ...] = (*EVENTS, PlanPurged)
+_TO_PROCTORS: tuple[type[Message], ...] = (*EVENTS, NewerEvent, PlanPurged)
 
 
 def decode_socket(subject: str, payload: bytes, _headers: Mapping[str, str]) -> Sequence[Element | Malformed]:
-    """Decode messages to a socket server: about its sockets, to the proctors of a plan, or to an examinee."""
+    """Decode messages to a socket server: about its sockets, to the proctors of a plan, or to an examinee.
+
+    An event for proctors that only a newer release understands is a `NewerEvent`: it is passed on as it is.
+    """
     elements = SOCKET_CODEC.decode_elements(payload)
     tokens = subject.split(".")
+    to_proctors = tokens[-1] == "proctors"
     for index, element in enumerate(elements):
+        if to_proctors and isinstance(element, Malformed) and element.newer:
+            element = elements[index] = _newer_event(element)
         if isinstance(element, Element) and (field := _misplaced_field(element.message, tokens)) is not None:
             error = InvalidField(field, f"has no place on {subject}")
             elements[index] = Malformed(index, error, pydantic_core.to_json(element.parsed))
     return elements
+
+
+def _newer_event(malformed: Malformed) -> Element | Malformed:
+    """Return an event of a newer release, if it has what each event has; else the element as it was."""
+    parsed = parse_json(malformed.raw)
+    try:
+        return Element(NewerEvent.model_validate(parsed.get("data")), parsed)
+    except pydantic.ValidationError:
+        return malformed
 
 
 def _misplaced_field(message: Message, tokens: Sequence[str]) -> str | None:

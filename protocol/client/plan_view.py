@@ -373,10 +373,18 @@ _CHANGES: dict[type[Message], Callable[[PlanView, Any], ApplyResult]] = {
 Parsed = dict[str, Any]
 
 
-def event_key(event: Parsed) -> tuple[str, ViewAspect]:
+_KNOWN_TYPES = frozenset(event.type for event in _CHANGES)
+
+EventKey = tuple[str, str]
+"""Whom or what an event is about, and the line of versions that it counts in."""
+
+
+def event_key(event: Parsed) -> EventKey:
     """Return whom or what a parsed event is about, and the aspect whose versions it counts in.
 
-    That is an examinee, a message to several (by its actionId), or the whole plan (empty).
+    That is an examinee, a message to several (by its actionId), or the whole plan (empty). Which aspect a type of a
+    newer release belongs to is not known: each counts on its own.
     """
-    data, aspect = event["data"], event_aspect(str(event["type"]))
+    data, kind = event["data"], str(event["type"])
+    aspect = event_aspect(kind) if kind in _KNOWN_TYPES else kind
     return data.get("actionId" if aspect == "plan_notices" else "examineeId", ""), aspect

@@ -361,3 +361,15 @@ Event = (
 """The events that proctors get; each carries a `version`."""
 
 EVENTS: tuple[type[Message], ...] = get_args(Event)
+
+
+class NewerEvent(Message):
+    """An event whose `format` only a newer release knows. It has what each event has; the rest is not understood here.
+
+    It is never encoded: whoever passes it on sends what has arrived.
+    """
+
+    type: ClassVar[str] = "newer_event"
+    plan_id: Id
+    examinee_id: Id | None = None
+    version: Version

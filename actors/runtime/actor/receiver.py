@@ -52,6 +52,7 @@ from actors.runtime.actor.mailbox import MailboxFull
 from actors.runtime.broker.connection import Bus
 from actors.runtime.broker.consumers.consumer import Delivery, PullConsumer
 from actors.runtime.broker.dead_letter import letter_of
+from actors.runtime.telemetry.metrics import NEWER_MESSAGES
 from actors.runtime.token_bucket import TokenBucket
 from protocol.broker.stream_codecs import Decode
 from protocol.broker.streams import ConsumerSpec
@@ -237,6 +238,7 @@ class Receiver(Generic[T]):
         self._bus = bus
         self._consumer = consumer
         self._waits_for: type[Exception] | None = None
+        self._skips_newer = False
 
     async def run(self) -> None:
         """Take everything that the consumer brings, until the actor stops. Raises `NotPermitted`."""
@@ -343,18 +345,29 @@ class Receiver(Generic[T]):
     # -- decoding, and dead letters ------------------------------------------------------------------
 
     async def _read(self, delivery: Delivery) -> Received[T]:
-        """Decode a delivery; what is no message goes to the dead letters."""
+        """Decode a delivery; what is no message goes to the dead letters. What only newer releases know is skipped."""
         messages: list[T] = []
         places: list[int] = []
         decoded = self._decode(delivery)
         for index, element in enumerate(decoded):
-            if isinstance(element, Malformed):
+            if isinstance(element, Malformed) and element.newer:
+                self._skip_newer(element)
+            elif isinstance(element, Malformed):
                 self._actor.show(delivery, element.error)
                 await self._dead_letter(delivery, element.raw, str(element.error), element.index)
             else:
                 messages.append(element)
                 places.append(index)
         return Received(delivery, messages, places, len(decoded))
+
+    def _skip_newer(self, element: Malformed) -> None:
+        """Count a message of a newer release. Nobody else reads this consumer, so it is not left to anybody."""
+        stream = self._consumer.spec.stream
+        NEWER_MESSAGES.labels(stream).inc()
+        if not self._skips_newer:  # once, not for each message of an upgrade
+            self._skips_newer = True
+            text = "%s: messages of %s that a newer release has written are skipped: %s"
+            log.warning(text, self._actor.address, stream, element.error)
 
     def _decode(self, delivery: Delivery) -> Sequence[T | Malformed]:
         try:

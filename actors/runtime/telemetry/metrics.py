@@ -107,6 +107,12 @@ REDELIVERIES = Counter(
     ["consumer"],
     registry=REGISTRY,
 )
+NEWER_MESSAGES = Counter(
+    "examwire_newer_messages_skipped_total",
+    "Messages that only a newer release understands and nobody waits for: this process did without them",
+    ["stream"],
+    registry=REGISTRY,
+)
 DEAD_LETTERS = Counter(
     "examwire_dead_letters_total",
     "Dead letters written by this process, by the stream of the message",

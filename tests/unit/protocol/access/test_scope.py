@@ -169,6 +169,15 @@ def test_a_message_to_everybody_is_told_whole_and_one_to_others_is_not() -> None
     assert (told, moved) == ([to_all, inside, bare], False)
 
 
+def test_of_a_newer_release_only_events_of_known_types_are_told() -> None:
+    labels = PlanLabels()
+    labels.learn("E001", 1, {"room": "A"})
+    finished = event("examinee_finished", examineeId="E001", labels={"room": "A"}, reason="WITHDRAWN", version=3)
+    log = [event("examinee_checked", examineeId="E001", version=2, seenWith="E002"), finished | {"format": 1000}]
+    told, _ = scoped_events(log, [labels.update(each) for each in log], A, labels)
+    assert told == log[1:]
+
+
 def test_rows_are_those_of_the_scope_by_the_newest_labels() -> None:
     def row(examinee_id: str, version: int, room: str | None) -> ExamineeRow:
         return ExamineeRow(

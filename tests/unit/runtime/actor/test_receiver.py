@@ -11,6 +11,7 @@ from actors.runtime.actor.actor import Actor, on
 from actors.runtime.actor.receiver import Deliveries, Received, Retry
 from actors.runtime.broker.consumers.consumer import Delivery
 from protocol.errors import BrokerUnavailable, NotPermitted
+from tests.support.metrics import sample
 from tests.unit.runtime.actor.workers import (
     SPEC,
     BatchWorker,
@@ -70,6 +71,18 @@ async def test_after_an_error_of_an_engine_a_delivery_comes_again(bus: MemoryBus
     await receiver(worker, bus).take([bus.delivery("a"), bus.delivery("b")])
     assert bus.diary == ["again 1 in 1 s", "b", "ack 2"]
     assert (bus.letters, failures, worker.handled, worker.failed) == ([], [], 1, 0)
+
+
+async def test_what_a_newer_release_has_written_is_counted_and_no_dead_letter(
+    bus: MemoryBus, caplog: pytest.LogCaptureFixture
+) -> None:
+    worker = Worker(bus)
+    await running(worker)
+    before = sample("examwire_newer_messages_skipped_total", stream="WORK")
+    await receiver(worker, bus).take([bus.delivery({"name": "x"}, "a", {"name": "y"}), bus.delivery({"name": "z"})])
+    assert (bus.diary, bus.letters) == (["a", "ack 1", "ack 2"], [])
+    assert sample("examwire_newer_messages_skipped_total", stream="WORK") - before == 3
+    assert sum("newer release" in record.getMessage() for record in caplog.records) == 1
 
 
 async def test_a_handler_may_ask_for_the_delivery_again(bus: MemoryBus) -> None:

@@ -13,7 +13,7 @@ from actors.runtime.actor.receiver import Batch, Consumer, Receiver, Requests
 from actors.runtime.broker.connection import Bus, Outgoing, PubAck, Respond
 from actors.runtime.broker.consumers.consumer import Delivery
 from protocol.broker.streams import ConsumerSpec
-from protocol.errors import ErrorCode, ProtocolError
+from protocol.errors import ErrorCode, NewerFormat, ProtocolError
 from protocol.messages.codec import Malformed
 
 SPEC = ConsumerSpec("WORK", "workers")
@@ -30,11 +30,16 @@ class Expired:
 
 
 def decode(subject: str, payload: bytes, headers: Mapping[str, str]) -> Sequence[Job | Expired | Malformed]:
-    """An array of names. A name that begins with `-` has expired; anything that is no string is malformed."""
+    """An array of names. A name that begins with `-` has expired; anything that is no string is malformed.
+
+    An object is of a newer release.
+    """
     if payload == b"crash":
         raise RuntimeError("the codec is broken")
     return [
-        Malformed(index, ProtocolError(ErrorCode.INVALID_MESSAGE, "no name"), json.dumps(name).encode())
+        Malformed(index, NewerFormat("an object"), json.dumps(name).encode())
+        if isinstance(name, dict)
+        else Malformed(index, ProtocolError(ErrorCode.INVALID_MESSAGE, "no name"), json.dumps(name).encode())
         if not isinstance(name, str)
         else Expired(name[1:])
         if name.startswith("-")
