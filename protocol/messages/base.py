@@ -10,7 +10,7 @@ from __future__ import annotations
 import unicodedata
 from typing import Annotated, Any, ClassVar
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 from pydantic.alias_generators import to_camel
 
 from protocol.messages.trace_context import Traceparent
@@ -57,6 +57,11 @@ Version = Annotated[int, Field(ge=0, lt=2**53, strict=True)]
 
 ActionId = Annotated[str, Field(min_length=1, max_length=64)]
 """Names one action of a person; a retry repeats the id, and the action still has one effect."""
+
+
+def unknown_as(stand_in: str, *known: str) -> BeforeValidator:
+    """Read a value that only a newer release knows as `stand_in`: for views, which must not fail because of it."""
+    return BeforeValidator(lambda value: stand_in if isinstance(value, str) and value not in known else value)
 
 
 class Wire(BaseModel):

@@ -14,7 +14,15 @@ from protocol.messages.plan_facts import MAX_LISTED, PlanNotice
 from protocol.messages.proctor_events import EVENTS
 from protocol.messages.progress import WaitingFor
 from protocol.messages.session_messages import ProctorActivity, ProctorDoing, SessionState
-from protocol.messages.views import CaptureId, ConnectionView, MobileSyncView, NoticesView, ReconnectView, Verdict
+from protocol.messages.views import (
+    CaptureId,
+    ConnectionCode,
+    ConnectionView,
+    MobileSyncView,
+    NoticesView,
+    ReconnectView,
+    Verdict,
+)
 from protocol.texts import check_token, clean_line, has_lone_surrogate, required_lines
 from protocol.times import Timestamp
 
@@ -271,7 +279,7 @@ class ExamineeRow(Wire):
     examinee_id: str
     name: str | None = None
     labels: Labels | None = None
-    status: Literal["CONNECTED", "DISCONNECTED", "MIGRATING", "FINISHED", "NEVER"]
+    status: ConnectionCode
     last_active_time: str | None = None
     connection: ConnectionView
     mobile_sync: MobileSyncView

@@ -22,7 +22,7 @@ from typing import Annotated, ClassVar, Literal, NamedTuple
 from pydantic import Field
 
 from protocol.ids import Id
-from protocol.messages.base import Message, Wire
+from protocol.messages.base import Message, Wire, unknown_as
 
 REPORT_SECONDS = 1.0
 """How often a state manager reports while nothing waits."""
@@ -38,8 +38,11 @@ LATE_SECONDS, IN_TIME_SECONDS = 6.0, 3.0
 SERVERS_PART = "servers"
 """The part of the log about socket servers: the losses of their examinees depend on it."""
 
-WaitingFor = Literal["nats", "redis", "state", "log", "consumer", "queue", "state-manager"]
-"""What a view that is not current waits for.
+WaitingFor = Annotated[
+    Literal["nats", "redis", "state", "log", "consumer", "queue", "state-manager"],
+    unknown_as("log", "nats", "redis", "state", "log", "consumer", "queue", "state-manager"),
+]
+"""What a view that is not current waits for. What only a newer release waits for is read as `log`.
 
 nats, redis: the engine answers. state: Redis is brought up to the log. log: what happened is worked off. consumer: the
 queue server makes a missing consumer of the log. queue: the socket server's queue is there and worked off.

@@ -1,4 +1,8 @@
-"""Views of an examinee's records, as clients get them."""
+"""Views of an examinee's records, as clients get them.
+
+A value of a status that only a newer release knows is read as unknown: so a server or a client of an older release
+shows the rest of the examinee, and all others.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +11,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from protocol.messages.base import Text, Version, Wire
+from protocol.messages.base import Text, Version, Wire, unknown_as
 
 CaptureId = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 """The SHA-256 of a picture as it was sent, in hex."""
@@ -28,8 +32,26 @@ class RejectReason(StrEnum):
     NO_CHALLENGE = "NO_CHALLENGE"
 
 
-Difference = Literal["address", "browser", "device"]
+ViewedVerdict = Annotated[Literal["accepted", "rejected", "unknown"], unknown_as("unknown", "accepted", "rejected")]
+
+Difference = Annotated[
+    Literal["address", "browser", "device", "other"], unknown_as("other", "address", "browser", "device")
+]
 """What is not as at the examinee's connection before: the address, the `User-Agent`, or the client (`clientId`)."""
+
+ConnectionCode = Annotated[
+    Literal["CONNECTED", "DISCONNECTED", "MIGRATING", "FINISHED", "NEVER", "UNKNOWN"],
+    unknown_as("UNKNOWN", "CONNECTED", "DISCONNECTED", "MIGRATING", "FINISHED", "NEVER"),
+]
+"""Where an examinee is. UNKNOWN: only a newer release knows."""
+
+StageCode = Annotated[
+    Literal["NONE", "WAITING", "COMPLETED", "FAILED", "TIMED_OUT", "UNKNOWN"],
+    unknown_as("UNKNOWN", "NONE", "WAITING", "COMPLETED", "FAILED", "TIMED_OUT"),
+]
+"""How far the mobile sync is. UNKNOWN: only a newer release knows."""
+
+When = Annotated[Literal["before", "in", "after", "unknown"], unknown_as("unknown", "before", "in", "after")]
 
 Share = Annotated[float, Field(ge=0, le=1)]
 
@@ -42,7 +64,7 @@ class ConnectionView(Wire):
     FINISHED: since `since`, as `finishedBy` said (`plan`: the plan has ended), for `reason` (a `FinishReason`).
     """
 
-    status: Literal["CONNECTED", "DISCONNECTED", "MIGRATING", "FINISHED", "NEVER"] = "NEVER"
+    status: ConnectionCode = "NEVER"
     socket_id: str | None = None
     server_id: str | None = None
     ip_address: str | None = None
@@ -65,9 +87,9 @@ class CaptureView(Wire):
     capture_id: CaptureId
     time: str
     device_id: str | None = None
-    when: Literal["before", "in", "after"]
+    when: When
     challenge: Challenge | None = None
-    verdict: Verdict | None = None
+    verdict: ViewedVerdict | None = None
     reason: Text | None = None
     by: str | None = None
     by_name: str | None = None
@@ -77,7 +99,7 @@ class ReviewView(Wire):
     """What a proctor says about the picture that counts, or that counted until it was rejected."""
 
     capture_id: CaptureId | None = None
-    verdict: Verdict
+    verdict: ViewedVerdict
     reason: Text | None = None
     by: str | None = None
     by_name: str | None = None
@@ -86,7 +108,7 @@ class ReviewView(Wire):
 class MobileSyncView(Wire):
     """`captures`: the newest pictures, oldest first; all are kept. `challenge`: what the picture must show."""
 
-    status: Literal["NONE", "WAITING", "COMPLETED", "FAILED", "TIMED_OUT"] = "NONE"
+    status: StageCode = "NONE"
     device_id: str | None = None
     timestamp: str | None = None
     image_url: str | None = None

@@ -3,13 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Literal, cast
+from typing import cast
 
 import pydantic_core
 
 from protocol.messages.frames import ExamineeRow
 from protocol.messages.plan_facts import PlanNotice
-from protocol.messages.views import ConnectionView, Difference, HelpView, MobileSyncView, NoticesView, ReconnectView
+from protocol.messages.views import (
+    ConnectionCode,
+    ConnectionView,
+    Difference,
+    HelpView,
+    MobileSyncView,
+    NoticesView,
+    ReconnectView,
+    StageCode,
+)
 
 PROGRESS_FIELDS: tuple[str, ...] = (
     "connStatusCode",
@@ -82,9 +91,7 @@ def labels_of(stored: str | None) -> dict[str, str]:
 
 def connection_view(fields: Fields) -> ConnectionView:
     """Return `connection` from the fields of a connection record."""
-    status = cast(
-        Literal["CONNECTED", "DISCONNECTED", "MIGRATING", "FINISHED", "NEVER"], fields.get("connStatusCode") or "NEVER"
-    )
+    status = cast(ConnectionCode, fields.get("connStatusCode") or "NEVER")
     if status == "FINISHED":
         return ConnectionView(
             status=status,
@@ -116,7 +123,7 @@ def _flags(fields: Fields) -> list[Difference] | None:
 
 def mobile_sync_view(fields: Fields) -> MobileSyncView:
     """Return `mobileSync` from the fields of a mobile sync record."""
-    status = cast(Literal["NONE", "WAITING", "COMPLETED", "FAILED", "TIMED_OUT"], fields.get("status") or "NONE")
+    status = cast(StageCode, fields.get("status") or "NONE")
     return MobileSyncView(
         status=status,
         device_id=fields.get("deviceId") or None,
