@@ -32,7 +32,7 @@
  * connection events only, not with a snapshot. `captures`: the newest pictures, oldest first. `review`: of the one that counts.
  * `challenge`: what the next picture must show. `notices`: how many messages were sent; `unconfirmed`: the actionIds of those
  * that the examinee has not confirmed. `flags`: in what their newest connection that differs from the one before it differs
- * (address, browser, device). `unstable`: away too often of late. `finishedBy`: who said that the exam is over for them (`plan`: the plan has ended).
+ * (address, browser, device). `status` and `mobileSync` UNKNOWN, or anything else: only a newer release knows. `unstable`: away too often of late. `finishedBy`: who said that the exam is over for them (`plan`: the plan has ended).
  */
 export class Seen {
   /** @param {string} examineeId */
@@ -40,7 +40,7 @@ export class Seen {
     this.examineeId = examineeId;
     /** @type {string | null} */ this.name = null;
     /** @type {Record<string, string>} */ this.labels = {};
-    /** @type {"CONNECTED" | "DISCONNECTED" | "MIGRATING" | "FINISHED" | "NEVER"} */ this.status = "NEVER";
+    /** @type {"CONNECTED" | "DISCONNECTED" | "MIGRATING" | "FINISHED" | "NEVER" | "UNKNOWN"} */ this.status = "NEVER";
     /** @type {string | null} */ this.since = null;
     /** @type {string | null} */ this.lastActiveTime = null;
     /** @type {string | null} */ this.socketId = null;
@@ -60,7 +60,7 @@ export class Seen {
     /** @type {string | null} */ this.ipAddress = null;
     /** @type {string | null} */ this.browserInfo = null;
     this.version = 0;
-    /** @type {"NONE" | "WAITING" | "COMPLETED" | "FAILED" | "TIMED_OUT"} */ this.mobileSync = "NONE";
+    /** @type {"NONE" | "WAITING" | "COMPLETED" | "FAILED" | "TIMED_OUT" | "UNKNOWN"} */ this.mobileSync = "NONE";
     /** @type {string | null} */ this.mobileSyncReason = null;
     /** @type {string | null} */ this.mobileSyncAt = null;
     /** @type {string | null} */ this.deadline = null;

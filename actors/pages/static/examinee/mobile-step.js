@@ -4,7 +4,7 @@
  * If the server cannot sign tokens for phones, there are no codes, and the picture is sent from this computer.
  */
 
-import { languages, t, time } from "../common/i18n.js";
+import { hasText, languages, t, time } from "../common/i18n.js";
 import { pictureReason } from "../common/picture-reasons.js";
 import { timesOf } from "../mobile/code.js";
 import { thisDevice } from "../mobile/device.js";
@@ -324,10 +324,11 @@ export class MobileStep {
     const ended = this._client.endReason !== null || (connection.state === "gaveUp" && connection.name === "REMOVED");
     byId("mobile").hidden = (ended && status !== "COMPLETED") || (status === "NONE" && (!known || connection.state === "gaveUp"));
     const chip = byId("mobile-chip");
-    chip.textContent = status === "NONE" ? "" : t(`mobile.${status}`);
+    const word = hasText(`mobile.${status}.text`) ? status : "UNKNOWN"; // of a newer server
+    chip.textContent = status === "NONE" ? "" : t(`mobile.${word}`);
     chip.dataset.tone = TONES[status] ?? "quiet";
     const accepted = status === "COMPLETED" && stage.review?.verdict === "accepted";
-    byId("mobile-text").textContent = t(accepted ? "mobile.accepted" : `mobile.${status}.text`);
+    byId("mobile-text").textContent = t(accepted ? "mobile.accepted" : `mobile.${word}.text`);
     byId("mobile-challenge").hidden = !this._open || !stage.challenge;
     byId("mobile-challenge-value").textContent = stage.challenge ?? "";
     this._showNote(status, reason);

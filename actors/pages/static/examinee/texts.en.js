@@ -107,6 +107,8 @@ export const texts = {
   "help.back": "I no longer need help",
   "mobile.title": "Picture with your phone",
   "mobile.NONE.text": "When your exam asks for a picture, take it here with your phone.",
+  "mobile.UNKNOWN": "Unknown",
+  "mobile.UNKNOWN.text": "Load this page again to see how far the picture is.",
   "mobile.WAITING": "Waiting for the picture",
   "mobile.WAITING.text": "Your phone does not need an app.",
   "mobile.FAILED": "Failed",

@@ -104,6 +104,8 @@ export const texts = {
   "help.back": "더 이상 도움이 필요하지 않습니다",
   "mobile.title": "휴대전화 사진 촬영",
   "mobile.NONE.text": "시험에서 요청하면 여기에서 휴대전화로 사진을 찍어 보내 주세요.",
+  "mobile.UNKNOWN": "알 수 없음",
+  "mobile.UNKNOWN.text": "사진이 어떻게 되었는지 보려면 이 페이지를 다시 불러오세요.",
   "mobile.WAITING": "사진을 기다리는 중",
   "mobile.WAITING.text": "휴대전화에 앱을 설치할 필요가 없습니다.",
   "mobile.FAILED": "실패",

@@ -5,7 +5,7 @@
  * @typedef {import("../examwire.js").Seen} Seen
  *
  * @typedef {"exhausted" | "lost" | "syncFailed" | "migrating" | "waiting" | "readmitted" | "never" | "connected" | "done" | "help" | "helped"
- *   | "early" | "notStarted" | "finished" | "over" | "removed"} State
+ *   | "early" | "notStarted" | "finished" | "over" | "removed" | "unknown"} State
  * @typedef {import("./session/exam-times.js").Phase} Phase
  *
  * `tone`: the colours (common/base.css). `path`: the shape of the icon in a box of 16 × 16, different for each
@@ -47,6 +47,8 @@ export const STATES = Object.freeze({
   over: look("quiet", "M2.5 2.5h11v11h-11zM5 5v6h6V5z", {}),
   // a cross
   removed: look("ended", "M3 1 8 6l5-5 2 2-5 5 5 5-2 2-5-5-5 5-2-2 5-5-5-5z", {}),
+  // a question mark
+  unknown: look("quiet", "M4 5a4 4 0 1 1 5.2 3.8V11H6.8V7H8a2 2 0 1 0-2-2zM6.8 12.6v2.4h2.4v-2.4z", {}),
 });
 
 /** Reasons of those who may connect, and whom nobody misses. @type {ReadonlySet<string | null>} */
@@ -77,6 +79,7 @@ export function stateOf(seen, phase = "RUNNING") {
   if (seen.status === "DISCONNECTED") return MAY_COME.has(seen.reason) ? "readmitted" : "lost";
   if (seen.status === "MIGRATING") return "migrating";
   if (seen.status === "NEVER") return "never";
+  if (seen.status !== "CONNECTED") return "unknown"; // a newer server knows what it means
   if (seen.mobileSync === "WAITING") return "waiting";
   if (seen.mobileSync === "FAILED" || seen.mobileSync === "TIMED_OUT") return "syncFailed";
   return seen.mobileSync === "COMPLETED" ? "done" : "connected";

@@ -41,6 +41,8 @@ test("each state of the connection and the phone is one state of the wall", () =
     [{ status: "DISCONNECTED", reason: "RESUMED" }, "readmitted"],
     [{ status: "FINISHED" }, "finished"],
     [{ status: "FINISHED", mobileSync: "FAILED" }, "finished"],
+    [/** @type {any} */ ({ status: "PAUSED" }), "unknown"], // of a newer release
+    [/** @type {any} */ ({ mobileSync: "CHECKED" }), "connected"],
   ];
   for (const [more, state] of cases) assert.equal(stateOf(seen("E1", more)), state, JSON.stringify(more));
   /** @type {[Partial<Seen>, string, string][]} */
