@@ -11,6 +11,7 @@ import copy
 import json
 import logging
 import math
+import re
 from typing import Any
 
 import nats.errors
@@ -32,12 +33,13 @@ STALL_SECONDS = 0.5
 """A longer answer, or a longer pause of the event loop, is a stall (`stalled_at`)."""
 BACKLOG_BYTES = 64 * 1024
 """More data than this within a ping interval, in either direction, delays the answer and proves the connection."""
+_HEADER = re.compile(r"^[ \t]*([!-9;-~]+)[ \t]*:[ \t]*([^\r\n]*)", re.MULTILINE)
 NOT_READ, NOT_WRITTEN = "nobody reads from the connection any more", "nobody writes to the connection any more"
 
 PRIVATE = {
     "nats.aio.client.Client": (
         # overridden
-        *("_process_pong", "_read_loop", "_flusher", "_ping_interval", "_connect_to_server"),
+        *("_process_pong", "_parse_header_lines", "_read_loop", "_flusher", "_ping_interval", "_connect_to_server"),
         # called or read
         *("_process_op_err", "_send_ping", "_send_subscribe", "_send_unsubscribe"),
         *("_reading_task", "_ping_interval_task", "_flusher_task", "_transport", "_server_info"),
@@ -189,6 +191,11 @@ class NatsClient(Client):
             self._pings_outstanding = 0
             return
         await super()._process_pong()
+
+    @staticmethod
+    def _parse_header_lines(raw: bytes) -> dict[str, str]:
+        # nats-py looks at each character of each name: that is a third of the cost of reading a stream.
+        return {name: value.rstrip() for name, value in _HEADER.findall(raw.decode("utf-8", "replace"))}
 
     async def _read_loop(self) -> None:
         await super()._read_loop()

@@ -70,6 +70,18 @@ def test_overridden_methods_are_called_by_nats_py() -> None:
         assert f".{name}(" in source
 
 
+@pytest.mark.parametrize(
+    "block",
+    [
+        b"Nats-Subject: status.plan.P001\r\nNats-Sequence: 17\r\n\r\n",
+        b"One:1\r\nTwo : \t2 \r\n Three: a: b\r\nEmpty:\r\n",
+        b"Two words: 1\r\nno colon\r\n\r\nK\xc3\xbcche: 1\r\nLast: \xc3\xa9 \xff\r\n",
+    ],
+)
+def test_headers_are_read_as_nats_py_reads_them(block: bytes) -> None:
+    assert NatsClient._parse_header_lines(block) == Client._parse_header_lines(block) != {}
+
+
 @functools.cache
 def private_attributes() -> frozenset[str]:
     """Private attributes of the objects that nats-py gives us, without those that our own classes have as well."""
