@@ -53,6 +53,12 @@ def timeline(
         str | None, typer.Option("--since", metavar="TIME", help="Show entries from this time on.")
     ] = None,
     until: Annotated[str | None, typer.Option("--until", metavar="TIME", help="Show entries up to this time.")] = None,
+    newest: Annotated[
+        int | None, typer.Option("--newest", metavar="N", min=1, help="Show only the newest N entries.")
+    ] = None,
+    before: Annotated[
+        int | None, typer.Option("--before", metavar="VERSION", help="Show entries before this version.")
+    ] = None,
     everything: Annotated[bool, typer.Option("--all", help="Show entries without effect, too, and why.")] = False,
     follow: Annotated[
         bool, typer.Option("--follow", "-f", help="Show new entries as they come, until Ctrl-C.")
@@ -64,6 +70,7 @@ def timeline(
     \b
     Examples:
       examwire plans timeline P001 E0042
+      examwire plans timeline P001 E0042 --newest 50
       examwire plans timeline P001 --at 09:15
 
     Entries are connections, losses with their reasons, attempts, recoveries, messages and pictures. With --at: the
@@ -77,7 +84,11 @@ def timeline(
     latest = format_time(parse_time_option(until, "--until")) if until is not None else "~"
 
     def wanted(entry: TimelineEntry) -> bool:
-        return (everything or entry.effect) and earliest <= entry.logged <= latest
+        return (
+            (everything or entry.effect)
+            and earliest <= entry.logged <= latest
+            and (before is None or entry.version < before)
+        )
 
     async def work() -> None:
         async with connected(settings, "plans timeline") as bus:
@@ -91,7 +102,11 @@ def timeline(
             if moment is not None:
                 _show_moment(entries, plan_id, examinee_id, moment, beginning, output)
                 return
-            _show(list(filter(wanted, entries)), plan_id, output, lines=follow)
+            shown = list(filter(wanted, entries))
+            if newest is not None and (older := len(shown) - newest) > 0:
+                shown = shown[-newest:]
+                say(f"{older} older entries are not shown: see --before {shown[0].version}", err=True)
+            _show(shown, plan_id, output, lines=follow)
             while follow:
                 await asyncio.sleep(FOLLOW_SECONDS)
                 _show_more(list(filter(wanted, await read_entries(plan_log, timeline_state, examinee_id))), output)

@@ -43,8 +43,10 @@ class Endpoints(Wire):
 class TimelineOfExaminee(Wire):
     """The newest `entries` in the order of the log, and the `outages` in the whole log up to `asOf`.
 
-    `older`: the number of entries before these. `logSince`: the time of the oldest fact in the log. `complete`: false
-    when the log no longer holds the beginning of the first connection.
+    `before`: the parameter of a request for older entries; `null`: there are none. `older`: how many older entries were
+    read. Of an examinee with more than 2,000 messages only the newest are read at once. `logSince`: the time of the
+    oldest fact in the log. `complete`: false when the beginning of the first connection was not read, or has expired.
+    `outages`: `null` with `before`.
     """
 
     plan_id: Id
@@ -53,6 +55,7 @@ class TimelineOfExaminee(Wire):
     log_since: Timestamp | None
     complete: bool
     older: int
+    before: int | None
     entries: list[TimelineEntry]
     outages: OutageRow | None
 

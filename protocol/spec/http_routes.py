@@ -279,6 +279,7 @@ ROUTES: tuple[HttpRoute, ...] = (
                 log_since="2026-11-15T00:00:00.000Z",
                 complete=True,
                 older=12,
+                before=451263979520000,
                 entries=[
                     TimelineEntry(
                         version=451263979520000,
@@ -305,6 +306,11 @@ ROUTES: tuple[HttpRoute, ...] = (
                 {"type": "integer", "minimum": 1, "maximum": 2000, "default": 200},
             ),
             Query("all", "Include facts that had no effect.", _SWITCH),
+            Query(
+                "before",
+                "Return entries older than this version: the `before` of an earlier answer.",
+                {"type": "integer", "minimum": 1, "maximum": 2**53},
+            ),
         ),
         problems=(*_TOKEN, (404, (ErrorCode.NOT_FOUND,)), _UNAVAILABLE),
     ),

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from actors.runtime.broker.connection import Bus, Outgoing
+from protocol.broker import subjects
 from protocol.messages.plan_facts import PlanPolicy, PlanSchedule
 from tests.browser.conftest import IN_A_BROWSER
 from tests.browser.support.examinee_scene import connected
 from tests.browser.support.site import WAIT_SECONDS, Screens, Site, audit, audit_light_and_dark
 from tests.browser.test_wall import expect, tile, wall
+from tests.unit.support import facts
 
 pytestmark = IN_A_BROWSER
 
@@ -89,3 +92,22 @@ async def test_a_message_to_several_is_counted_also_after_a_reload(site: Site, s
     await clients[1].expect("notice", seconds=WAIT_SECONDS, text="Only for you.")
     await expect(page.locator("#sent-newest")).to_have_text("0 of 1 confirmed")
     assert not [frame for frame in clients[0].frames if frame["data"].get("text") == "Only for you."]
+
+
+async def test_the_earlier_entries_of_a_long_timeline_come_when_asked_for(site: Site, screens: Screens) -> None:
+    await site.system.examinee("E001")
+    texts = [f"Message {number:03}." for number in range(230)]
+    notices = [facts.notice(f"a{number}", text) for number, text in enumerate(texts)]
+    bus = await Bus.connect(site.settings, "test")
+    await bus.publish_until_stored(Outgoing.batches(subjects.status_plan("P001", "test"), notices))
+    await bus.close()
+    page = await wall(site, screens)
+    await tile(page, "E001").click()
+    timeline, earlier = page.locator("#timeline"), page.get_by_role("button", name="Show earlier entries")
+    await expect(timeline).to_contain_text(texts[-1])
+    await expect(timeline).not_to_contain_text(texts[0])
+    await earlier.click()
+    await expect(timeline).to_contain_text("Joined on SOCK001")
+    for text in (texts[0], texts[-1]):
+        await expect(timeline).to_contain_text(text)
+    await expect(earlier).to_be_hidden()

@@ -8,6 +8,7 @@ import random
 from collections import deque
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import overload
 
 import pydantic_core
 from starlette.requests import Request
@@ -28,7 +29,7 @@ from protocol.access.claims import Claims
 from protocol.errors import BrokerUnavailable, ErrorCode, InvalidField
 from protocol.ids import check_id
 from protocol.log.outage_csv import outages_csv
-from protocol.log.outages import Outages
+from protocol.log.outages import OutageRow, Outages
 from protocol.log.timeline import Timeline
 from protocol.log.timeline_entry import TimelineEntry
 from protocol.times import format_time, parse_time
@@ -37,6 +38,7 @@ log = logging.getLogger("examwire.web")
 
 LIMIT = 200
 LARGEST_LIMIT = 2000
+LARGEST_VERSION = 2**53
 READERS = 2
 READERS_WAITING = 50
 
@@ -91,41 +93,51 @@ class PlanApi:
         return JSONResponse(answer, headers={"Cache-Control": "no-store", "Access-Control-Allow-Origin": "*"})
 
     async def timeline(self, request: Request) -> Response:
-        """`GET /v1/plans/{planId}/examinees/{examineeId}/timeline?limit&all`, for proctors of the plan.
+        """`GET /v1/plans/{planId}/examinees/{examineeId}/timeline?limit&all&before`, for proctors of the plan.
 
-        The newest `limit` entries in order (by default only those with an effect), the number of older entries, and
-        the outages of all entries up to now.
+        The newest `limit` entries in order (by default only those with an effect), and the outages of all entries up
+        to now. With `before`, the newest ones older than that version, without outages. Of an examinee with very many
+        facts only the newest are read: what came before them counts as a beginning of the log that has expired.
         """
         claims, plan_id = self._watched_plan(request)
         examinee_id = check_id("examineeId", request.path_params["examinee_id"])
         limit = _whole_number(request, "limit", LIMIT, LARGEST_LIMIT)
+        before = _whole_number(request, "before", None, LARGEST_VERSION)
         everything = _switch(request, "all")
         async with self._reading(f"timeline of {examinee_id} in {plan_id}"):
             beginning = await PlanLog(self._bus, plan_id).beginning()
             if not await within_limits(self._store, claims, [examinee_id]):
                 raise _never_seen(f"examinee {examinee_id} of plan {plan_id}", beginning)
+            read = await self._log_cache.read(plan_id, examinee_id, before)
+            truncated = beginning.truncated or bool(read.whole_from)
             # Both go through the entries independently: the timeline does not need the outages.
-            timeline, outages = Timeline(truncated=beginning.truncated), Outages(truncated=beginning.truncated)
+            timeline, outages = Timeline(truncated=truncated), Outages(truncated=truncated)
             newest: deque[TimelineEntry] = deque(maxlen=limit)
             count = 0
-            for entry in await self._log_cache.entries(plan_id, examinee_id):
+            for entry in read.entries:
                 outages.add(entry)
                 timeline_entry = timeline.add(entry)
-                if timeline_entry is None or not entry.concerns(examinee_id):
+                if timeline_entry is None or not entry.concerns(examinee_id) or entry.version < read.whole_from:
                     continue
                 if timeline_entry.effect or everything:
                     newest.append(timeline_entry)
                     count += 1
-        if outages.begin is None or examinee_id not in timeline.examinees:
+        known = examinee_id in timeline.examinees
+        if not known and before is None:
             raise _never_seen(f"examinee {examinee_id} of plan {plan_id}", beginning)
-        (row,) = outages.rows(outages.begin, max(self._bus.clock.now(), outages.begin)) or (None,)
+        row: OutageRow | None = None
+        if outages.begin is not None and before is None:
+            (row,) = outages.rows(outages.begin, max(self._bus.clock.now(), outages.begin)) or (None,)
+        if row is not None and read.whole_from:
+            row = row.model_copy(update={"complete": False})
         answer = {
             "planId": plan_id,
             "examineeId": examinee_id,
             "asOf": format_time(self._bus.clock.now()),
             "logSince": beginning.since,
-            "complete": timeline.examinees[examinee_id].complete,
+            "complete": not read.whole_from and (not known or timeline.examinees[examinee_id].complete),
             "older": count - len(newest),
+            "before": newest[0].version if count > len(newest) else read.whole_from or None,
             "entries": [entry.model_dump(mode="json", by_alias=True, exclude_none=True) for entry in newest],
             "outages": row.model_dump(mode="json", by_alias=True) if row is not None else None,
         }
@@ -191,11 +203,15 @@ def _never_seen(who: str, beginning: Beginning) -> Problem:
 # -- parameters of the query --------------------------------------------------------------------------------
 
 
-def _whole_number(request: Request, name: str, default: int, largest: int) -> int:
+@overload
+def _whole_number(request: Request, name: str, default: int, largest: int) -> int: ...
+@overload
+def _whole_number(request: Request, name: str, default: None, largest: int) -> int | None: ...
+def _whole_number(request: Request, name: str, default: int | None, largest: int) -> int | None:
     text = request.query_params.get(name)
     if text is None:
         return default
-    if not (text.isascii() and text.isdigit() and len(text) < 10 and 1 <= int(text) <= largest):
+    if not (text.isascii() and text.isdigit() and len(text) <= len(str(largest)) and 1 <= int(text) <= largest):
         raise InvalidField(name, f"must be a whole number from 1 to {largest}")
     return int(text)
 

@@ -105,6 +105,11 @@ async def test_a_plan_has_a_timeline_a_state_at_a_time_and_a_report_of_outages(
     assert int((await system.progress())["version"]) == entries[3]["version"]
     fenced = (await out(invoke, "plans", "timeline", "P001", "E001", "--all"))[-1]
     assert fenced["text"] == "late disconnect of a replaced socket: no effect"
+    newest = await invoke("plans", "timeline", "P001", "E001", "--newest", "1", "-o", "json")
+    assert json.loads(newest.stdout) == entries[3:]
+    assert newest.stderr == f"3 older entries are not shown: see --before {entries[3]['version']}\n"
+    before_that = ("--newest", "2", "--before", str(entries[3]["version"]))
+    assert await out(invoke, "plans", "timeline", "P001", "E001", *before_that) == entries[1:3]
     plan_entries = await out(invoke, "plans", "timeline", "P001")
     assert [entry["what"] for entry in plan_entries if entry["examineeId"] == "E002"] == [
         *("JOINED", "LOST", "RECONNECTING", "RECONNECTING", "SHUT_OUT", "READMITTED")

@@ -14,23 +14,16 @@ import pytest
 from redis.asyncio import Redis
 from websockets.exceptions import InvalidStatus
 
-from actors.runtime.broker.connection import Bus, Outgoing
-from actors.runtime.broker.consumers.stream_reader import read_stream
-from actors.runtime.broker.stream_state import StoredMessage
+from actors.runtime.broker.connection import Bus
 from actors.runtime.config.settings import Settings
 from actors.runtime.store.state_store import StateStore
-from actors.web_server.api.plan_log_cache import PlanLogCache
 from actors.web_server.pages import DIRECTORY, EMBEDDABLE, PAGES
 from actors.web_server.server import WebServer
-from protocol.broker import subjects
-from protocol.log.version import version_of
-from protocol.messages.codec import encode_batches
 from protocol.messages.frames import Role
 from protocol.records import keys
 from tests.integration.support.clients.phones import Site, open_site, problem
 from tests.integration.support.settings import changed
 from tests.integration.support.system import RawClient, System, eventually
-from tests.unit.support.facts import disconnected
 
 
 @pytest.fixture
@@ -185,8 +178,8 @@ async def test_a_proctor_reads_an_examinees_timeline_and_outages(exam: tuple[Sys
     system, site = exam
     watching = site.bearer("proctor", "T1")
     path = "/v1/plans/P001/examinees/E001/timeline"
-    first = await system.examinee("E001")
-    first.abort()
+    client = await system.examinee("E001")
+    client.abort()
     await system.status("E001", "DISCONNECTED")
     await system.examinee("E001", connection_no=2)
     await system.status("E001", "CONNECTED")
@@ -206,6 +199,10 @@ async def test_a_proctor_reads_an_examinees_timeline_and_outages(exam: tuple[Sys
     newest = (await site.http.get(f"{path}?limit=1", headers=watching)).json()
     assert ([entry["what"] for entry in newest["entries"]], newest["older"]) == (["RECOVERED"], 2)
     assert newest["outages"] == timeline["outages"]
+    earlier = (await site.http.get(f"{path}?limit=1&before={newest['before']}", headers=watching)).json()
+    assert (earlier["entries"], earlier["outages"]) == (timeline["entries"][1:2], None)
+    first = (await site.http.get(f"{path}?before={earlier['before']}", headers=watching)).json()
+    assert (first["entries"], first["before"]) == (timeline["entries"][:1], None)
 
 
 async def test_the_report_is_a_table_of_everybodys_outages(exam: tuple[System, Site]) -> None:
@@ -306,48 +303,3 @@ async def test_our_own_pages_may_connect_with_configured_origins(
             await client.hello(system.token("examinee", "E001"))
         with pytest.raises(InvalidStatus):
             await RawClient.open(system.server("SOCK001").url, origin="https://evil.example")
-
-
-# -- how much is read ------------------------------------------------------------------------------------
-
-
-async def test_a_second_panel_reads_only_new_messages(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
-    reads: list[int] = []
-
-    def reading(bus: Bus, stream: str, *, subject: str, **places: int) -> AsyncIterator[StoredMessage]:
-        if subject.endswith(".>"):  # beside it what is from before there were partitions, and what replaces others
-            reads.append(places["first"])
-        return read_stream(bus, stream, subject=subject, **places)
-
-    monkeypatch.setattr("actors.status_log.replacements.read_stream", reading)
-    now = [1000.0]
-    memory = PlanLogCache(site.bus, clock=lambda: now[0])
-
-    async def told(plan_id: str, *examinee_ids: str) -> int:
-        """Their losses, in one message; its place in the log."""
-        facts = [
-            disconnected("S1").model_copy(update={"plan_id": plan_id, "examinee_id": examinee_id})
-            for examinee_id in examinee_ids
-        ]
-        (payload,) = encode_batches(facts)
-        ack = await site.bus.publish(Outgoing(subjects.status_plan(plan_id), payload))
-        return ack.sequence
-
-    last = await told("P001", "E001", "E002")
-    await told("P002", "E001")
-    entries = await memory.entries("P001", "E002")
-    assert [(entry.version, entry.examinee_id) for entry in entries] == [(version_of(last, 1), "E002")]
-    assert await memory.entries("P001", "E003") == []
-    newer = await told("P001", "E002")
-    assert [entry.version for entry in await memory.entries("P001", "E002")] == [
-        entries[0].version,
-        version_of(newer, 0),
-    ]
-    assert reads == [1, last + 1, last + 1]
-    now[0] += 601
-    await memory.entries("P002", "E001")  # nobody looks at the other plan any more
-    await memory.entries("P001", "E001")
-    assert reads[3:] == [1, 1]
-    small = PlanLogCache(site.bus, most_bytes=1)
-    assert len(await small.entries("P001", "E002")) == 2  # too much to be kept, and read all the same
-    assert small.size == 0

@@ -1,4 +1,4 @@
-"""Read a stream from a sequence on, without a consumer: batched direct gets (NATS ADR-31).
+"""Read a stream from a sequence on, or at some sequences, without a consumer: direct gets (NATS ADR-31).
 
 Nothing is created on the server and nothing is acknowledged, so readers do not disturb the running system.
 """
@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping, Sequence
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 import pydantic_core
@@ -24,6 +25,9 @@ if TYPE_CHECKING:
 
 BATCH = 512
 BATCH_BYTES = 4 * 1024 * 1024
+SINGLE_GETS = 256
+"""So many gets of single messages are sent before their answers have come."""
+LEADER_GETS = 64
 ANSWER_SECONDS = 5.0
 
 
@@ -42,7 +46,7 @@ async def read_stream(
     behind_since: float | None = None
     while True:
         body = {"seq": next_sequence, "next_by_subj": subject, "batch": BATCH, "max_bytes": BATCH_BYTES}
-        batch = await _direct_get(bus, stream, body)
+        batch = await _direct_get(bus, stream, [body])
         for stored in batch:
             if stored.sequence > last:
                 return
@@ -62,12 +66,43 @@ async def read_stream(
         await asyncio.sleep(0.1)
 
 
-async def _direct_get(bus: Bus, stream: str, body: dict[str, Any]) -> list[StoredMessage]:
+async def read_messages(bus: Bus, stream: str, sequences: Sequence[int]) -> list[StoredMessage]:
+    """Return the messages at these sequences, in this order, without those that are gone.
+
+    A copy of the stream that is behind may miss one, so the leader is asked for those. Raises `BrokerUnavailable` or
+    `NotPermitted`.
+    """
+    messages: dict[int, StoredMessage] = {}
+    for start in range(0, len(sequences), SINGLE_GETS):
+        bodies = [{"seq": sequence} for sequence in sequences[start : start + SINGLE_GETS]]
+        messages.update((stored.sequence, stored) for stored in await _direct_get(bus, stream, bodies))
+    missing = [sequence for sequence in sequences if sequence not in messages]
+    for start in range(0, len(missing), LEADER_GETS):
+        part = missing[start : start + LEADER_GETS]
+        answers = await asyncio.gather(*(bus.message_at(stream, sequence) for sequence in part))
+        messages.update((stored.sequence, stored) for stored in answers if stored is not None)
+    return [messages[sequence] for sequence in sequences if sequence in messages]
+
+
+async def first_since(bus: Bus, stream: str, subject: str, moment: float) -> StoredMessage | None:
+    """Return the oldest message on a subject that was stored at `moment` (seconds since the epoch) or later."""
+    since = datetime.fromtimestamp(moment, UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
+    body = {"start_time": since, "next_by_subj": subject}
+    return next(iter(await _direct_get(bus, stream, [body])), None)
+
+
+async def _direct_get(bus: Bus, stream: str, bodies: Sequence[Mapping[str, Any]]) -> list[StoredMessage]:
+    """Send direct gets and return the messages of all answers.
+
+    Either one get of a batch, which a status ends, or gets of single messages with one answer each.
+    """
     messages: list[StoredMessage] = []
+    missing = 0 if "batch" in bodies[0] else len(bodies)
     end: asyncio.Future[None] = asyncio.get_running_loop().create_future()
     end.add_done_callback(retrieve_exception)
 
     async def collect(msg: Msg) -> None:
+        nonlocal missing
         headers = msg.headers or {}
         status = headers.get("Status")
         if status is None:
@@ -80,13 +115,12 @@ async def _direct_get(bus: Bus, stream: str, body: dict[str, Any]) -> list[Store
                     parse_time(headers["Nats-Time-Stamp"]),
                 )
             )
-        elif end.done():
-            return
-        elif status in ("204", "404"):  # the end of the batch; no messages
-            end.set_result(None)
-        else:
+        elif status not in ("204", "404") and not end.done():  # not the end of a batch, and not "no message"
             detail = "nobody answers" if status == "503" else headers.get("Description", "").strip()
             end.set_exception(BrokerUnavailable(f"stream {stream}: cannot be read ({status} {detail})"))
+        missing -= 1
+        if (missing == 0 or (missing < 0 and status is not None)) and not end.done():
+            end.set_result(None)
 
     def refused(refusal: NotPermitted) -> None:
         if not end.done():
@@ -97,12 +131,13 @@ async def _direct_get(bus: Bus, stream: str, body: dict[str, Any]) -> list[Store
     sub = await bus.subscribe(inbox, collect)
     try:
         with bus.refusals.watch(subject, refused):
-            await bus.publish_core(subject, pydantic_core.to_json(body), reply=inbox)
-            received = -1
+            for body in bodies:
+                await bus.publish_core(subject, pydantic_core.to_json(body), reply=inbox)
+            answered: tuple[int, int] | None = None
             while not end.done():
-                if received == len(messages):
+                if answered == (len(messages), missing):
                     raise BrokerUnavailable(f"stream {stream}: not read within {ANSWER_SECONDS:g} s")
-                received = len(messages)
+                answered = len(messages), missing
                 await asyncio.wait({end}, timeout=ANSWER_SECONDS)
         await end
     finally:

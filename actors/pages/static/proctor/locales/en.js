@@ -358,6 +358,7 @@ export const texts = {
   "timeline.loading": "Loading …",
   "timeline.failed": "The timeline cannot be loaded at the moment ({why}). Below is what this page has received itself.",
   "timeline.none": "Nothing has happened yet.",
+  "timeline.earlier": "Show earlier entries",
   "timeline.by": "by {by}",
   "what.JOINED": "Joined on {serverId}",
   "what.RECOVERED": "Back on {serverId} after {duration}",

@@ -358,6 +358,7 @@ export const texts = {
   "timeline.loading": "불러오는 중…",
   "timeline.failed": "지금은 기록을 불러올 수 없습니다({why}). 이 화면이 직접 받은 내용만 표시합니다.",
   "timeline.none": "아직 기록이 없습니다.",
+  "timeline.earlier": "이전 기록 더 보기",
   "timeline.by": "처리: {by}",
   "what.JOINED": "{serverId}에 접속",
   "what.RECOVERED": "{duration} 만에 {serverId}에 재접속",

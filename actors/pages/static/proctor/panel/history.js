@@ -33,10 +33,13 @@ export class History {
     /** @type {Person | null} */ this._person = null;
     this._timeline = new Timeline();
     /** @type {Record<string, any> | null} */ this._outages = null;
+    /** Where the entries go on that are older than those shown; `null`: there are none. @type {number | null | undefined} */
+    this._before = undefined;
     /** "loading", "loaded", or why it could not be read. */ this._state = "loading";
     /** Whether the token has expired. */ this._expired = false;
     /** Counts the shown examinees: an answer about an earlier one is ignored. */ this._generation = 0;
     /** @type {ReturnType<typeof setTimeout> | undefined} */ this._timer = undefined;
+    element("timeline-earlier").addEventListener("click", () => void this._read(this._before));
   }
 
   /** Show the history of an examinee. @param {Person} person */
@@ -45,6 +48,7 @@ export class History {
     this._person = person;
     this._timeline = new Timeline();
     this._outages = null;
+    this._before = undefined;
     this._state = "loading";
     this.read();
     this.draw();
@@ -75,12 +79,14 @@ export class History {
     this._timer = setTimeout(() => void this._read(), delay);
   }
 
-  async _read() {
+  /** Read the newest entries, or those before a version. @param {number | null} [before] */
+  async _read(before = null) {
     const [person, generation] = [this._person, this._generation];
     if (person === null) return;
     let body;
     try {
-      body = await (await this.web.get(`/examinees/${person.id}/timeline?limit=${ENTRIES}`)).json();
+      const older = before === null ? "" : `&before=${before}`;
+      body = await (await this.web.get(`/examinees/${person.id}/timeline?limit=${ENTRIES}${older}`)).json();
     } catch (error) {
       // 404: the log has nothing about an examinee who never connected.
       body = error instanceof Refused && error.status === 404 ? {} : /** @type {Error} */ (error);
@@ -90,7 +96,8 @@ export class History {
     if (body instanceof Error) this._state = body.message;
     else {
       this._timeline.read(body.entries ?? []);
-      this._outages = body.outages ?? NO_OUTAGES;
+      if (before === null) this._outages = body.outages ?? NO_OUTAGES;
+      if (before !== null || this._before === undefined) this._before = body.before;
       this._state = "loaded";
     }
     this.draw();
@@ -130,6 +137,7 @@ export class History {
 
   _drawTimeline() {
     element("timeline-token").hidden = !this._expired;
+    element("timeline-earlier").hidden = this._state !== "loaded" || !this._before;
     const note = element("timeline-note");
     const { entries } = this._timeline;
     note.hidden = this._state === "loaded" && entries.length > 0;
