@@ -86,6 +86,7 @@ class ExamineeSession(ExamineeMessages):
         self._client_info = client_info_of(connection, hello)
         self._client_trace = hello.traceparent
         self._announced = False
+        self._opened_at = format_time(context.clock.now())
         self._inspections: int | None = None
         self._stage: MobileSyncStatus | MobileSyncCompleted | None = None
         self._stage_asked_at = -ANSWER_SECONDS
@@ -152,6 +153,7 @@ class ExamineeSession(ExamineeMessages):
             client_id=self._client_id,
             connection_no=self._connection_no,
             again=again,
+            opened_at=self._opened_at if again else None,
             close_code=self.connection.frame_code() if self.over else None,
             unstable_rule=self._unstable_rule() if status is ConnectionStatusCode.CONNECTED else None,
             traceparent=self._trace(status, reason) if tracing.on() else None,

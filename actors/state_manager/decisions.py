@@ -30,7 +30,7 @@ from protocol.messages.facts import (
 from protocol.messages.plan_facts import BY_PLAN, PlanFact, PlanPurged, PlanRestate
 from protocol.messages.proctor_events import Event
 from protocol.records import keys, kinds
-from protocol.records.placement import VersionedMessage, record_kind, records_of
+from protocol.records.placement import VersionedMessage, ends_socket, record_kind, records_of
 from protocol.records.writes import RecordWrite, StoredRecord
 from protocol.rules.connection_state import ConnectionState, server_id_of
 from protocol.rules.effects import CloseSocket, Effect
@@ -191,6 +191,7 @@ class Decider:
             plan_id = keys.parse_key(update.key).plan_id
             if outcome.ineffective and plan_id and await self._log.purged_up_to(plan_id):
                 dropped.update(outcome.ineffective)
+                outcome.drop(outcome.ineffective)
                 if len(outcome.ineffective) == len(update.items):
                     outcome.write = None
         return dropped
@@ -203,7 +204,7 @@ class Decider:
         for item in update.items:
             insertion = insert(history, kind.rule, item.version, item.message, kind.visible_part)
             history, outcome.state = insertion.history, insertion.state
-            if stored.history is None and outcome.state == kind.state():
+            if stored.history is None and (outcome.state == kind.state() or _only_ends(outcome, update, item)):
                 outcome.ineffective.append(item.version)
             outcome.events.extend(insertion.events)
             outcome.effects.extend(insertion.effects)
@@ -261,6 +262,11 @@ class Decider:
                 decision.follow_ups.append((f"orphan:{version}", ended))
 
 
+def _only_ends(outcome: Outcome, update: RecordUpdate, item: VersionedMessage) -> bool:
+    """Return whether a fact is the end of a socket, and so were all that came before it."""
+    return ends_socket(item.message) and len(outcome.ineffective) == update.items.index(item)
+
+
 def _readable(record_keys: Sequence[str], stored: Sequence[StoredRecord | StateDamaged]) -> list[Any]:
     """Return the states of these records; `None` for one that does not exist or cannot be read."""
     states: list[Any] = []
@@ -304,8 +310,8 @@ def _finish_late_comers(
 class Outcome:
     """The decision about one record: its new state, the write if it has changed, and what follows.
 
-    `ineffective`: facts about a record that does not exist and to which they do nothing, as the end of a socket to a
-    plan that was deleted meanwhile.
+    `ineffective`: facts about a record that does not exist, and that do not make one in a plan that was deleted
+    meanwhile: they do nothing, or are the ends of its sockets.
     """
 
     kind: kinds.RecordKind[Any, Any]
@@ -318,6 +324,11 @@ class Outcome:
     late: int = 0
     ineffective: list[int] = field(default_factory=list)
     restates: list[tuple[int, Message]] = field(default_factory=list)
+
+    def drop(self, versions: Sequence[int]) -> None:
+        """Leave out what follows from these facts."""
+        self.events = [event for event in self.events if event.version not in versions]
+        self.effects = [effect for effect in self.effects if getattr(effect, "version", None) not in versions]
 
     def add_to(self, decision: Decision) -> None:
         """Add what follows, once the record is written."""

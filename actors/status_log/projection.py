@@ -16,7 +16,14 @@ from protocol.messages.codec import Malformed
 from protocol.messages.plan_facts import PlanPurged
 from protocol.records import keys
 from protocol.records.kinds import RecordKind
-from protocol.records.placement import ENDED_SOCKET_SECONDS, VersionedMessage, index_updates, records_of, socket_writes
+from protocol.records.placement import (
+    ENDED_SOCKET_SECONDS,
+    VersionedMessage,
+    ends_socket,
+    index_updates,
+    records_of,
+    socket_writes,
+)
 from protocol.records.writes import SocketWrite
 from protocol.rules.history import History, Rule
 from protocol.times import parse_time
@@ -223,7 +230,8 @@ class Projection:
         else:
             replayed.facts.append((version, message))
             self._open[key] = replayed
-        if self.purged_up_to(key) and replayed.head == kind.state():
+        only_ends = replayed.first == version and ends_socket(message)
+        if self.purged_up_to(key) and (replayed.head == kind.state() or only_ends):
             self.records.pop(key)
             self._open.pop(key, None)
             return False

@@ -224,6 +224,8 @@ class PlanView:
                 examinee.socket_id, examinee.server_id = message.socket_id, message.server_id
                 examinee.reason, examinee.attempt, examinee.max_attempts, examinee.exhausted = None, 0, None, False
             case ExamineeDisconnected():
+                examinee.socket_id = message.socket_id or examinee.socket_id
+                examinee.server_id = message.server_id or examinee.server_id
                 examinee.reason = message.reason
                 examinee.exhausted = message.reason == LossReason.RECONNECT_LIMIT_EXCEEDED  # restated while shut out
                 if not message.restated:  # a restatement is the same outage: its attempts go on

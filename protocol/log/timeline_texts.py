@@ -152,7 +152,7 @@ def _describe_disconnected(before: ConnectionState, after: ConnectionState, fact
     details: dict[str, Any] = {"socket_id": fact.socket_id, "server_id": server_id, "reason": fact.reason}
     if after == before:
         if before.status is None:
-            text = "end of a socket of which the log knows no beginning: no effect"
+            text = "end of a socket of an examinee who has none: no effect"
         elif fact.socket_id == before.socket_id:
             text = f"the socket's end was known already ({before.reason}): no effect"
         else:
@@ -165,7 +165,8 @@ def _describe_disconnected(before: ConnectionState, after: ConnectionState, fact
     if after.status is ConnectionStatusCode.MIGRATING:
         return EntryText(EntryKind.MIGRATING, f"sent away by {server_id}, which is being drained", details)
     code = f", close code {fact.close_code}" if fact.close_code is not None else ""
-    return EntryText(EntryKind.LOST, f"lost: {after.reason} on {server_id}{code}", details)
+    unknown = " (the log knows no beginning of this socket)" if before.status is None else ""
+    return EntryText(EntryKind.LOST, f"lost: {after.reason} on {server_id}{code}{unknown}", details)
 
 
 def _describe_attempt(before: ConnectionState, after: ConnectionState, fact: ReconnectAttempt) -> EntryText:

@@ -116,8 +116,8 @@ class ConnectionStatus(ExamineeFact):
     """A socket has opened or closed.
 
     `again`: the server announces an open socket once more; an examinee that has connected since by another socket
-    has replaced it. `closeCode`: that of a closed socket, if it was closed with one. `unstableRule`: that of the plan
-    when the socket opened, as far as its server knew.
+    has replaced it, unless this one was opened later, at `openedAt`. `closeCode`: that of a closed socket, if it was
+    closed with one. `unstableRule`: that of the plan when the socket opened, as far as its server knew.
     """
 
     type: ClassVar[str] = "connection_status"
@@ -130,6 +130,7 @@ class ConnectionStatus(ExamineeFact):
     client_id: Id | None = None
     connection_no: Annotated[int, Field(ge=0, lt=2**53)] = 0
     again: bool | None = None
+    opened_at: Timestamp | None = None
     close_code: Annotated[int, Field(ge=1000, le=4999)] | None = None
     unstable_rule: UnstableRule | None = None
 

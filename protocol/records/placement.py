@@ -115,6 +115,11 @@ def socket_writes(items: Iterable[VersionedMessage]) -> list[SocketWrite]:
     return list(newest.values())
 
 
+def ends_socket(message: Message) -> bool:
+    """Return whether a fact is the end of a socket: a loss, but nothing to begin a record with that was purged."""
+    return isinstance(message, ConnectionStatus) and message.status is ConnectionStatusCode.DISCONNECTED
+
+
 def index_updates(items: Iterable[VersionedMessage]) -> Index:
     """Return the updates of the indexes for the records and sockets of these facts."""
     index = Index()
@@ -123,12 +128,12 @@ def index_updates(items: Iterable[VersionedMessage]) -> Index:
         if isinstance(message, ServerStatus):
             index.add_member(keys.SERVERS, message.server_id)
         elif isinstance(message, ConnectionStatus):
+            index.add_member(keys.PLANS, message.plan_id)
+            index.add_member(keys.plan_examinees(message.plan_id), message.examinee_id)
             sockets_key = keys.server_sockets(server_id_of(message))
             if message.status is ConnectionStatusCode.CONNECTED:
                 entry = keys.SocketEntry(message.examinee, message.incarnation)
                 index.set_entry(sockets_key, message.socket_id, item.version, entry.encode())
-                index.add_member(keys.PLANS, message.plan_id)
-                index.add_member(keys.plan_examinees(message.plan_id), message.examinee_id)
             else:
                 index.set_entry(sockets_key, message.socket_id, item.version, None)
         elif isinstance(message, PlanFact) and not isinstance(message, PlanPurged | PlanRestate):

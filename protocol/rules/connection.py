@@ -99,7 +99,8 @@ def _apply_connected(state: ConnectionState, version: int, fact: ConnectionStatu
     if state.live and fact.socket_id == state.socket_id:  # announced again by its server
         return Outcome(state, effects=(tell,))
     same_client = fact.client_id is not None and fact.client_id == state.client_id
-    if state.live and (fact.again or (same_client and fact.connection_no < state.connection_no)):
+    overtaken = same_client and fact.connection_no < state.connection_no
+    if state.live and (overtaken or (fact.again and not _opened_after(fact, state))):
         # A newer connection exists: this one arrived late, or its server did not know yet.
         return Outcome(state, effects=(CloseSocket(server_id, fact.socket_id, CloseCode.REPLACED, version),))
     info = fact.client_info or ClientInfo()
@@ -118,6 +119,7 @@ def _apply_connected(state: ConnectionState, version: int, fact: ConnectionStatu
         client_id=fact.client_id,
         connection_no=fact.connection_no,
         since=fact.timestamp,
+        opened_at=fact.opened_at,
         ip_address=info.ip_address,
         user_agent=info.user_agent or state.user_agent,
         connected_version=version,
@@ -165,7 +167,18 @@ def _apply_connected(state: ConnectionState, version: int, fact: ConnectionStatu
 
 
 def _apply_disconnected(state: ConnectionState, version: int, fact: ConnectionStatus) -> Outcome[ConnectionState]:
-    if not state.live or fact.socket_id != state.socket_id:
+    if state.status is None and not state.removed and state.finished is None:
+        # The first that is known of any socket: that it was open is not in the log any more, and was nobody's loss yet.
+        state = replace(
+            state,
+            plan_id=fact.plan_id,
+            examinee_id=fact.examinee_id,
+            socket_id=fact.socket_id,
+            server_id=server_id_of(fact),
+            client_id=fact.client_id,
+            connection_no=fact.connection_no,
+        )
+    elif not state.live or fact.socket_id != state.socket_id:
         return Outcome(state)  # fenced: the examinee has another socket, only this one has ended
     assert state.server_id is not None
     reason = fact.reason or LossReason.SOCKET_CLOSED.value
@@ -193,6 +206,15 @@ def _apply_disconnected(state: ConnectionState, version: int, fact: ConnectionSt
         effects += (SendSessionLost(state.server_id, fact.socket_id, version),)
     events = (_absence_event(gone, version),) if state.finished is None else ()
     return Outcome(gone, events, effects)
+
+
+def _opened_after(fact: ConnectionStatus, state: ConnectionState) -> bool:
+    """Return whether a socket that is announced again was opened after the live one, whose CONNECTED came first.
+
+    So it is when the CONNECTED of the newer socket was lost with the log: both are announced again, in any order.
+    """
+    known = state.opened_at or state.since
+    return fact.opened_at is not None and known is not None and parse_time(fact.opened_at) > parse_time(known)
 
 
 def _absence_event(state: ConnectionState, version: int, *, restated: bool | None = None) -> Event:

@@ -44,6 +44,7 @@ class ConnectionState:
     and the reason given. `finished`: why the exam is over for the examinee, since `finished_at`, as `finished_by` said;
     `status` goes on to say where their socket is. `actions`: the applied actions of proctors.
 
+    `opened_at`: when the current socket opened, if it was announced again later.
     `close_code`: that of the last end of a socket. `connected_version`: of the fact that has connected the socket.
     `flags`: in what the newest connection that differs from the one before it differs; a proctor's decision clears it.
     `outages`: the recent ones, while the exam runs, and `unstable`: with the present one they are more than
@@ -59,6 +60,7 @@ class ConnectionState:
     connection_no: int = 0
     reason: str | None = None
     since: str | None = None
+    opened_at: str | None = None
     ip_address: str | None = None
     user_agent: str | None = None
     close_code: int | None = None

@@ -18,7 +18,7 @@ from protocol.log.version import floor_version
 from protocol.messages.plan_facts import PlanPurged
 from protocol.records import keys
 from protocol.records.kinds import RecordKind
-from protocol.records.placement import VersionedMessage, records_of
+from protocol.records.placement import VersionedMessage, ends_socket, records_of
 from protocol.rules.history import History
 
 log = logging.getLogger("examwire.state_repair")
@@ -111,7 +111,12 @@ class CatchUp:
         self, by_key: Mapping[str, Sequence[VersionedMessage]], kinds: Mapping[str, RecordKind[Any, Any]]
     ) -> list[str]:
         """Return the keys of records that do not exist and that these facts do not make: of plans that were purged."""
-        unmade = [key for key, facts in by_key.items() if is_empty(with_facts(None, kinds[key], facts, 0), kinds[key])]
+        unmade = [
+            key
+            for key, facts in by_key.items()
+            if all(ends_socket(fact.message) for fact in facts)
+            or is_empty(with_facts(None, kinds[key], facts, 0), kinds[key])
+        ]
         stored = [
             stored_hash
             for start in range(0, len(unmade), RECORDS_A_TRIP)

@@ -168,7 +168,7 @@ async def test_verify_and_rebuild_of_damaged_records_while_events_are_decided(
     clients = await arrive(system, EXAMINEES[:12])
     assert (await invoke("state", "verify")).exit_code == 0
     e1, e2, e3, e4 = (keys.progress("P001", examinee_id) for examinee_id in EXAMINEES[:4])
-    # E001's record is gone, so its loss is not seen as one; E002's is no hash; E003's fields lie; E004's history does.
+    # E001's record is gone, so its loss is all that is known; E002's is no hash; E003's fields lie, E004's history too.
     await redis.delete(e1, e2)
     clients["E001"].abort()
 
@@ -192,7 +192,7 @@ async def test_verify_and_rebuild_of_damaged_records_while_events_are_decided(
         (difference["key"], difference["field"]) for difference in json.loads(verified.stdout)["differences"]
     }
     assert {
-        (e1, "connStatusCode"),
+        (e1, "history.connected_version"),
         (e2, ""),
         (e3, "connStatusCode"),
         (e3, "lastActiveTime"),
@@ -210,8 +210,8 @@ async def test_verify_and_rebuild_of_damaged_records_while_events_are_decided(
     assert unconfirmed.exit_code == 1
     result = await invoke("state", "rebuild", "--yes", "-o", "json")
     assert result.exit_code == 0, result.stdout
-    for examinee_id in ("E001", "E002"):
-        await proctor.expect("examinee_disconnected", examineeId=examinee_id, restated=True)
+    await proctor.expect("examinee_disconnected", examineeId="E001", reason="SOCKET_CLOSED")
+    await proctor.expect("examinee_disconnected", examineeId="E002", restated=True)
     assert (await invoke("state", "verify")).exit_code == 0
     assert await field(redis, e3, "connStatusCode") == "CONNECTED"
     second_rebuild = await invoke("state", "rebuild", "--yes", "-o", "json")

@@ -64,6 +64,7 @@ def connected(
     incarnation: str | None = None,
     info: ClientInfo | None = None,
     again: bool | None = None,
+    opened: float | None = None,
     unstable_rule: UnstableRule | None = None,
 ) -> ConnectionStatus:
     return ConnectionStatus(
@@ -77,6 +78,7 @@ def connected(
         incarnation=incarnation,
         client_info=info,
         again=again,
+        opened_at=at(opened) if opened is not None else None,
         unstable_rule=unstable_rule,
     )
 

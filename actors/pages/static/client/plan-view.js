@@ -247,6 +247,8 @@ function applyConnection(view, { type, data }) {
       setAttempt(seen, 0, null);
       break;
     case "examinee_disconnected":
+      seen.socketId = data.socketId ?? seen.socketId;
+      seen.serverId = data.serverId ?? seen.serverId;
       seen.reason = data.reason ?? null;
       seen.exhausted = data.reason === "RECONNECT_LIMIT_EXCEEDED"; // repeated while shut out
       if (!data.restated) setAttempt(seen, data.attempt ?? 0, data.maxAttempts); // else the attempts continue

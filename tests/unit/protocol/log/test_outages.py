@@ -257,11 +257,11 @@ def test_an_enrolled_examinee_never_came_and_repeated_entries_change_nothing() -
 
 def test_by_default_the_log_is_complete_and_every_outage_counts() -> None:
     outages = Outages()
-    outages.add(LogEntry(10, DAWN, facts.disconnected("SOCK001-a")))
-    outages.add(LogEntry(20, DAWN, facts.connected("SOCK001-a", 1)))
-    outages.add(LogEntry(30, DAWN, facts.disconnected("SOCK001-a", 2)))
+    outages.add(LogEntry(10, DAWN, facts.disconnected("SOCK001-a")))  # what the log knows no beginning of counts too
+    outages.add(LogEntry(20, DAWN, facts.connected("SOCK001-b", 1)))
+    outages.add(LogEntry(30, DAWN, facts.disconnected("SOCK001-b", 2)))
     (row,) = outages.rows(DAWN, DAWN + 2.5)
-    assert (row.outages, row.outage_seconds, row.complete) == (1, 0.5, True)
+    assert (row.outages, row.outage_seconds, row.complete) == (2, 1.5, True)
 
 
 def test_rows_are_sorted_by_examinee() -> None:

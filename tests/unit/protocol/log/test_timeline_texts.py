@@ -140,9 +140,9 @@ STORIES: dict[str, tuple[tuple[ExamineeFact, ...], list[Expected]]] = {
         (facts.disconnected("SOCK001-a"),),
         [
             (
-                "NO_EFFECT",
-                "end of a socket of which the log knows no beginning: no effect",
-                "NEVER",
+                "LOST",
+                "lost: SOCKET_CLOSED on SOCK001 (the log knows no beginning of this socket)",
+                "DISCONNECTED",
                 {"reason": "SOCKET_CLOSED", "socket_id": "SOCK001-a", "server_id": "SOCK001"},
             ),
         ],

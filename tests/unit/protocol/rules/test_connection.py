@@ -15,7 +15,7 @@ from protocol.messages.proctor_events import (
     ReplacedSocket,
 )
 from protocol.rules.connection_state import ConnectionState, server_id_of
-from protocol.rules.effects import SendSessionLost, SendSessionState, WatchReconnect
+from protocol.rules.effects import CloseSocket, SendSessionLost, SendSessionState, WatchReconnect
 from tests.unit.support.connection_log import A, B, C, Log, refusal, shut_out, told_state
 from tests.unit.support.facts import (
     EXAMINEE,
@@ -25,7 +25,9 @@ from tests.unit.support.facts import (
     connected,
     disconnected,
     exhausted,
+    finish,
     readmit,
+    remove,
     restate,
 )
 
@@ -92,8 +94,34 @@ def test_recoveries_are_counted() -> None:
     assert log.state.recoveries == log.state.reconnect_view().count == 2
 
 
-def test_a_loss_of_an_examinee_that_never_connected_changes_nothing() -> None:
-    assert Log().changes_nothing(disconnected(A))
+def test_the_end_of_a_socket_whose_beginning_is_not_in_the_log_is_a_loss() -> None:
+    log = Log(disconnected(A, 10))
+    (loss,) = log.events
+    assert isinstance(loss, ExamineeDisconnected)
+    assert (loss.socket_id, loss.server_id, loss.reason) == (A, "SOCK001", "SOCKET_CLOSED")
+    assert log.effects == (WatchReconnect(PLAN, EXAMINEE, 1),)
+    recovered = Log(disconnected(A, 10), connected(B, 12))
+    assert (recovered.state.recoveries, recovered.state.live) == (1, True)
+    assert recovered.changes_nothing(disconnected(A, 13))
+
+
+def test_the_end_of_an_unknown_socket_is_no_loss_of_somebody_removed_or_finished() -> None:
+    for fact in (remove(), finish()):
+        assert Log(fact).changes_nothing(disconnected(A))
+
+
+def test_of_two_sockets_announced_again_the_one_opened_later_stays() -> None:
+    """The log has lost both CONNECTED: their servers announce them in any order."""
+    older, newer = (
+        connected(A, 20, client="laptop", again=True, opened=3),
+        connected(B, 20, client="tablet", again=True, opened=9),
+    )
+    for first, second in ((older, newer), (newer, older)):
+        log = Log(first, second)
+        assert log.state.socket_id == B
+        assert CloseSocket("SOCK001", A, CloseCode.REPLACED, 2) in log.effects
+    assert Log(connected(B, 9), older).state.socket_id == B
+    assert Log(connected(B, 9), connected(A, 20, again=True)).state.socket_id == B  # of a server of an earlier release
 
 
 def test_a_second_loss_of_the_same_socket_changes_nothing() -> None:
