@@ -34,7 +34,7 @@ from protocol.errors import (
     StateUnavailable,
     WrongLastSequence,
 )
-from protocol.log.entries import may_hold_plan_facts, may_mention, read_entries
+from protocol.log.entries import NewerFact, may_hold_plan_facts, may_mention, read_entries
 from protocol.log.version import version_of
 from protocol.messages.base import Message
 from protocol.messages.facts import ExamineeFact
@@ -244,6 +244,8 @@ class DeadLetterAdmin:
             if not names_one and not may_hold_plan_facts(message.payload):
                 continue
             for entry in read_entries(message.subject, message.sequence, message.time, message.payload):
+                if isinstance(entry.fact, NewerFact):
+                    continue  # what it forbids is not known here
                 index = entry.version - version_of(message.sequence)
                 if not {(message.sequence, index), (message.sequence, None)} & dead_messages:
                     later.append(entry.fact)

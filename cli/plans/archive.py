@@ -36,7 +36,7 @@ from protocol.log.outage_csv import outages_csv
 from protocol.log.outages import Outages
 from protocol.log.timeline import Timeline
 from protocol.log.version import version_of
-from protocol.messages.codec import Malformed
+from protocol.messages.codec import Malformed, parse_json
 from protocol.records import keys
 from protocol.times import format_time
 
@@ -240,12 +240,15 @@ class Archive:
         with self._entry(archive, "facts.jsonl") as facts:
             async for stored in read_plan(self._bus, self._plan_id):
                 for index, message in enumerate(decode_status(stored.subject, stored.payload, stored.time)):
-                    if isinstance(message, Malformed):
-                        continue
-                    count += 1
-                    data = message.model_dump(mode="json", by_alias=True, exclude_none=True)
                     about = {"version": version_of(stored.sequence, index), "logged": format_time(stored.time)}
+                    if isinstance(message, Malformed):
+                        if message.newer:
+                            facts.line({**about, **parse_json(message.raw)})
+                            count += 1
+                        continue
+                    data = message.model_dump(mode="json", by_alias=True, exclude_none=True)
                     facts.line({**about, "type": message.type, "data": data})
+                    count += 1
         return count
 
     async def _write_timeline(self, archive: zipfile.ZipFile, truncated: bool) -> int:

@@ -79,6 +79,9 @@ def report(
         incomplete = sum(not row.complete for row in rows)
         if incomplete:
             say(f"the first facts about {incomplete} examinees have expired from the log", err=True)
+        if outages.newer:
+            text = "facts were written by a newer release and are left out: run the report of that release"
+            say(f"{outages.newer} {text}", err=True)
         total_row = sum_rows(rows)
         if affected:
             rows = [row for row in rows if row.outages]

@@ -10,20 +10,30 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from protocol.errors import InvalidField
+from protocol.ids import Id
 from protocol.log.partitions import partition_of
 from protocol.log.version import version_of
-from protocol.messages.base import Message
-from protocol.messages.codec import Malformed, extract_element
+from protocol.messages.base import Message, Wire
+from protocol.messages.codec import Malformed, extract_element, parse_json
 from protocol.messages.facts import STATUS_CODEC, CaptureReview, ExamineeFact, MobileSyncExtend, MobileSyncWait
 from protocol.messages.plan_facts import ExamExtend, ExamWindow, PlanFact, PlanNotice, PlanPurged
 from protocol.messages.server_messages import ServerStatus
-from protocol.times import format_time, parse_time
+from protocol.times import Timestamp, format_time, parse_time
 
 SCHEDULER = "Nats-Scheduler"
 """The header of what NATS has published by a schedule: the subject that the schedule stands on."""
 
 TimedByLog = MobileSyncWait | MobileSyncExtend | CaptureReview
 """Facts whose time may be that at which the log took them."""
+
+
+class NewerFact(Wire):
+    """A fact about a plan or an examinee that only a newer release understands; `kind`: its type on the wire."""
+
+    kind: str
+    plan_id: Id
+    examinee_id: Id | None = None
+    timestamp: Timestamp
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,19 +45,19 @@ class LogEntry:
 
     version: int
     logged: float
-    fact: ExamineeFact | PlanFact
+    fact: ExamineeFact | PlanFact | NewerFact
 
     @property
     def examinee_id(self) -> str | None:
         """The examinee that the fact names; `None`: it is about the whole plan, or several."""
         match self.fact:
-            case ExamineeFact() | ExamExtend() | ExamWindow() | PlanPurged():
+            case ExamineeFact() | ExamExtend() | ExamWindow() | PlanPurged() | NewerFact():
                 return self.fact.examinee_id
         return None
 
     def needed_for(self, examinee_id: str) -> bool:
         """Return whether the timeline of this examinee needs the fact: also others' times say when the plan ends."""
-        return isinstance(self.fact, PlanFact) or self.examinee_id == examinee_id
+        return isinstance(self.fact, PlanFact) or self.examinee_id in (None, examinee_id)
 
     def concerns(self, examinee_id: str) -> bool:
         """Return whether the fact is about this examinee, alone or with others."""
@@ -86,8 +96,21 @@ def decode_status(
 def read_entries(subject: str, sequence: int, logged: float, payload: bytes) -> Iterator[LogEntry]:
     """Yield the facts about a plan and its examinees in the message `sequence` of STATUS, in order."""
     for index, message in enumerate(decode_status(subject, payload, logged)):
-        if isinstance(message, ExamineeFact | PlanFact):
-            yield LogEntry(version_of(sequence, index), logged, message)
+        fact = _newer_fact(message, subject) if isinstance(message, Malformed) else message
+        if isinstance(fact, ExamineeFact | PlanFact | NewerFact):
+            yield LogEntry(version_of(sequence, index), logged, fact)
+
+
+def _newer_fact(malformed: Malformed, subject: str) -> NewerFact | None:
+    """Return what is known of a fact of a newer release; `None`: it is none, or has no place on the subject."""
+    if not malformed.newer:
+        return None
+    parsed = parse_json(malformed.raw)
+    try:
+        fact = NewerFact.model_validate({**parsed.get("data", {}), "kind": parsed["type"]})
+    except (TypeError, ValueError):
+        return None
+    return fact if subject.split(".")[1:3] == ["plan", fact.plan_id] else None
 
 
 def may_mention(payload: bytes, examinee_id: str) -> bool:

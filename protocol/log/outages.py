@@ -20,7 +20,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-from protocol.log.entries import LogEntry
+from protocol.log.entries import LogEntry, NewerFact
 from protocol.log.exam_windows import ExamWindows, Window
 from protocol.log.timeline import ReplayedExaminee, Timeline
 from protocol.log.timeline_entry import EntryKind
@@ -176,6 +176,8 @@ class Outages:
         self._windows = ExamWindows()
         self._examinees: dict[str, _Examinee] = {}
         self._first_about_plan: int | None = None
+        self.newer = 0
+        """The number of facts that only a newer release understands: they are left out."""
 
     @property
     def plan(self) -> PlanState:
@@ -185,6 +187,9 @@ class Outages:
     def add(self, entry: LogEntry) -> None:
         """Add an entry; an entry that was added before changes nothing."""
         fact = entry.fact
+        if isinstance(fact, NewerFact):
+            self.newer += 1
+            return
         now = _to_ms(fact.timestamp)
         if isinstance(fact, PlanFact):
             if self._timeline.add(entry) is not None:

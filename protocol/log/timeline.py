@@ -9,11 +9,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 
-from protocol.log.entries import LogEntry
+from protocol.log.entries import LogEntry, NewerFact
 from protocol.log.entry_text import EntryText
 from protocol.log.plan_texts import describe_plan, describe_plan_notice, describe_purge
 from protocol.log.timeline_entry import EntryKind, TimelineEntry
-from protocol.log.timeline_texts import describe_connection, describe_mobile_sync, describe_notices
+from protocol.log.timeline_texts import describe_connection, describe_mobile_sync, describe_newer, describe_notices
 from protocol.messages.facts import (
     ConnectionFact,
     ConnectionStatus,
@@ -82,8 +82,9 @@ class Timeline:
     def add(self, entry: LogEntry) -> TimelineEntry | None:
         """Add a fact of the log; return its timeline entry, or `None` when it was added before."""
         fact = entry.fact
-        if isinstance(fact, PlanFact):
+        if isinstance(fact, PlanFact) or (isinstance(fact, NewerFact) and fact.examinee_id is None):
             return self._add_plan_fact(entry, fact)
+        assert fact.examinee_id is not None
         person = self.examinees.get(fact.examinee_id)
         if person is None:
             person = self.examinees[fact.examinee_id] = ReplayedExaminee(entry.logged)
@@ -105,7 +106,7 @@ class Timeline:
             **wording.details,
         )
 
-    def _add_plan_fact(self, entry: LogEntry, fact: PlanFact) -> TimelineEntry | None:
+    def _add_plan_fact(self, entry: LogEntry, fact: PlanFact | NewerFact) -> TimelineEntry | None:
         if entry.version <= self._last_about_plan:
             return None
         self._last_about_plan = entry.version
@@ -128,7 +129,9 @@ class Timeline:
             **wording.details,
         )
 
-    def _fold_plan(self, version: int, fact: PlanFact) -> EntryText:
+    def _fold_plan(self, version: int, fact: PlanFact | NewerFact) -> EntryText:
+        if isinstance(fact, NewerFact):
+            return describe_newer(fact.kind)
         if isinstance(fact, PlanNotice):
             return describe_plan_notice(fact)
         if isinstance(fact, PlanPurged):
@@ -143,7 +146,9 @@ class Timeline:
         self.plan = plan.apply(before, version, fact).state
         return describe_plan(before, self.plan, fact)
 
-    def _fold(self, person: ReplayedExaminee, version: int, fact: ExamineeFact) -> EntryText:
+    def _fold(self, person: ReplayedExaminee, version: int, fact: ExamineeFact | NewerFact) -> EntryText:
+        if isinstance(fact, NewerFact):
+            return describe_newer(fact.kind)
         match aspect_of(fact):
             case "notices":
                 assert isinstance(fact, NoticeFact)

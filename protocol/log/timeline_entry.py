@@ -14,7 +14,7 @@ class EntryKind(StrEnum):
     """Kind of a timeline entry.
 
     LEFT, RETURNED: a finished examinee has disconnected or connected, which is no loss. TIME_UP: the end has come for
-    all but those with more time.
+    all but those with more time. NEWER: only a newer release knows what has happened.
     """
 
     ENROLLED = "ENROLLED"
@@ -57,6 +57,7 @@ class EntryKind(StrEnum):
     PURGED = "PURGED"
     RESTATED = "RESTATED"
     NO_EFFECT = "NO_EFFECT"
+    NEWER = "NEWER"
 
 
 class TimelineEntry(Wire):

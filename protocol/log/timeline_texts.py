@@ -370,3 +370,11 @@ def _describe_help(before: NoticesState, after: NoticesState, fact: HelpRequest 
         case HelpClose():
             text = "takes the request for help back" if by == fact.examinee_id else f"request for help closed by {by}"
             return EntryText(EntryKind.HELP_CLOSED, text, details)
+
+
+# -- what is not known here -------------------------------------------------------------------------------
+
+
+def describe_newer(kind: str) -> EntryText:
+    """Describe a fact of a type or with a content that only a newer release understands."""
+    return EntryText(EntryKind.NEWER, f"{kind}: only the newer release that has written it knows what it means")
