@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from typing import Literal
 
 from protocol.ids import Id
-from protocol.messages.base import Wire
+from protocol.messages.base import Stored
 
 ALPHABET = "23456789ABCDEFGHJKMNPQRSTUVWXYZ"
 """Digits and capitals without 0, O, 1, I and L, which look alike."""
@@ -21,7 +21,7 @@ LONGEST_SECONDS = 900.0
 """A code is valid until the mobile sync stage ends, and at most this long."""
 
 
-class PhoneCode(Wire):
+class PhoneCode(Stored):
     """The examinee of a code, and the deadline of the mobile sync stage at the time the code was made.
 
     `expiresAt`: when the code ends. `deviceId`: the device that has redeemed it, the only one that may do so again;

@@ -10,7 +10,7 @@ import pytest
 from starlette.requests import Request
 
 from actors.runtime.http.rate_limit import MOST_KEYS, RateLimit, client_address
-from protocol.access.phone_codes import ALPHABET, LENGTH, code_digest, format_code, new_code, normalise_code
+from protocol.access.phone_codes import ALPHABET, LENGTH, PhoneCode, code_digest, format_code, new_code, normalise_code
 
 SECRET = "0123456789-abcdefghij-ABCDEFGHIJ"
 
@@ -102,3 +102,9 @@ PROXIES: Sequence[ipaddress.IPv4Network | ipaddress.IPv6Network] = [
 )
 def test_the_address_of_a_client_behind_trusted_proxies(peer: str, forwarded: tuple[str, ...], address: str) -> None:
     assert client_address(asked(peer, *forwarded), PROXIES) == address
+
+
+def test_a_code_keeps_the_fields_of_a_newer_release_when_a_device_redeems_it() -> None:
+    stored = {"planId": "P001", "examineeId": "E001", "deadline": "2026-12-01T09:00:00.000Z", "tries": 3}
+    bound = PhoneCode.model_validate(stored).model_copy(update={"device_id": "M001"})
+    assert bound.model_dump(by_alias=True, exclude_none=True) == stored | {"deviceId": "M001"}
