@@ -6,7 +6,8 @@ The order makes that a purge which dies may simply be done again:
    servers close who is still connected.
 2. Timers, attempts, codes, dead letters and pictures are deleted. Nothing reads them any more.
 3. The `plan_purged` that stays goes into the log, with the counts. The state manager deletes what late facts have made.
-4. The facts before it are deleted from the log. Whoever replays the log finds the purge at its end either way.
+4. The checkpoints of the records are deleted, then the facts before the purge from the log. Whoever replays the log
+   finds the purge at its end either way.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from actors.retention.redaction import Redaction
 from actors.runtime.broker.connection import Bus, Outgoing
 from actors.runtime.broker.consumers.stream_reader import read_stream
 from actors.runtime.store.state_store import StateStore
+from actors.status_log.checkpoint_writes import CheckpointWrites
 from actors.status_log.status_log import StatusLog, facts_of
 from protocol.access.phone_codes import PhoneCode
 from protocol.broker import subjects
@@ -78,6 +80,7 @@ class Purger:
         self._bus = bus
         self._store = store
         self._status = StatusLog(bus)
+        self._checkpoints = CheckpointWrites(bus, store)
         self._by = by
         self._note = note
 
@@ -111,9 +114,11 @@ class Purger:
         report.version = last
         await self._applied(last)
         if examinee_id is None:
+            await self._checkpoints.forget_plan(plan_id)
             await redaction.remove_plan(last)
         else:
             assert alias is not None
+            await self._checkpoints.forget_examinee(plan_id, examinee_id)
             await redaction.remove_examinee(examinee_id, alias, last)
         await self._told(report)
         await self._bus.purge_stream(

@@ -21,6 +21,7 @@ from actors.runtime.broker.consumers.stream_reader import read_stream
 from actors.runtime.config.settings import Settings
 from actors.runtime.store.state_store import StateStore
 from actors.runtime.telemetry.metrics import REGISTRY
+from actors.status_log.checkpoint_writes import CheckpointWrites
 from actors.status_log.status_log import facts_of
 from protocol.broker import subjects
 from protocol.broker.streams import CHECKPOINT, DAY, STATUS
@@ -242,6 +243,7 @@ class Retention(Service):
             await self._store.remove_members({keys.SERVERS: [server_id]})
             guard = Guard(keys.server_status(server_id), "rev", server.get("rev", "0"))
             if (await self._store.delete_unchanged([guard]))[0]:
+                await CheckpointWrites(self._bus, self._store).rewrite([guard.key])
                 report.servers.append(server_id)
             else:
                 await self._store.save([], [], Index(members={keys.SERVERS: {server_id}}))

@@ -23,6 +23,7 @@ from actors.state_manager.engine_retry import EngineRetry
 from actors.state_manager.order_of_work import Limits, OrderOfWork, Parts
 from actors.state_manager.partitions import StatePartitions
 from actors.state_manager.progress import StateProgress
+from actors.state_manager.recovery.checkpointer import Checkpointer
 from actors.state_manager.recovery.purge import PlanPurge
 from actors.state_manager.recovery.repair import StateRepair
 from actors.status_log.status_log import StatusLog
@@ -70,6 +71,7 @@ class StateManager(Actor):
         self._order_of_work = OrderOfWork(parts, Limits())
         self.receives = (Deliveries(STATE_MANAGERS, StatusBatch, self._partitions.arrived),)
         self._floor_wanted = asyncio.Event()
+        self._checkpointer = Checkpointer(bus, store, settings.checkpoints, lambda: self._partitions.held_parts)
         self._progress = StateProgress(bus, store, name, self._partitions.parts(), lambda: self._retry.waiting_for)
 
     async def on_start(self) -> None:
@@ -79,6 +81,7 @@ class StateManager(Actor):
             self.spawn(self._partitions.read(reader), f"read {reader.spec.name}")
         self.spawn(self._partitions.balance(), "balance")
         self.spawn(self._keep_whole(), "whole")
+        self.spawn(self._checkpointer.run(), "checkpoints")
 
     async def on_stop(self) -> None:
         await self._partitions.release()
@@ -100,7 +103,9 @@ class StateManager(Actor):
             try:
                 if self._floor_wanted.is_set():
                     self._floor_wanted.clear()
-                    floor = (await self._status.extent()).acknowledged
+                    extent = await self._status.extent()
+                    self._checkpointer.note(extent)
+                    floor = extent.acknowledged
                     self._decider.raise_floor(floor)
                     whole = await self._store.mark.advance(floor)
                 else:

@@ -69,6 +69,11 @@ class StatePartitions:
         """The names of the consumers that this manager reads now."""
         return [name for name, reader in self._readers.items() if reader.owned]
 
+    @property
+    def held_parts(self) -> list[str]:
+        """The parts of the log that this manager reads now."""
+        return [_part_of(name) for name in self.held]
+
     def parts(self) -> dict[str, LogPart]:
         """Return the parts of the log whose progress is announced (`protocol.messages.progress`)."""
         return {

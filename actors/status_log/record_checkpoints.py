@@ -48,6 +48,9 @@ class Manifest(pydantic.BaseModel):
     live: dict[str, int] | None = None
 
 
+_BEGUN = Manifest(sequence=0)
+
+
 class SocketPlace(NamedTuple):
     """The entry of a socket in the index of its server's sockets (`keys.server_sockets`)."""
 
@@ -108,6 +111,8 @@ class PartCheckpoint:
     manifest: Manifest | None
     place: int = 0
     newer: bool = False
+    payload: bytes = b""
+    """The manifest as it is stored."""
 
 
 class RecordCheckpoints:
@@ -164,29 +169,32 @@ class RecordCheckpoints:
             manifest = Manifest.model_validate_json(stored.payload)
         except pydantic.ValidationError as error:
             log.error("the checkpoints of part %s are made anew, their manifest cannot be read: %s", part, error)
-            return PartCheckpoint(part, None, stored.sequence)
+            return PartCheckpoint(part, None, stored.sequence, payload=stored.payload)
         if manifest.format > FORMAT:
             log.warning("the checkpoints of part %s are those of a newer release: not used", part)
-            return PartCheckpoint(part, None, stored.sequence, newer=True)
-        return PartCheckpoint(part, manifest, stored.sequence)
+            return PartCheckpoint(part, None, stored.sequence, newer=True, payload=stored.payload)
+        return PartCheckpoint(part, manifest, stored.sequence, payload=stored.payload)
 
     async def write(
-        self, checkpoint: PartCheckpoint, manifest: Manifest, records: Sequence[Outgoing] = ()
+        self, checkpoint: PartCheckpoint, manifest: Manifest | None, records: Sequence[Outgoing] = ()
     ) -> PartCheckpoint:
         """Store checkpoints and the manifest after them, if the part's is still the one in `checkpoint`.
 
-        At most `RECORDS_A_BATCH` records. Raises `WrongLastSequence` when somebody else has written the manifest:
-        nothing is stored then.
+        `None`: the manifest stays what it is. At most 999 records, and some MB of them. Raises `WrongLastSequence` when
+        somebody else has written the manifest: nothing is stored then.
         """
         subject = subjects.records_checkpoint(checkpoint.part)
         expected = {
             "Nats-Expected-Last-Subject-Sequence": str(checkpoint.place),
             "Nats-Expected-Last-Subject-Sequence-Subject": subject,
         }
-        payload = manifest.model_dump_json(exclude_none=True).encode()
+        if manifest is not None:
+            payload = manifest.model_dump_json(exclude_none=True).encode()
+        else:
+            manifest, payload = checkpoint.manifest, checkpoint.payload or _BEGUN.model_dump_json().encode()
         if not records:
             ack = await self._bus.publish(Outgoing(subject, payload, headers=expected))
         else:
             first = replace(records[0], headers={**records[0].headers, **expected})
             ack = await self._bus.publish_atomic([first, *records[1:], Outgoing(subject, payload)])
-        return replace(checkpoint, manifest=manifest, place=ack.sequence)
+        return replace(checkpoint, manifest=manifest, place=ack.sequence, payload=payload)

@@ -18,6 +18,7 @@ from protocol.log import entries
 from protocol.log.partitions import PARTS, part_of
 from protocol.log.version import index_of, sequence_of, version_of
 from protocol.messages.codec import Malformed
+from protocol.messages.progress import SERVERS_PART
 from protocol.messages.server_messages import ServerStatus
 from protocol.records.placement import VersionedMessage
 from protocol.rules import socket_server
@@ -122,6 +123,15 @@ class StatusLog:
         for subject in plans if plan_id is not None else (subjects.status_server("*"), *plans):
             async for stored in read_with_replacements(self._bus, subject, first, last, replacements):
                 yield stored
+
+    async def read_part(self, part: str, first: int, last: int) -> AsyncIterator[StoredMessage]:
+        """Yield the messages of one part of the log from `first` to `last`, in order."""
+        if part == SERVERS_PART:
+            subject, replacements = subjects.status_server("*"), []
+        else:
+            subject, replacements = subjects.status_partition(int(part)), await read_replacements(self._bus)
+        async for stored in read_with_replacements(self._bus, subject, first, last, replacements):
+            yield stored
 
     async def dead_lettered(self) -> DeadLettered:
         """Read which facts are dead letters now. Raises `NotPermitted` also when only those may not be read."""

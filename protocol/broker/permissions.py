@@ -291,7 +291,9 @@ def _purge() -> list[str]:
     return [
         subjects.status_plans_from(subjects.PURGE),
         subjects.replacement("*", "*"),
-        *(f"{API}.STREAM.PURGE.{stream.name}" for stream in (STATUS, SOCKET, RECONNECT)),
+        *(f"{API}.STREAM.PURGE.{stream.name}" for stream in (STATUS, SOCKET, RECONNECT, RECORDS)),
+        # Before it deletes checkpoints it writes what says how far they are complete: so no older ones come back.
+        *(subjects.records_checkpoint("*"), subjects.records_of_part("*")),
         *(f"{API}.STREAM.MSG.DELETE.{stream.name}" for stream in (STATUS, DEADLETTER, PHONE)),
         subjects.control("web-server.*"),
     ]

@@ -211,6 +211,15 @@ class RetentionSettings(_Section):
     )
 
 
+class CheckpointSettings(_Section):
+    seconds: Positive = Field(
+        30.0, description="how often a copy of the changed records is kept for the repair of a lost Redis"
+    )
+    messages: Annotated[int, Field(ge=100)] = Field(
+        10_000, description="after so many messages of the log it is kept earlier"
+    )
+
+
 class LogSettings(_Section):
     level: Literal["debug", "info", "warning", "error"] | None = Field(
         None, description="what is logged; default: info, and warning in `examwire up`"

@@ -21,6 +21,7 @@ from actors.runtime.config.masking import hide
 from actors.runtime.config.redis_url import parse_redis_url
 from actors.runtime.config.sections import (
     CaptureSettings,
+    CheckpointSettings,
     LogSettings,
     MetricsSettings,
     MobileSyncSettings,
@@ -71,6 +72,7 @@ class Settings(BaseSettings):
     redis: RedisSettings = RedisSettings()
     captures: CaptureSettings = CaptureSettings()
     retention: RetentionSettings = RetentionSettings()
+    checkpoints: CheckpointSettings = CheckpointSettings()
     log: LogSettings = LogSettings()
     tracing: TracingSettings = TracingSettings()
 

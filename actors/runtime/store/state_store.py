@@ -225,6 +225,30 @@ class StateStore:
             pipe.hmget(key, *names)
         return cast(list[list[str | None]], await self._read(hash_keys, pipe))
 
+    async def copies(
+        self, hash_keys: Sequence[str], members: Sequence[tuple[str, str]], entries: Sequence[tuple[str, str]]
+    ) -> tuple[list[dict[str, str] | StateDamaged], list[bool], list[str | None]]:
+        """Return in one round trip hashes (one of the wrong type as its error), and what indexes say about them.
+
+        `members`: sets, each with the value that may be in it. `entries`: hashes, each with the name of a field.
+        """
+        pipe = self._redis.pipeline(transaction=False)
+        for key in hash_keys:
+            pipe.hgetall(key)
+        for key, value in members:
+            pipe.sismember(key, value)
+        for key, name in entries:
+            pipe.hget(key, name)
+        index_keys = [key for key, _ in (*members, *entries)]
+        answers = await self.mark.execute(pipe, [*hash_keys, *index_keys]) if len(pipe) else []
+        index_answers = answers[len(hash_keys) :]
+        _raise_damage(index_keys, index_answers)
+        hashes = [
+            _damage(key, answer) if isinstance(answer, Exception) else answer
+            for key, answer in zip(hash_keys, answers, strict=False)
+        ]
+        return hashes, [answer == 1 for answer in index_answers[: len(members)]], index_answers[len(members) :]
+
     async def servers(self) -> list[dict[str, str]]:
         """Return the records of all servers that have ever announced themselves, with their `serverId`."""
         ids = await self.members(keys.SERVERS)

@@ -50,6 +50,24 @@ class Difference:
     log: str | None
 
 
+def changed_keys(differences: Iterable[Difference]) -> set[str]:
+    """Return the keys of the records and sockets that are other ones when these differences are gone.
+
+    The entries of an index are part of what is kept about their examinees and sockets.
+    """
+    changed: set[str] = set()
+    for difference in differences:
+        record = keys.parse_key(difference.key)
+        if record.kind == "plan_examinees" and difference.field:
+            changed |= {make(record.plan_id, difference.field) for make in _RECORDS}
+        elif record.kind == "server_sockets" and difference.field:
+            _, plan_id, *_ = (*(difference.log or difference.redis or "").split(" "), "", "")  # whatever lies there
+            changed.add(keys.socket(plan_id, difference.field))
+        else:
+            changed.add(difference.key)
+    return changed
+
+
 @dataclass(slots=True)
 class AuditReport:
     """Result of comparing Redis with the log.

@@ -18,10 +18,11 @@ from prometheus_client import Counter
 from actors.runtime.broker.connection import Bus
 from actors.runtime.store.state_store import StateStore
 from actors.runtime.telemetry.metrics import REGISTRY
-from actors.state_manager.recovery.audit import Difference
+from actors.state_manager.recovery.audit import Difference, changed_keys
 from actors.state_manager.recovery.catch_up import CatchUp, dead_letters
 from actors.state_manager.recovery.purge import PlanPurge, Purge
 from actors.state_manager.recovery.restoration import Repair, Restoration
+from actors.status_log.checkpoint_writes import CheckpointWrites
 from actors.status_log.projection import Projection
 from actors.status_log.status_log import StatusLog
 from protocol.ids import RecordRef
@@ -103,6 +104,8 @@ class StateRepair:
         )
         unknown = {key: kind for key in differing if (kind := record_kind(keys.parse_key(key))) is not None}
         await self._restoration.restore(projection, unknown, repair, force=True)
+        # No fact of the log has made this change, so nobody else copies it to the checkpoints.
+        await CheckpointWrites(self._bus, self._store).rewrite(changed_keys(differences))
         repair.seconds = time.monotonic() - began
         return repair
 

@@ -68,9 +68,9 @@ def test_no_role_may_delete_a_stream_and_only_who_purges_plans_may_delete_messag
     for verb in ("STREAM.DELETE", "STREAM.SNAPSHOT", "STREAM.RESTORE"):
         assert those_who_may_publish(f"$JS.API.{verb}.{stream}") == set()
     who_purges = {"operator", "queue-server"}
-    may_purge = who_purges if stream in ("STATUS", "SOCKET", "RECONNECT") else set()
+    may_purge = who_purges if stream in ("STATUS", "SOCKET", "RECONNECT", "RECORDS") else set()
     if stream == "RECORDS":
-        may_purge = {"state-manager"}  # what a purge has deleted has no checkpoints
+        may_purge = who_purges | {"state-manager"}  # what a purge has deleted has no checkpoints
     assert those_who_may_publish(f"$JS.API.STREAM.PURGE.{stream}") == may_purge
     may_delete = who_purges if stream in ("STATUS", "DEADLETTER", "PHONE") else set()
     assert those_who_may_publish(f"$JS.API.STREAM.MSG.DELETE.{stream}") == may_delete
