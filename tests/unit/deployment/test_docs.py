@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import re
+import shlex
 import subprocess
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
 from actors.runtime.config.settings import unknown_variables
-from cli.main import COMMANDS, CommandGroup
+from cli import run
+from cli.main import COMMANDS, CommandGroup, app
 
 ROOT = Path(__file__).parents[3]
 PAGES = [
@@ -20,10 +23,12 @@ PAGES = [
     "docs/decisions.md",
     "docs/protocol.md",
     "docs/runbook.md",
+    "docs/upgrade.md",
 ]
 PATH = re.compile(r"(?<![\w/.:{-])(?:actors|protocol|cli|tests|docs|nats)/[\w./-]*")
 LINK = re.compile(r"(?<!!)\[[^\]]*\]\(([^)\s]+)\)")
 HEADING = re.compile(r"^#+ +(.+?) *$", re.MULTILINE)
+CODE = re.compile(r"^```\n(.+?)^```", re.MULTILINE | re.DOTALL)
 TREE_LINE = re.compile(r"^( *)([a-z_]+)/ +\S")
 
 
@@ -179,6 +184,30 @@ def test_the_readme_lists_every_command_and_no_other() -> None:
     for command, place in COMMANDS.items():
         if isinstance(place, CommandGroup):
             assert listed[command] == place.commands.keys()
+
+
+def commands_on(page: str) -> list[str]:
+    """The `examwire ...` lines of a page's blocks of code, without comments and pipes."""
+    lines = "".join(CODE.findall(text_of(page))).replace("\\\n", " ").splitlines()
+    found = [re.match(r"(?:\.venv/bin/)?examwire ([a-z].*)", line) for line in lines]
+    return [re.split(r" +(?:#|>|\|) *", match[1])[0] for match in found if match is not None]
+
+
+def test_commands_are_found() -> None:
+    assert "actors stop state-manager.sm-1" in commands_on("docs/upgrade.md")
+    assert "plans show P001" in commands_on("docs/runbook.md")
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_every_command_on_a_page_exists_with_its_options(page: str) -> None:
+    for command in commands_on(page):
+        result = CliRunner().invoke(app, [*shlex.split(command), "--help"])
+        assert result.exit_code == 0, f"{page}: examwire {command}: {result.output}"
+
+
+def test_the_order_of_an_upgrade_has_every_role() -> None:
+    order = re.findall(r"^\| \d \| `([a-z-]+)` \|", text_of("docs/upgrade.md"), re.MULTILINE)
+    assert sorted(order) == sorted(str(command.name) for command in run.app.registered_commands)
 
 
 @pytest.mark.parametrize("page", PAGES)
