@@ -26,6 +26,7 @@ from actors.state_manager.progress import StateProgress
 from actors.state_manager.recovery.checkpointer import Checkpointer
 from actors.state_manager.recovery.purge import PlanPurge
 from actors.state_manager.recovery.repair import StateRepair
+from actors.status_log.record_checkpoints import RecordCheckpoints
 from actors.status_log.status_log import StatusLog
 from protocol.broker.streams import STATE_MANAGERS
 from protocol.errors import BrokerUnavailable, ConsumerGone, StateDamaged, StateUnavailable
@@ -56,8 +57,9 @@ class StateManager(Actor):
         self._partitions = StatePartitions(bus)
         self._decider = Decider(store, self._status)
         self._publisher = EffectPublisher(bus, store)
-        self._repair = StateRepair(bus, store)
-        self._retry = EngineRetry(self._repair, self.address)
+        self._repair = StateRepair(bus, store, checkpoints=RecordCheckpoints(bus), turns=self._partitions)
+        self._repair.changed = self._partitions.look_again
+        self._retry = EngineRetry(self._repair, self.address, self.spawn)
         parts = Parts(
             self._decider,
             self._publisher,
@@ -92,6 +94,7 @@ class StateManager(Actor):
             "givesWay": self._partitions.gives_way,
             "floor": self._decider.floor,
             "waitingFor": self._retry.waiting_for,
+            "repair": self._repair.progress.details() if self._repair.progress is not None else None,
         }
 
     async def _keep_whole(self) -> None:

@@ -17,6 +17,7 @@ from actors.runtime.broker.connection import Bus
 from actors.runtime.broker.consumers.consumer import Delivery
 from actors.runtime.broker.consumers.listener import listen
 from actors.runtime.broker.consumers.pinned import PinnedConsumer
+from actors.runtime.store.repair_marks import Whole
 from actors.state_manager.progress import LogPart
 from protocol.broker import subjects
 from protocol.broker.streams import STATE_MANAGERS
@@ -50,6 +51,7 @@ class StatePartitions:
         self._arrived: list[Delivery] = []
         self._wake = asyncio.Event()
         self._applied_at: dict[str, float] = {}
+        self._whole = Whole(everything=True)
         self._newest, self._gives_way = asyncio.Event(), asyncio.Event()
         self._newest.set()
         self._newer_silent: asyncio.TimerHandle | None = None
@@ -101,12 +103,27 @@ class StatePartitions:
             self._wake.set()
 
     async def arrived(self) -> list[Delivery]:
-        """Wait for deliveries, and return all that have arrived, each partition in the order of the log."""
-        while not self._arrived:
+        """Wait for deliveries, and return all that have arrived, each partition in the order of the log.
+
+        While Redis is repaired, those about plans that are not whole yet wait here.
+        """
+        while True:
+            if deliveries := [delivery for delivery in self._arrived if self._can_be_processed(delivery)]:
+                self._arrived = [delivery for delivery in self._arrived if not self._can_be_processed(delivery)]
+                return deliveries
             self._wake.clear()
             await self._wake.wait()
-        deliveries, self._arrived = self._arrived, []
-        return deliveries
+
+    def look_again(self, whole: Whole) -> None:
+        """Note what is whole of Redis: deliveries that have waited for it are handed out."""
+        self._whole = whole
+        self._wake.set()
+
+    def _can_be_processed(self, delivery: Delivery) -> bool:
+        if self._whole.everything:
+            return True
+        tokens = delivery.subject.split(".")
+        return self._whole.plan(tokens[2]) if tokens[1] == "plan" else self._whole.servers()
 
     async def ours(self, deliveries: Sequence[Delivery]) -> list[Delivery]:
         """Return the deliveries whose partition this manager still reads. Another manager processes the rest."""
@@ -129,7 +146,7 @@ class StatePartitions:
                 while True:
                     await asyncio.sleep(BALANCE_SECONDS)
                     held = [reader for reader in self._readers.values() if reader.owned]
-                    managers = self._managers()
+                    managers = self.managers()
                     if len(held) > -(-len(self._readers) // managers):
                         idlest = min(held, key=lambda reader: reader.pending)
                         text = "%s is released to another state manager: this one holds %d consumers, of %d managers"
@@ -169,7 +186,15 @@ class StatePartitions:
         self._gives_way.clear()
         self._newest.set()
 
-    def _managers(self) -> int:
+    def holds(self, part: str) -> bool:
+        """Return whether this manager is the one to repair a part: it reads it, or is the only manager."""
+        if self.gives_way:
+            return False
+        return self.managers() == 1 or any(
+            _part_of(name) == part and reader.owned for name, reader in self._readers.items()
+        )
+
+    def managers(self) -> int:
         """Return how many state managers have announced their progress lately, including this one."""
         now = time.monotonic()
         self._applied_at = {name: at for name, at in self._applied_at.items() if now - at <= SILENT_SECONDS}

@@ -14,6 +14,7 @@ from protocol.log.version import floor_version, version_of
 from protocol.messages.base import Message
 from protocol.messages.codec import Malformed
 from protocol.messages.plan_facts import PlanPurged
+from protocol.messages.progress import SERVERS_PART
 from protocol.records import keys
 from protocol.records.kinds import RecordKind
 from protocol.records.placement import (
@@ -72,7 +73,7 @@ class ReplayedRecord:
 
 
 class Projection:
-    """The records that Redis should hold according to the log, of one plan or of all.
+    """The records that Redis should hold according to the log, of one plan, of all, or of the servers.
 
     Example::
 
@@ -81,8 +82,11 @@ class Projection:
         projection.records[keys.progress("P001", "E001")].head
     """
 
-    def __init__(self, plan_id: str | None = None, dead_lettered: DeadLettered | None = None) -> None:
+    def __init__(
+        self, plan_id: str | None = None, dead_lettered: DeadLettered | None = None, *, servers_only: bool = False
+    ) -> None:
         self.plan_id = plan_id
+        self._servers_only = servers_only
         self._dead_lettered = dead_lettered or DeadLettered()
         self.records: dict[str, ReplayedRecord] = {}
         self.sockets: dict[str, SocketWrite] = {}
@@ -126,7 +130,8 @@ class Projection:
         in_age_since = status.now() - extent.max_age if extent.max_age else 0.0
         # STATUS numbers its messages from the time of its creation in ms.
         self._facts_expired = extent.first / 1000 < in_age_since
-        async for stored in status.read(first, extent.last, self.plan_id):
+        servers = status.read_part(SERVERS_PART, first, extent.last) if self._servers_only else None
+        async for stored in servers or status.read(first, extent.last, self.plan_id):
             self._add(stored)
             if stored.time >= in_age_since:
                 self._first_in_age = min(self._first_in_age or stored.sequence, stored.sequence)

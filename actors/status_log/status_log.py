@@ -26,6 +26,8 @@ from protocol.rules.socket_server import ServerState
 
 log = logging.getLogger("examwire.log_of_record")
 
+_PLANS = "status.plan.>"
+
 
 @dataclass(frozen=True, slots=True)
 class LogExtent:
@@ -132,6 +134,23 @@ class StatusLog:
             subject, replacements = subjects.status_partition(int(part)), await read_replacements(self._bus)
         async for stored in read_with_replacements(self._bus, subject, first, last, replacements):
             yield stored
+
+    async def plans(self, part: str, first: int = 0, last: int = 0) -> list[str]:
+        """Return the plans of a part that have messages from `first` to `last`, those with the newest ones first.
+
+        By default in the whole log.
+        """
+        newest: dict[str, int] = {}
+        if not last:
+            names = {subject.split(".")[2] for subject in await self._bus.stream_subjects(STATUS.name, _PLANS)}
+            for plan_id in names:
+                if part_of(plan_id) == part:
+                    stored = await self._bus.last_message(STATUS.name, subjects.status_of_plan(plan_id)[1])
+                    newest[plan_id] = stored.sequence if stored is not None else 0
+        else:
+            async for stored in self.read_part(part, first, last):
+                newest[stored.subject.split(".")[2]] = stored.sequence
+        return sorted(newest, key=lambda plan_id: newest[plan_id], reverse=True)
 
     async def dead_lettered(self) -> DeadLettered:
         """Read which facts are dead letters now. Raises `NotPermitted` also when only those may not be read."""

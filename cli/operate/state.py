@@ -14,6 +14,7 @@ from actors.runtime.store.state_store import StateStore
 from actors.state_manager.recovery.audit import Audit, AuditReport
 from actors.state_manager.recovery.repair import StateRepair
 from actors.state_manager.recovery.restoration import Repair
+from actors.status_log.record_checkpoints import RecordCheckpoints
 from actors.status_log.status_log import StatusLog
 from cli.shared.live_actors import connected
 from cli.shared.options import takes_settings
@@ -80,7 +81,7 @@ def rebuild(
 
     async def work(bus: Bus, store: StateStore) -> tuple[AuditReport, list[Repair], AuditReport]:
         repairs = []
-        repair = StateRepair(bus, store)
+        repair = StateRepair(bus, store, checkpoints=RecordCheckpoints(bus))
         if not await store.mark.is_whole():
             # A running state manager does the same.
             await _ask(yes, "Redis has lost its state or was replaced. Rebuild it from the log?")

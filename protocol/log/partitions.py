@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 from protocol.messages.progress import SERVERS_PART
 
 PARTITIONS = 8
@@ -11,6 +13,7 @@ _FNV_OFFSET = 2166136261
 _FNV_PRIME = 16777619
 
 
+@lru_cache(maxsize=4096)  # asked for with each read of a plan's keys
 def partition_of(plan_id: str) -> int:
     """Return the partition of a plan, from 0 to `PARTITIONS` - 1.
 

@@ -18,8 +18,9 @@ SERVERS = "servers"
 STATE = "examwire:state"
 """Hash: whether the records are complete. `run`: the Redis process that a state manager found complete; `applied`: all
 facts up to this sequence of STATUS are applied; `wholeSince`: the time of that check; `repair:{id}`: the process under
-repair. Without this hash, or with another process's `run`, no record may be trusted: Redis was emptied, replaced or
-restored from an older state. In a cluster: `state_of_shard`."""
+repair; `part:{part}`, `plan:{planId}`, `live:{part}`: the process in which these are whole already; `claim:{part}`: who
+repairs a part of the log. Without this hash, or with another process's `run`, no record may be trusted: Redis was
+emptied, replaced or restored from an older state. In a cluster: `state_of_shard`."""
 
 
 def state_of_shard(number: int) -> str:

@@ -48,6 +48,16 @@ class GuardedWrite:
 
 
 @dataclass(frozen=True, slots=True)
+class StoredHash:
+    """A hash to write where there is none. Its field `guard` tells versions of it apart; `keep_seconds` 0: for ever."""
+
+    key: str
+    fields: Mapping[str, str]
+    guard: str
+    keep_seconds: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class Guard:
     """The condition for deleting a key: its `field` still has this value; `None`: the key is no hash."""
 

@@ -14,7 +14,16 @@ from actors.runtime.store.shards import OneServer, Shards
 from actors.runtime.store.state_mark import StateMark
 from protocol.errors import StateDamaged, StateUnavailable
 from protocol.records import keys
-from protocol.records.writes import Guard, GuardedWrite, Index, RecordWrite, SocketWrite, StoredRecord, Touch
+from protocol.records.writes import (
+    Guard,
+    GuardedWrite,
+    Index,
+    RecordWrite,
+    SocketWrite,
+    StoredHash,
+    StoredRecord,
+    Touch,
+)
 
 SCAN_COUNT = 1000
 
@@ -69,6 +78,21 @@ end
 if (redis.call('HGET', KEYS[1], ARGV[1]) or '0') ~= ARGV[2] then return 0 end
 {_SET_FIELDS % "ARGV[4]"}
 if ARGV[3] == '0' then redis.call('PERSIST', KEYS[1]) else redis.call('EXPIRE', KEYS[1], ARGV[3]) end
+return 1"""
+
+# Write a hash where there is none: 1 written, 2 the same one is there, 0 another one is. KEYS[1] hash; ARGV: the field
+# that tells versions of it apart, seconds to keep it (0: forever), fields and values
+_RESTORE = """
+if redis.call('EXISTS', KEYS[1]) == 1 then
+  if redis.call('TYPE', KEYS[1]).ok ~= 'hash' then return 0 end
+  local known = redis.call('HGET', KEYS[1], ARGV[1])
+  for at = 3, #ARGV, 2 do
+    if ARGV[at] == ARGV[1] then return ARGV[at + 1] == known and 2 or 0 end
+  end
+  return 0
+end
+redis.call('HSET', KEYS[1], unpack(ARGV, 3))
+if ARGV[2] ~= '0' then redis.call('EXPIRE', KEYS[1], ARGV[2]) end
 return 1"""
 
 # Delete a key that has not changed since it was read. KEYS[1] key; ARGV: field, its value ('': the key is no hash)
@@ -305,6 +329,15 @@ class StateStore:
         answers = await self._run(pipe.execute(raise_on_error=False)) if replacements else []
         _raise_damage([write.key for write in replacements], answers)
         return [answer == 1 for answer in answers]
+
+    async def restore(self, hashes: Sequence[StoredHash]) -> list[bool]:
+        """Write hashes where there are none. Return for each whether it is in Redis now; False: another one is."""
+        pipe = self._redis.pipeline(transaction=False)
+        for stored in hashes:
+            pipe.eval(_RESTORE, 1, stored.key, stored.guard, stored.keep_seconds, *_flat(stored.fields))
+        answers = await self._run(pipe.execute(raise_on_error=False)) if hashes else []
+        _raise_damage([stored.key for stored in hashes], answers)
+        return [answer != 0 for answer in answers]
 
     async def delete_unchanged(self, guards: Sequence[Guard]) -> list[bool]:
         """Delete keys. Return for each whether it was unchanged since it was read."""

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+from actors.runtime.broker.stream_state import StoredMessage
 from actors.runtime.store.state_store import StateStore
 from actors.state_manager.places import save_records
 from actors.state_manager.recovery.purge import PlanPurge, Purge
@@ -31,7 +32,7 @@ class CatchUp:
 
     Example::
 
-        last = await CatchUp(store, status_log, restoration).run(applied, repair)
+        last = await CatchUp(store, status_log, restoration).run(applied, repair, renew)
     """
 
     def __init__(self, store: StateStore, status: StatusLog, restoration: Restoration) -> None:
@@ -40,32 +41,49 @@ class CatchUp:
         self._restoration = restoration
         self._purge = PlanPurge(store)
 
-    async def run(self, applied: int, repair: Repair) -> int:
-        """Apply what STATUS holds after `applied`; return the sequence of its last message."""
+    async def run(self, applied: int, repair: Repair, go_on: Callable[[], Awaitable[None]]) -> int:
+        """Apply what STATUS holds after `applied`; return the sequence of its last message.
+
+        `go_on` is awaited after each portion.
+        """
         extent = await self._status.extent()
         log.info("Redis was restarted or replaced: applying STATUS from %d to %d", applied + 1, extent.last)
-        dead_lettered = await dead_letters(self._status)
         if applied + 1 < extent.first <= extent.last:
             log.error(
                 "STATUS begins at %d, after the last message that Redis has: the messages between are lost",
                 extent.first,
             )
+        messages = self._status.read(max(applied + 1, extent.first), extent.last)
+        await self.apply(messages, applied, extent, await dead_letters(self._status), repair, go_on)
+        repair.found = "replaced" if repair.missing else "restarted"
+        return extent.last
+
+    async def apply(
+        self,
+        messages: AsyncIterator[StoredMessage],
+        applied: int,
+        extent: LogExtent,
+        dead_lettered: DeadLettered,
+        repair: Repair,
+        go_on: Callable[[], Awaitable[None]] | None = None,
+    ) -> None:
+        """Apply messages of STATUS to records that hold everything up to `applied`."""
         # Facts above the ack floor must keep their places, also when they were in Redis before it was set back.
         settled = floor_version(min(applied, extent.acknowledged))
         items: list[VersionedMessage] = []
-        async for stored in self._status.read(max(applied + 1, extent.first), extent.last):
+        async for stored in messages:
             repair.messages += 1
             items += [item for item in facts_of(stored) if isinstance(item, VersionedMessage)]
             purges = [item for item in items if isinstance(item.message, PlanPurged)]
             if purges or len(items) >= FACTS_AT_ONCE:
                 await self._insert(items, settled, extent, dead_lettered, repair)
                 items = []
+                if go_on is not None:
+                    await go_on()
             for item in purges:  # a message of its own
                 assert isinstance(item.message, PlanPurged)
                 await self._purge.delete(Purge.of(item.message, item.version))
         await self._insert(items, settled, extent, dead_lettered, repair)
-        repair.found = "replaced" if repair.missing else "restarted"
-        return extent.last
 
     async def _insert(
         self,

@@ -60,7 +60,7 @@ class PlanPurge:
 
     async def run(self, purge: Purge) -> int:
         """Delete the keys and the entries of the indexes; return how many keys."""
-        if not await self._store.mark.is_whole():
+        if not await self._store.mark.holds([keys.plan(purge.plan_id)]):
             raise StateLost("records are deleted when Redis has been brought up to the log")
         return await self.delete(purge)
 

@@ -75,9 +75,9 @@ class Restoration:
             await self._store.save([], [], Index(members={key: set(values)}))
         for key, held in entries.items():
             await self._store.save([], [], Index(entries={key: {name: (*entry,) for name, entry in held.items()}}))
-            await self._take_back(key, held)
+            await self.take_back(key, held)
 
-    async def _take_back(self, key: str, held: Mapping[str, tuple[int, str]]) -> None:
+    async def take_back(self, key: str, held: Mapping[str, tuple[int, str]]) -> None:
         """Take out entries of sockets that have ended while the log was being replayed."""
         names = sorted(held)
         for start in range(0, len(names), RECORDS_A_TRIP):

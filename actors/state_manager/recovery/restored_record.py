@@ -45,6 +45,26 @@ def restored_history(
     return replace(history, newest_event=newest_event, restatement_due=restatement_due)
 
 
+def merged_history(
+    checkpointed: History[Any, Any], stored: History[Any, Any] | None, kind: RecordKind[Any, Any]
+) -> History[Any, Any]:
+    """Merge a checkpointed record with another one that is found in its place."""
+    if stored is None:
+        return checkpointed
+    newest = max([checkpointed.floor, *(version for version, _ in checkpointed.facts)])
+    if stored.floor > newest:
+        return stored  # it goes on from there
+    merged = with_facts(checkpointed, kind, [VersionedMessage(version, fact) for version, fact in stored.facts], 0)
+    # A record that began later began on an empty Redis: it was decided from a wrong state, and so was its last event.
+    begun_anew = stored.first_version > checkpointed.first_version
+    seen, true = (kind.visible_part(fold(history, kind.rule)) for history in (stored, merged))
+    return replace(
+        merged,
+        newest_event=max(merged.newest_event, stored.newest_event),
+        restatement_due=merged.restatement_due or stored.restatement_due or (begun_anew and seen != true),
+    )
+
+
 def with_facts(
     history: History[Any, Any] | None, kind: RecordKind[Any, Any], items: Sequence[VersionedMessage], settled: int
 ) -> History[Any, Any]:

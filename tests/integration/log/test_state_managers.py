@@ -271,12 +271,12 @@ async def test_pulls_left_by_a_stall_do_not_count_as_managers(
     await eventually(many_pulls, "pulls wait")
     looks = 0
 
-    def managers(count: Callable[[], int] = manager._partitions._managers) -> int:
+    def managers(count: Callable[[], int] = manager._partitions.managers) -> int:
         nonlocal looks
         looks += 1
         return count()
 
-    monkeypatch.setattr(manager._partitions, "_managers", managers)
+    monkeypatch.setattr(manager._partitions, "managers", managers)
     monkeypatch.setattr("actors.state_manager.partitions.BALANCE_SECONDS", 0.05)
 
     async def has_looked() -> bool:

@@ -17,6 +17,7 @@ from actors.status_log.status_log import DeadLettered, LogExtent, StatusLog, app
 from protocol.broker import subjects
 from protocol.client.plan_view import PlanView
 from protocol.errors import BrokerUnavailable
+from protocol.log.partitions import part_of
 from protocol.log.version import version_of
 from protocol.messages.base import Message
 from protocol.messages.codec import Malformed, encode_batches
@@ -187,7 +188,24 @@ class MemoryLog(StatusLog):
         for sequence in range(first, last + 1):
             if sequence % 4 == 1:
                 await pause()
-            yield StoredMessage(self._broker.subjects[sequence - 1], sequence, self._broker.payloads[sequence - 1], {})
+            subject = self._broker.subjects[sequence - 1]
+            if plan_id is None or subject.split(".")[1:3] == ["plan", plan_id]:
+                yield StoredMessage(subject, sequence, self._broker.payloads[sequence - 1], {})
+
+    async def read_part(self, part: str, first: int, last: int) -> AsyncIterator[StoredMessage]:
+        async for stored in self.read(first, last):
+            kind, named = stored.subject.split(".")[1:3]
+            if part_of(named if kind == "plan" else None) == part:
+                yield stored
+
+    async def plans(self, part: str, first: int = 0, last: int = 0) -> list[str]:
+        await pause()
+        newest = [
+            subject.split(".")[2]
+            for subject in reversed(self._broker.subjects[: last or None])
+            if subject.startswith("status.plan.")
+        ]
+        return [plan_id for plan_id in dict.fromkeys(newest) if part_of(plan_id) == part]
 
     async def dead_lettered(self) -> DeadLettered:
         await pause()

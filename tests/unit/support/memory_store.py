@@ -2,26 +2,37 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, field
 from fnmatch import fnmatch
 
+from actors.runtime.store.repair_marks import Whole, needed_marks, part_mark
 from actors.runtime.store.state_mark import Mark, StateMark
 from actors.runtime.store.state_store import StateStore
 from protocol.errors import StateDamaged, StateLost, StateUnavailable
+from protocol.log.partitions import PARTS
 from protocol.records.keys import parse_key
 from protocol.records.writes import Guard, GuardedWrite, Index, RecordWrite, SocketWrite, StoredRecord
 from tests.unit.support.stepped_loop import pause
 
+REFUSALS = 3
+
 
 @dataclass
 class Marked:
-    """The fields of the mark: as if by a state manager that found an empty log."""
+    """The fields of the mark: as if by a state manager that found an empty log.
+
+    `marks`: the process in which something is whole already. `ends`: up to where each part is. `claims`: who repairs a
+    part, and how often it was refused to others since: time stands still, so a claim ends after `REFUSALS`.
+    """
 
     run: int | None = 0
     applied: int = 0
     repairs: dict[str, int] = field(default_factory=dict)
+    marks: dict[str, int] = field(default_factory=dict)
+    ends: dict[str, int] = field(default_factory=dict)
+    claims: dict[str, tuple[str, int]] = field(default_factory=dict)
 
 
 class MemoryMark(StateMark):
@@ -34,9 +45,53 @@ class MemoryMark(StateMark):
     def whole(self) -> bool:
         return self._store.marked.run == self._store.process
 
-    def check(self) -> None:
-        if not self.whole:
+    def check(self, read_keys: Collection[str]) -> None:
+        if not self._holds(read_keys):
             raise StateLost("not whole")
+
+    def _valid(self) -> set[str]:
+        return {mark for mark, process in self._store.marked.marks.items() if process == self._store.process}
+
+    def _holds(self, read_keys: Collection[str]) -> bool:
+        valid = self._valid()
+        return self.whole or all(valid.intersection(needed.split("|")) for needed in needed_marks(read_keys))
+
+    async def holds(self, read_keys: Collection[str]) -> bool:
+        await pause()
+        return self._holds(read_keys)
+
+    async def whole_so_far(self) -> Whole:
+        await pause()
+        return Whole(everything=self.whole, marks=self._valid())
+
+    async def claim(self, repair: str, parts: Sequence[str]) -> list[str]:
+        await pause()
+        claims = self._store.marked.claims
+        claimed = []
+        for part in parts:
+            owner, refused = claims.get(part, (repair, 0))
+            if owner == repair or refused >= REFUSALS:
+                claims[part] = repair, 0
+                claimed.append(part)
+            else:
+                claims[part] = owner, refused + 1
+        return claimed
+
+    async def add(self, repair: str, marks: Sequence[str]) -> bool:
+        await pause()
+        if not self.whole and self._store.marked.repairs.get(repair) != self._store.process:
+            return False
+        self._store.marked.marks.update(dict.fromkeys(marks, self._store.process))
+        return True
+
+    async def end_part(self, repair: str, part: str, sequence: int) -> bool:
+        if not await self.add(repair, [part_mark(part)]):
+            return False
+        marked = self._store.marked
+        marked.ends[part] = sequence
+        if not self.whole and self._valid().issuperset(map(part_mark, PARTS)):
+            self._store.marked = Marked(self._store.process, min(marked.ends.values()))
+        return True
 
     async def is_whole(self) -> bool:
         await pause()
@@ -109,7 +164,7 @@ class MemoryStore(StateStore):
         if not record_keys:
             return []
         await self._access()
-        self.mark.check()
+        self.mark.check(record_keys)
         if self.refused.intersection(record_keys):
             raise self.refusal
         loaded: list[StoredRecord | StateDamaged] = []
@@ -164,12 +219,12 @@ class MemoryStore(StateStore):
 
     async def members(self, key: str) -> list[str]:
         await self._access()
-        self.mark.check()
+        self.mark.check([key])
         return sorted(self.sets.get(key, ()))
 
     async def entries(self, key: str) -> dict[str, str]:
         await self._access()
-        self.mark.check()
+        self.mark.check([key])
         return dict(self.rows.get(key, {}))
 
     async def raw_hashes(self, hash_keys: Sequence[str]) -> list[dict[str, str] | StateDamaged]:

@@ -76,7 +76,7 @@ class Manager:
             EffectPublisher(self.bus, self._store),
             PlanPurge(self._store),
             self.repair,
-            EngineRetry(self.repair, "state-manager.test"),
+            EngineRetry(self.repair, "state-manager.test", self._spawn),
             MemoryOwnership(self._broker),
             self._spawn,
             "state-manager.test",
