@@ -78,6 +78,8 @@ COMMANDS: dict[str, CommandLocation | CommandGroup] = {
     "spec": ("cli.spec", "app"),
     "config": ("cli.check.config", "app"),
     "doctor": ("cli.check.doctor", "doctor"),
+    "backup": ("cli.backup.backup", "backup"),
+    "restore": ("cli.backup.restore", "restore"),
     "version": ("cli.main", "version"),
 }
 

@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from actors.queue_server.checkpoints import Checkpoints
 from actors.queue_server.metrics import CONSUMER_UP, MADE_AGAIN, WRITABLE
 from actors.runtime.broker.connection import Bus
-from protocol.broker.streams import LEASE, NATS_VERSION, RETIRED_CONSUMERS, ConsumerSpec, StreamSpec
+from protocol.broker.streams import LEASE, NATS_VERSION, RESTORING, RETIRED_CONSUMERS, ConsumerSpec, StreamSpec
 from protocol.errors import BrokerUnavailable, ConfigurationError, StateUnavailable
 
 log = logging.getLogger("examwire.queue_server")
@@ -48,14 +48,18 @@ class Topology:
     async def apply(self) -> None:
         """Create or update everything, and delete what an earlier release needed. Harmless when repeated.
 
-        Raises `BrokerUnavailable`, `NotPermitted`, `ConfigurationError` when there is no cluster for the copies or the
-        broker is too old, and `StateUnavailable` when all others are applied, but for a consumer that has vanished only
-        Redis knows how far it was.
+        Raises `BrokerUnavailable`, `NotPermitted`, `ConfigurationError` when there is no cluster for the copies, the
+        broker is too old or a restore was interrupted, and `StateUnavailable` when all others are applied, but for a
+        consumer that has vanished only Redis knows how far it was.
         """
         version = str(self._bus.server_info.get("version", ""))
         if tuple(int(part) for part in version.split(".")[:2] if part.isdigit()) < NATS_VERSION:
             needed = ".".join(map(str, NATS_VERSION))
             raise ConfigurationError(f"nats-server {version} is too old: install {needed} or newer")
+        if await self._bus.stream_config(RESTORING.name) is not None:
+            raise ConfigurationError(
+                "a restore of this broker has begun and has not come to its end: repeat `examwire restore` first"
+            )
         # LEASE first: the clock of the broker is read from it. Streams whose size limit is only a safeguard come last.
         for stream in sorted(self.streams, key=lambda stream: (stream.name != LEASE.name, stream.safeguard)):
             await self.apply_stream(stream)

@@ -29,6 +29,7 @@ from protocol.broker.streams import (
     RECONNECT,
     RECONNECT_WATCH,
     RECORDS,
+    RESTORING,
     SOCKET,
     STATE_MANAGERS,
     STATUS,
@@ -249,6 +250,7 @@ def _operator() -> tuple[list[str], list[str]]:
         subjects.socket_examinee("*", "*"),
         subjects.socket_examinees("*"),
         *_purge(),
+        *_backup_and_restore(),
         # An archive holds the pictures.
         *(f"{API}.{verb}.{CAPTURES_STREAM}" for verb in ("STREAM.MSG.GET", "DIRECT.GET")),
     ]
@@ -296,6 +298,24 @@ def _purge() -> list[str]:
         *(subjects.records_checkpoint("*"), subjects.records_of_part("*")),
         *(f"{API}.STREAM.MSG.DELETE.{stream.name}" for stream in (STATUS, DEADLETTER, PHONE)),
         subjects.control("web-server.*"),
+    ]
+
+
+def _backup_and_restore() -> list[str]:
+    """Return the subjects to save all streams, and to delete them and put them back (`cli.backup`)."""
+    saved = (*(stream.name for stream in STREAMS), CAPTURES_STREAM)
+    return [
+        *(f"{API}.STREAM.{verb}.{name}" for verb in ("SNAPSHOT", "RESTORE", "DELETE") for name in saved),
+        "$JS.SNAPSHOT.ACK.*.>",
+        "$JS.SNAPSHOT.RESTORE.*.*",
+        *(f"{API}.STREAM.{verb}.{RESTORING.name}" for verb in ("CREATE", "UPDATE", "DELETE")),
+        # The readers of the log are set back.
+        *(f"{API}.CONSUMER.CREATE.{consumer.stream}.{consumer.name}.>" for consumer in STATE_MANAGERS),
+        *(
+            f"{API}.CONSUMER.{verb}.{consumer.stream}.{consumer.name}"
+            for verb in ("CREATE", "DURABLE.CREATE", "DELETE")
+            for consumer in STATE_MANAGERS
+        ),
     ]
 
 

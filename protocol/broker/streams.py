@@ -155,6 +155,14 @@ RECORDS = StreamSpec(
     allow_msg_ttl=True,
 )
 
+RESTORING = StreamSpec(
+    "RESTORING",
+    ("restoring",),
+    "A restore has begun and has not come to its end: the other streams may be incomplete",
+    max_age=0.0,
+)
+"""Exists only while `examwire restore` works, or after one that was interrupted."""
+
 
 def status_stream(max_bytes: int, retention_days: float = 0.0) -> StreamSpec:
     """Return STATUS with a size limit in bytes; beyond it the oldest facts are deleted early, never the newest.

@@ -22,6 +22,9 @@ repair; `part:{part}`, `plan:{planId}`, `live:{part}`: the process in which thes
 repairs a part of the log. Without this hash, or with another process's `run`, no record may be trusted: Redis was
 emptied, replaced or restored from an older state. In a cluster: `state_of_shard`."""
 
+EVERY_KEY = (f"{STATE}*", PLANS, SERVERS, "plan:*", "SERVER_ID:*")
+"""Patterns that match every key of ours; the marks first: who deletes a part leaves nothing that is trusted."""
+
 
 def state_of_shard(number: int) -> str:
     """Return the key of one shard's `STATE` in a cluster; `number` determines the slot, and so the shard."""

@@ -321,6 +321,15 @@ class StateStore:
             except StopAsyncIteration:
                 return matching
 
+    async def raw_delete(self, delete_keys: Sequence[str]) -> None:
+        """Delete keys, whatever they hold."""
+        for start in range(0, len(delete_keys), SCAN_COUNT):
+            pipe = self._redis.pipeline(transaction=False)
+            portion = delete_keys[start : start + SCAN_COUNT]
+            for key in portion:
+                pipe.unlink(key)
+            _raise_damage(portion, await self._run(pipe.execute(raise_on_error=False)))
+
     async def replace(self, replacements: Sequence[GuardedWrite]) -> list[bool]:
         """Overwrite hashes, also keys of the wrong type. Return for each whether it was unchanged since it was read."""
         pipe = self._redis.pipeline(transaction=False)

@@ -23,6 +23,7 @@ from actors.retention.purger import Purger
 from actors.runtime.broker.connection import Bus, Outgoing
 from actors.runtime.broker.consumers.consumer import PullConsumer
 from actors.runtime.broker.consumers.stream_reader import read_stream
+from actors.runtime.broker.consumers.stream_snapshot import delete_stream, restore_stream, save_stream
 from actors.runtime.config.settings import Settings
 from actors.runtime.store.state_store import StateStore
 from actors.socket_server.delivery.queue import QueueRefused
@@ -31,6 +32,7 @@ from actors.web_server.server import WebServer
 from cli.main import app
 from cli.shared.options import to_environment
 from protocol.broker import subjects
+from protocol.broker.streams import PHONE, RESTORING, STATE_MANAGERS
 from protocol.close_codes import CloseCode
 from protocol.errors import BrokerUnavailable, NotPermitted, RoleFailed
 from protocol.messages.base import Message
@@ -440,3 +442,20 @@ def _lost(server_id: str, incarnation: str) -> Message:
         timestamp=now,
         reason="SERVER_LOST",
     )
+
+
+async def test_an_operator_saves_and_restores_streams_and_nobody_else_does(topology: Settings) -> None:
+    async with As(topology, "operator") as bus:
+        saved = bytearray()
+        about = await save_stream(bus, PHONE.name, saved.extend)
+        assert about is not None
+        await bus.apply_stream(RESTORING)
+        await delete_stream(bus, PHONE.name)
+        await restore_stream(bus, about["config"], about["state"], [bytes(saved)])
+        for consumer in STATE_MANAGERS:
+            await bus.apply_consumer(consumer, anew=True, first=1)
+        await delete_stream(bus, RESTORING.name)
+    async with As(topology, "queue-server") as bus:
+        await apply_topology(bus, topology)  # finds everything as it was
+        with pytest.raises(NotPermitted):
+            await save_stream(bus, PHONE.name, saved.extend)

@@ -20,6 +20,7 @@ PAGES = [
     "CONTRIBUTING.md",
     "CHANGELOG.md",
     "docs/architecture.md",
+    "docs/backup.md",
     "docs/decisions.md",
     "docs/protocol.md",
     "docs/runbook.md",

@@ -64,9 +64,9 @@ def test_only_the_queue_server_makes_streams_and_consumers() -> None:
 
 
 @pytest.mark.parametrize("stream", [stream.name for stream in STREAMS])
-def test_no_role_may_delete_a_stream_and_only_who_purges_plans_may_delete_messages(stream: str) -> None:
+def test_only_who_restores_may_delete_a_stream_and_only_who_purges_plans_may_delete_messages(stream: str) -> None:
     for verb in ("STREAM.DELETE", "STREAM.SNAPSHOT", "STREAM.RESTORE"):
-        assert those_who_may_publish(f"$JS.API.{verb}.{stream}") == set()
+        assert those_who_may_publish(f"$JS.API.{verb}.{stream}") == {"operator"}
     who_purges = {"operator", "queue-server"}
     may_purge = who_purges if stream in ("STATUS", "SOCKET", "RECONNECT", "RECORDS") else set()
     if stream == "RECORDS":
