@@ -24,6 +24,7 @@ from actors.state_manager.order_of_work import Limits, OrderOfWork, Parts
 from actors.state_manager.partitions import StatePartitions
 from actors.state_manager.progress import StateProgress
 from actors.state_manager.recovery.checkpointer import Checkpointer
+from actors.state_manager.recovery.log_guard import LogGuard
 from actors.state_manager.recovery.purge import PlanPurge
 from actors.state_manager.recovery.repair import StateRepair
 from actors.status_log.record_checkpoints import RecordCheckpoints
@@ -60,6 +61,7 @@ class StateManager(Actor):
         self._repair = StateRepair(bus, store, checkpoints=RecordCheckpoints(bus), turns=self._partitions)
         self._repair.changed = self._partitions.look_again
         self._retry = EngineRetry(self._repair, self.address, self.spawn)
+        self._guard = LogGuard(bus, store, self._status, lambda: STATE_MANAGERS[0].name in self._partitions.held)
         parts = Parts(
             self._decider,
             self._publisher,
@@ -84,6 +86,7 @@ class StateManager(Actor):
         self.spawn(self._partitions.balance(), "balance")
         self.spawn(self._keep_whole(), "whole")
         self.spawn(self._checkpointer.run(), "checkpoints")
+        self.spawn(self._watch_log(), "log")
 
     async def on_stop(self) -> None:
         await self._partitions.release()
@@ -119,9 +122,25 @@ class StateManager(Actor):
                 log.debug("%s: the acknowledged sequence cannot be read: %s", self.address, error)
             await asyncio.sleep(FLOOR_SECONDS)
 
+    async def _watch_log(self) -> None:
+        """Compare the log with what Redis knows of it, also while nothing happens."""
+        while True:
+            try:
+                if await self._guard.look():
+                    await self._retry.run(self._guard.confirm)
+            except (BrokerUnavailable, StateUnavailable, StateDamaged) as error:
+                log.debug("%s: the log cannot be compared: %s", self.address, error)
+            await asyncio.sleep(FLOOR_SECONDS)
+
     @on(StatusBatch)
     async def handle(self, batch: StatusBatch) -> None:
-        batch.facts = await self._order_of_work.process(batch.deliveries)
+        deliveries = batch.deliveries
+        if self._guard.doubtful:
+            await self._retry.run(self._guard.confirm)
+            deliveries = await self._partitions.ours(deliveries)  # of a broker that has the same log
+        deliveries = await self._guard.valid(deliveries)
+        await self._retry.run(lambda: self._guard.reach(deliveries))
+        batch.facts = await self._order_of_work.process(deliveries)
         self._floor_wanted.set()
 
     def count_of(self, message: Any) -> int:

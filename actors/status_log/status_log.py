@@ -15,6 +15,7 @@ from protocol.broker.dead_letters import Letter
 from protocol.broker.streams import DEADLETTER, STATE_MANAGERS, STATUS
 from protocol.errors import ConsumerGone, ProtocolError
 from protocol.log import entries
+from protocol.log.gap import LogGap
 from protocol.log.partitions import PARTS, part_of
 from protocol.log.version import index_of, sequence_of, version_of
 from protocol.messages.codec import Malformed
@@ -156,6 +157,11 @@ class StatusLog:
         """Read which facts are dead letters now. Raises `NotPermitted` also when only those may not be read."""
         letters = read_stream(self._bus, DEADLETTER.name, subject=subjects.deadletter(STATUS.name))
         return DeadLettered.by([stored.payload async for stored in letters])
+
+    async def gaps(self) -> list[LogGap]:
+        """Read the gaps of the log, in order (`protocol.log.gap`)."""
+        stored_gaps = [stored async for stored in read_stream(self._bus, STATUS.name, subject=subjects.LOG_GAP)]
+        return [gap for stored in stored_gaps if (gap := LogGap.decode(stored.payload)) is not None]
 
     async def purged_up_to(self, plan_id: str) -> int:
         """Return the version of the newest purge of a plan, or of an examinee of it; 0: there is none in the log."""

@@ -143,6 +143,7 @@ def _report(report: AuditReport) -> dict[str, Any]:
         "sockets": report.sockets,
         "indexEntries": report.index_entries,
         "older": report.older,
+        "kept": report.kept,
         "inFlight": report.in_flight,
         "unprocessable": report.unprocessable,
         "differences": [
@@ -164,6 +165,8 @@ def _draw(report: AuditReport) -> RenderableType:
         lines.append("Redis has lost its state or was replaced, and no state manager has repaired it yet")
     if report.older:
         lines.append(f"{report.older} records are older than the log: they cannot be compared")
+    if report.kept:
+        lines.append(f"{report.kept} keys hold facts that the log has lost: they are kept, and cannot be compared")
     if report.in_flight:
         lines.append(f"{report.in_flight} keys have facts that the state managers have not acknowledged yet")
     if report.unprocessable:

@@ -158,8 +158,11 @@ def _state_manager() -> tuple[list[str], list[str]]:
         subjects.socket_examinee("*", "*"),
         subjects.socket_examinees("*"),
         subjects.status_server("*"),
-        subjects.status_plans_from(subjects.MANAGER),
-        subjects.status_plans_from(subjects.WATCH),
+        # A log that is behind Redis is mended: facts of any origin are moved behind its gap.
+        subjects.status_plans_from("*"),
+        *(subjects.LOG_GAP, subjects.LOG_FILLER),
+        f"{API}.STREAM.MSG.DELETE.{STATUS.name}",
+        f"{API}.STREAM.INFO.{CHECKPOINT.name}",
         subjects.status_timer("*", "*", "*"),
         subjects.reconnect("*", "*"),
         subjects.applied("*"),

@@ -26,6 +26,10 @@ EVERY_KEY = (f"{STATE}*", PLANS, SERVERS, "plan:*", "SERVER_ID:*")
 """Patterns that match every key of ours; the marks first: who deletes a part leaves nothing that is trusted."""
 
 
+LOG = "examwire:log"
+"""Hash: which log the records follow, and the newest message of it that they may hold (`protocol.log.gap`)."""
+
+
 def state_of_shard(number: int) -> str:
     """Return the key of one shard's `STATE` in a cluster; `number` determines the slot, and so the shard."""
     return f"{STATE}:{{{number}}}"

@@ -85,6 +85,8 @@ def dump_history(history: History[Any, Any]) -> str:
         stored["owed"] = True
     if history.first_version:
         stored["first"] = history.first_version
+    if history.kept:
+        stored["kept"] = history.kept
     return pydantic_core.to_json(stored, by_alias=True, exclude_none=True).decode()
 
 
@@ -108,17 +110,17 @@ def load_history(state: type[S], stored: str | bytes, floor: int = 0) -> History
     try:
         parsed = pydantic_core.from_json(stored)
         newest_event, restatement_due = int(parsed.get("newestTold", 0)), bool(parsed.get("owed", False))
-        first = int(parsed.get("first", 0))
+        first, kept = int(parsed.get("first", 0)), int(parsed.get("kept", 0))
         head = _restore(state, parsed["head"]) if "head" in parsed else None
         if head is not None and parsed["facts"][-1][0] <= floor:
-            return History(head, floor, newest_event=newest_event, restatement_due=restatement_due, first_version=first)
+            return History(head, floor, (), (), newest_event, restatement_due, first, kept)
         facts = tuple(
             (int(version), STATUS_CODEC.from_element({"type": kind, "data": data}))
             for version, kind, data in parsed["facts"]
         )
         late = tuple(int(version) for version in parsed.get("late", ()))
         base = _restore(state, parsed["base"])
-        return History(base, int(parsed["floor"]), facts, late, newest_event, restatement_due, first, head)
+        return History(base, int(parsed["floor"]), facts, late, newest_event, restatement_due, first, kept, head)
     except (AttributeError, IndexError, KeyError, OverflowError, TypeError, ProtocolError) as error:
         raise ValueError(f"not a history: {error!r}") from error
 

@@ -352,8 +352,14 @@ def _effects_of(state: ConnectionState, version: int) -> Iterator[Effect]:
         yield from _stable_later(state)
     elif state.removed:
         yield CloseSocket(state.server_id, state.socket_id, CloseCode.REMOVED, version)
-    elif not state.exhausted and state.finished is None and state.reason not in _UNCOUNTED and state.attempt == 0:
+    elif awaits_reconnect(state) and state.attempt == 0:
         yield WatchReconnect(state.plan_id, state.examinee_id, state.loss_version)
+
+
+def awaits_reconnect(state: ConnectionState) -> bool:
+    """Return whether the attempts of an examinee's present outage are counted."""
+    counted = not state.exhausted and not state.removed and state.finished is None and state.reason not in _UNCOUNTED
+    return state.status in _ABSENT and counted
 
 
 def _stable_later(state: ConnectionState) -> Iterator[Effect]:

@@ -49,8 +49,9 @@ class History(Generic[S, F]):
     `late`: versions of the `facts` that arrived after newer ones. `newest_event`: the newest version of any event that
     was published, also of events that a late fact has made untrue since. `restatement_due`: a late fact changed what
     clients were told, and no newer event has corrected it yet. `first_version`: the version of the record's first fact
-    (0: unknown); by it a reader knows whether a log that drops old messages still holds the whole record. `head`: the
-    fold of everything, kept so that a fact that arrives in order costs one transition.
+    (0: unknown); by it a reader knows whether a log that drops old messages still holds the whole record. `kept`: the
+    record holds facts up to this version that the log has lost (`protocol.log.gap`; 0: none), so it is never made from
+    the log alone. `head`: the fold of everything, kept so that a fact that arrives in order costs one transition.
     """
 
     base: S
@@ -60,6 +61,7 @@ class History(Generic[S, F]):
     newest_event: int = 0
     restatement_due: bool = False
     first_version: int = 0
+    kept: int = 0
     head: S | None = field(default=None, compare=False)
 
 
@@ -125,6 +127,7 @@ def insert(
             _newest_event(history, outcome.events),
             history.restatement_due and not corrected,
             first_version,
+            history.kept,
             outcome.state,
         )
         return Insertion(grown, outcome.state, outcome.events, outcome.effects, changed=True)

@@ -34,6 +34,8 @@ class StreamState:
     limit: int | None = None
     max_age: float = 0.0
     """How long it keeps a message, in seconds; 0: for ever."""
+    created: float = 0.0
+    """When it was created, in seconds since the epoch: a stream that was made again is another one."""
 
 
 @dataclass(frozen=True, slots=True)

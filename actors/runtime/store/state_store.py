@@ -10,6 +10,7 @@ from redis.exceptions import ResponseError
 
 from actors.runtime.config.sections import RedisSettings
 from actors.runtime.store.connection import RedisConnections, is_temporary
+from actors.runtime.store.log_mark import LogMark
 from actors.runtime.store.shards import OneServer, Shards
 from actors.runtime.store.state_mark import StateMark
 from protocol.errors import StateDamaged, StateUnavailable
@@ -141,6 +142,7 @@ class StateStore:
         self._run = self._connections.run
         places = Shards(self._redis) if self._connections.is_cluster else OneServer()
         self.mark = StateMark(self._redis, self._run, self._connections.name, places)
+        self.log_mark = LogMark(self._redis, self._run)
         self.url = url
 
     async def close(self) -> None:

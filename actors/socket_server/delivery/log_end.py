@@ -24,6 +24,8 @@ GROWTH = 2000
 """Within `ASK_SECONDS` of an answer, the log is taken to have grown by up to so many messages."""
 
 TRIES = 20
+MENDING_SECONDS = 10.0
+"""So long after a connection the log may be behind: the broker was restored, and a state manager mends the log."""
 AHEAD_SECONDS = 3600.0
 
 
@@ -40,6 +42,9 @@ class LogEnd:
         self._subject = subjects.status_server(context.server_id)
         self._known = 0
         self._asked_at = -ASK_SECONDS
+
+    def _may_be_behind(self) -> bool:
+        return time.monotonic() - self._bus.connected_at < MENDING_SECONDS
 
     async def has_reached(self, version: int) -> bool:
         """Return whether the log holds the message of this version. While the broker is away, wait for it."""
@@ -60,7 +65,9 @@ class LogEnd:
                 await asyncio.sleep(0.2)
             else:
                 self._asked_at = time.monotonic()
-                return sequence <= self._known
+                if sequence <= self._known or not self._may_be_behind():
+                    return sequence <= self._known
+                await asyncio.sleep(0.2)
         # Waiting longer would hold up everything. Sequences of the log begin with the time of its creation in ms.
         log.warning("the broker does not return the end of the log: version %d is compared with the clock", version)
         return sequence <= (self._bus.clock.now() + AHEAD_SECONDS) * 1000

@@ -18,6 +18,7 @@ from actors.runtime.store.state_store import StateStore
 from actors.status_log.projection import Projection, ReplayedRecord
 from actors.status_log.status_log import StatusLog
 from protocol.errors import StateDamaged
+from protocol.log.gap import LogGap, covering
 from protocol.log.version import floor_version, sequence_of
 from protocol.records import keys, kinds
 from protocol.records.placement import record_kind
@@ -72,9 +73,9 @@ def changed_keys(differences: Iterable[Difference]) -> set[str]:
 class AuditReport:
     """Result of comparing Redis with the log.
 
-    `older`: records that began before the first message of the log and cannot be compared. `in_flight`: keys with facts
-    that were still not acknowledged in the last pass. `unprocessable`: facts that no rule can process (they are dead
-    letters).
+    `older`: records that began before the first message of the log and cannot be compared. `kept`: keys that hold facts
+    which the log has lost (`protocol.log.gap`), and cannot be compared either. `in_flight`: keys with facts that were
+    still not acknowledged in the last pass. `unprocessable`: facts that no rule can process (they are dead letters).
     """
 
     whole: bool
@@ -85,6 +86,7 @@ class AuditReport:
     sockets: int = 0
     index_entries: int = 0
     older: int = 0
+    kept: int = 0
     in_flight: int = 0
     unprocessable: int = 0
     differences: list[Difference] = field(default_factory=list)
@@ -98,6 +100,7 @@ class _Pass:
     differences: list[Difference] = field(default_factory=list)
     unsettled: set[str] = field(default_factory=set)
     older: set[str] = field(default_factory=set)
+    kept: set[str] = field(default_factory=set)
 
     @property
     def to_compare_again(self) -> set[str]:
@@ -120,6 +123,7 @@ class Audit:
         self._status = status
         self._store = store
         self.projection = Projection(plan_id)
+        self._gaps: list[LogGap] = []
 
     async def run(self) -> AuditReport:
         """Replay the log, compare everything, and compare again what differs."""
@@ -128,12 +132,15 @@ class Audit:
         await projection.follow(self._status)
         compared: Collection[str] = await self._keys()
         older: set[str] = set()
+        kept: set[str] = set()
+        self._gaps = await self._status.gaps()
         for number in range(PASSES):
             if number:
                 await asyncio.sleep(PAUSE_SECONDS)
                 await projection.follow(self._status)
             result = await self._compare(compared)
             older |= result.older
+            kept |= result.kept
             compared = result.to_compare_again
             if not compared:
                 break
@@ -146,6 +153,7 @@ class Audit:
             sockets=len(projection.sockets),
             index_entries=sum(map(len, projection.members.values())) + sum(map(len, projection.entries.values())),
             older=len(older),
+            kept=len(kept),
             in_flight=len(result.unsettled),
             unprocessable=projection.unprocessable,
             differences=sorted(result.differences, key=lambda difference: (difference.key, difference.field)),
@@ -239,7 +247,9 @@ class Audit:
             result.differences.append(Difference(key, "", _damage(key, stored_hash), "a record" if replayed else None))
             return
         if "history" not in stored_hash:
-            if replayed is not None and replayed.head == kind.state():
+            if replayed is not None and self._may_have_changed_in_a_gap(replayed.newest):
+                result.kept.add(key)  # deleted by a purge that is in the gap
+            elif replayed is not None and replayed.head == kind.state():
                 pass  # no fact has had an effect: such a record need not exist
             elif replayed is not None and replayed.first <= self.projection.floor:
                 result.differences.append(Difference(key, "", None, "a record"))
@@ -260,6 +270,8 @@ class Audit:
             result.unsettled.add(key)  # newer than what is replayed
         elif history.first_version <= (purged := self.projection.purged_up_to(key)) and purged > self.projection.floor:
             result.unsettled.add(key)  # about to be deleted
+        elif history.kept:
+            result.kept.add(key)
         elif 0 < history.first_version < self.projection.beginning:
             result.older.add(key)
         elif replayed is None and (stored_hash.get("version") != "0" or fold(history, kind.rule) != kind.state()):
@@ -271,6 +283,8 @@ class Audit:
         socket = self.projection.sockets[key]
         if socket.version > self.projection.floor:
             result.unsettled.add(key)
+        elif self._may_have_changed_in_a_gap(socket.version) and not _is_socket_at(stored_hash, socket.version):
+            result.kept.add(key)
         elif isinstance(stored_hash, StateDamaged) or not stored_hash:
             damage = _damage(key, stored_hash) if isinstance(stored_hash, StateDamaged) else None
             result.differences.append(Difference(key, "", damage, socket.fields["status"]))
@@ -302,6 +316,8 @@ class Audit:
                 result.unsettled.add(key)
             elif version <= purged and purged > acknowledged:
                 result.unsettled.add(key)  # about to be deleted
+            elif covering(self._gaps, version) is not None:
+                result.kept.add(key)
             elif 0 < version < self.projection.beginning:
                 result.older.add(key)
             else:
@@ -312,13 +328,19 @@ class Audit:
                 continue
             stored = None if isinstance(stored_hash, StateDamaged) else stored_hash.get(name)
             number, _, ids = (stored or "").partition(" ")
-            if (
+            if stored is None and self._may_have_changed_in_a_gap(version):
+                result.kept.add(key)
+            elif (
                 stored is None
                 or not number.isdigit()
                 or int(number) < version
                 or (int(number) == version and ids != value)
             ):
                 result.differences.append(Difference(key, name, stored, f"{version} {value}"))
+
+    def _may_have_changed_in_a_gap(self, version: int) -> bool:
+        """Return whether a gap comes after a version: what has changed what it made may be missing in the log."""
+        return any(version <= floor_version(gap.after) for gap in self._gaps)
 
     def _compare_members(self, key: str, stored_members: set[str] | StateDamaged, result: _Pass) -> None:
         for value, version in self.projection.members[key].items():
@@ -329,6 +351,8 @@ class Audit:
                 continue
             if version > self.projection.floor:
                 result.unsettled.add(key)
+            elif self._may_have_changed_in_a_gap(version):
+                result.kept.add(key)  # deleted by a purge that is in the gap
             else:
                 result.differences.append(Difference(key, value, None, "a member"))
 
@@ -357,6 +381,10 @@ def _record_differences(
             continue
         if (stored is None or stored < value) if name in MOVING else stored != value:
             yield Difference(key, name, stored, value)
+
+
+def _is_socket_at(stored_hash: Hash, version: int) -> bool:
+    return isinstance(stored_hash, dict) and stored_hash.get("version") == str(version)
 
 
 def _has_had_effect(record: dict[str, str]) -> bool:

@@ -23,14 +23,14 @@ def restored_history(
 ) -> History[Any, Any] | None:
     """Merge the replayed record with the one found in Redis; `None`: that one is ahead of the replayed part of the log.
 
-    Facts that have expired from the log are taken from the record found.
+    Facts that have expired from the log, or that it has lost, are taken from the record found.
     """
     log_alone = replayed.history(projection.floor)
     if stored is None:
         return in_flight(log_alone, projection.extent)
     if stored.floor > projection.end:
         return None
-    if 0 < stored.first_version < projection.beginning:
+    if stored.kept or 0 < stored.first_version < projection.beginning:
         items = [VersionedMessage(version, fact) for version, fact in replayed.facts]
         return in_flight(with_facts(stored, replayed.kind, items, stored.floor), projection.extent)
     newer = [VersionedMessage(version, fact) for version, fact in stored.facts if version > projection.end]

@@ -134,6 +134,16 @@ def test_a_late_connection_changes_nothing_about_the_loss_after_it() -> None:
     assert view(unheard, late) == ("DISCONNECTED", A, False)
 
 
+def test_what_only_the_record_holds_stays_marked_whatever_comes() -> None:
+    history, _ = story((10, connected(A)), (20, disconnected(A, 5)))
+    marked = replace(history, kept=25)
+    grown = insert(marked, 30, connected(B, 9)).history
+    for later in (grown, compact(grown, CONNECTION.rule, 40), insert(marked, 15, connected(B, 3)).history):
+        assert later.kept == 25
+        fields = CONNECTION.write(later, fold(later, CONNECTION.rule), 1)
+        assert CONNECTION.read(fields["history"], floor=40).kept == 25
+
+
 def test_a_late_loss_of_a_replaced_socket_turns_the_replacement_into_a_recovery() -> None:
     """The proctors saw a replacement where there was a loss and a recovery."""
     _, told = story((10, connected(A)), (30, connected(B, 9)), (20, disconnected(A, 5)))

@@ -1,0 +1,91 @@
+"""The mark of the log: which log the records in Redis follow, and the newest message of it that they may hold.
+
+A state manager notes a message, with the time at which the broker stored it, before it writes anything that follows
+from it. So a log that does not hold this message any more, or another one in its place, is behind Redis
+(`actors.state_manager.recovery.log_guard`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+from protocol.records import keys
+
+# Note a message unless a newer one is known. KEYS[1] mark; ARGV: sequence, time
+_REACH = """
+local known = redis.call('HGET', KEYS[1], 'reached')
+if known and tonumber(known) >= tonumber(ARGV[1]) then return 0 end
+return redis.call('HSET', KEYS[1], 'reached', ARGV[1], 'time', ARGV[2])"""
+
+_MENDING = "mending"
+
+
+@dataclass(frozen=True, slots=True)
+class KnownLog:
+    """What is known of the log: its newest message `reached`, and `time`, when the broker stored that (epoch seconds).
+
+    `created`, `installation`: when the streams STATUS and CHECKPOINT were created; 0: unknown.
+    """
+
+    reached: int = 0
+    time: float = 0.0
+    created: float = 0.0
+    installation: float = 0.0
+    mending: bool = False
+    """The log is being mended, or whoever did that has died."""
+
+    def or_newer(self, other: KnownLog) -> KnownLog:
+        """Return this, with the message of `other` if that is newer."""
+        if other.reached <= self.reached:
+            return self
+        return replace(self, reached=other.reached, time=other.time)
+
+
+class LogMark:
+    """Reads and writes the mark. Raises `StateUnavailable`, `StateDamaged`.
+
+    Example::
+
+        await store.log_mark.reach(delivery.sequence, delivery.stored_at)
+        (await store.log_mark.read()).reached
+    """
+
+    def __init__(self, redis: Any, run: Callable[[Awaitable[Any]], Awaitable[Any]]) -> None:
+        self._redis = redis
+        self._run = run
+
+    async def reach(self, sequence: int, stored_at: float) -> None:
+        """Note that the log has a message, before it has any effect on Redis."""
+        await self._run(self._redis.eval(_REACH, 1, keys.LOG, sequence, f"{stored_at:.6f}"))
+
+    async def follow(self, created: float, installation: float) -> None:
+        """Note which log this is."""
+        identity = {"created": f"{created:.6f}", "installation": f"{installation:.6f}"}
+        await self._run(self._redis.hset(keys.LOG, mapping=identity))
+
+    async def begin_mending(self, known: KnownLog) -> None:
+        """Note that the log is being mended, and the newest message of what it was before."""
+        await self.reach(known.reached, known.time)
+        await self._run(self._redis.hset(keys.LOG, _MENDING, "1"))
+
+    async def end_mending(self, sequence: int, stored_at: float) -> None:
+        """Note that the log is mended up to a message of it."""
+        await self.reach(sequence, stored_at)
+        await self._run(self._redis.hdel(keys.LOG, _MENDING))
+
+    async def read(self) -> KnownLog:
+        """Return what is known of the log."""
+        known = await self._run(self._redis.hgetall(keys.LOG))
+        return KnownLog(
+            int(known.get("reached", "0")),
+            float(known.get("time", "0")),
+            float(known.get("created", "0")),
+            float(known.get("installation", "0")),
+            _MENDING in known,
+        )
+
+    async def forget(self) -> None:
+        """Forget the log: what Redis held of it is gone."""
+        await self._run(self._redis.delete(keys.LOG))

@@ -1,0 +1,171 @@
+"""Notice a log that is behind Redis, and decide nothing from it before it is mended.
+
+The broker was restored from an older copy, or has lost the end of the log. New facts would get versions that Redis and
+the screens have passed, so they would have no effect, and nobody would be told anything. `KnownLog` says what Redis may
+hold; the log is behind when it does not reach so far, or has another message in that place: a restored log may have
+grown past its old end before anybody looks.
+
+It is compared at the start, after each connection to the broker, and when the end of the log goes back.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Sequence
+
+from prometheus_client import Counter, Gauge
+
+from actors.runtime.broker.connection import Bus
+from actors.runtime.broker.consumers.consumer import Delivery
+from actors.runtime.broker.stream_state import StreamState
+from actors.runtime.store.log_mark import KnownLog
+from actors.runtime.store.state_store import StateStore
+from actors.runtime.telemetry.metrics import REGISTRY
+from actors.state_manager.recovery.log_mending import LogMending
+from actors.status_log.status_log import StatusLog
+from protocol.broker.streams import CHECKPOINT, STATUS
+from protocol.errors import NotPermitted, StateLost
+from protocol.log.gap import LogGap
+
+log = logging.getLogger("examwire.log_guard")
+
+LOG_BEHIND = Gauge(
+    "examwire_log_behind_messages",
+    "Messages of the log that Redis knows and the broker has lost, until the log is mended",
+    registry=REGISTRY,
+)
+LOG_GAPS = Counter("examwire_log_gaps_total", "Times that the log was behind Redis, and was mended", registry=REGISTRY)
+
+WAIT_SECONDS = 0.2
+"""How often a manager looks whether another one has mended the log."""
+CLOCK_SECONDS = 0.001
+"""Times of one message, as different answers of the broker write them, differ by less."""
+STEPS_BACK = 100
+MOST_MISSING = 20_000_000
+"""A gap of more messages is not filled: it would take hours."""
+
+
+class LogGuard:
+    """Compares the log with what Redis knows of it. `mends()`: whether this manager is the one that mends.
+
+    Example::
+
+        guard = LogGuard(bus, store, status, mends)
+        await guard.confirm()  # returns when the log may be followed
+        deliveries = await guard.valid(deliveries)
+        await guard.reach(deliveries)  # before they have any effect
+    """
+
+    def __init__(self, bus: Bus, store: StateStore, status: StatusLog, mends: Callable[[], bool]) -> None:
+        self._bus = bus
+        self._store = store
+        self._status = status
+        self._mends = mends
+        self._mending = LogMending(bus, store)
+        self._known = KnownLog()
+        self._end: StreamState | None = None
+        self.doubtful = True
+        """Whether the log is to be compared before anything is decided from it."""
+        self._checking = asyncio.Lock()
+        self._gap: LogGap | None = None
+        self._reported = False
+        bus.on_reconnected.append(self._doubt)
+
+    async def _doubt(self) -> None:
+        self.doubtful = True
+
+    async def look(self) -> bool:
+        """Return whether the log is to be compared: its end has gone back, or it is another one."""
+        state = await self._bus.stream_state(STATUS.name)
+        if self._end is not None and (state.last < self._end.last or state.created != self._end.created):
+            self.doubtful = True
+        self._end = state
+        return self.doubtful
+
+    async def reach(self, deliveries: Sequence[Delivery]) -> None:
+        """Note the newest of these messages in Redis."""
+        newest = max(deliveries, key=lambda delivery: delivery.sequence, default=None)
+        if newest is not None and newest.sequence > self._known.reached:
+            known = KnownLog(newest.sequence, newest.stored_at)
+            await self._store.log_mark.reach(known.reached, known.time)
+            self._known = self._known.or_newer(known)
+
+    async def valid(self, deliveries: Sequence[Delivery]) -> list[Delivery]:
+        """Return the deliveries that are in the log. Those that were moved behind a gap come again from there."""
+        gap = self._gap
+        if gap is None:
+            return list(deliveries)
+        for delivery in deliveries:
+            if gap.after < delivery.sequence <= gap.up_to:
+                await delivery.ack()
+        return [delivery for delivery in deliveries if not gap.after < delivery.sequence <= gap.up_to]
+
+    async def confirm(self) -> None:
+        """Return when the log may be followed. One manager mends it, the others wait.
+
+        Raises `StateUnavailable`, `StateLost` when Redis is to be repaired first, `BrokerUnavailable`.
+        """
+        while self.doubtful:
+            async with self._checking:
+                if self.doubtful and not await self._follow():
+                    await asyncio.sleep(WAIT_SECONDS)
+
+    async def _follow(self) -> bool:
+        """Compare the log, and mend it if that is for this manager to do. Return whether it may be followed now."""
+        state = await self._bus.stream_state(STATUS.name)
+        known = (await self._store.log_mark.read()).or_newer(self._known)
+        installation = await self._installation()
+        if await self._is_behind(known, state):
+            missing = max(1, known.reached - state.last)
+            LOG_BEHIND.set(missing)
+            self._report(known, state, missing)
+            if not self._mends() or missing > MOST_MISSING:
+                return False
+            if not await self._store.mark.is_whole():
+                raise StateLost("Redis is to be repaired before the log is mended")
+            self._gap = await self._mending.mend(known)
+            LOG_GAPS.inc()
+        else:
+            gaps = await self._status.gaps()
+            self._gap = gaps[-1] if gaps else None
+        if (known.created, known.installation) != (state.created, installation):
+            await self._store.log_mark.follow(state.created, installation)
+        LOG_BEHIND.set(0)
+        self._known = known
+        self.doubtful = self._reported = False
+        self._end = None
+        return True
+
+    async def _is_behind(self, known: KnownLog, state: StreamState) -> bool:
+        if known.mending:
+            return True
+        if state.first > known.reached:
+            return False  # it was made again and begins above, or everything has aged out
+        if state.last < known.reached:
+            return True
+        for sequence in range(known.reached, max(state.first, known.reached - STEPS_BACK) - 1, -1):
+            stored = await self._bus.message_at(STATUS.name, sequence)
+            if stored is not None:  # else it was deleted, as facts of a plan that is purged
+                return stored.time > known.time + CLOCK_SECONDS
+        return False
+
+    async def _installation(self) -> float:
+        """Return when the stream CHECKPOINT was created, which nobody makes again; 0: it is not known."""
+        try:
+            return (await self._bus.stream_state(CHECKPOINT.name)).created
+        except NotPermitted as error:
+            log.debug("the permissions are of an earlier release: %s", error)
+            return 0.0
+
+    def _report(self, known: KnownLog, state: StreamState, missing: int) -> None:
+        if self._reported:
+            return
+        self._reported = True
+        log.error(
+            "the log is behind Redis, which knows message %d; the log ends at %d, so %d or more are missing. Was the "
+            "broker restored from an older copy? No fact is worked off until the log is mended",
+            known.reached,
+            state.last,
+            missing,
+        )
