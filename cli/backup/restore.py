@@ -15,7 +15,7 @@ from typing import Annotated, Any
 import typer
 
 from actors.runtime.actor.addresses import AddressBook
-from actors.runtime.broker.connection import Bus
+from actors.runtime.broker.connection import Bus, Outgoing
 from actors.runtime.broker.consumers.stream_snapshot import (
     SnapshotFailed,
     delete_stream,
@@ -24,6 +24,7 @@ from actors.runtime.broker.consumers.stream_snapshot import (
 )
 from actors.runtime.config.settings import Settings
 from actors.runtime.store.state_store import StateStore
+from actors.state_manager.recovery.log_mending import fill_log
 from actors.status_log.status_log import StatusLog
 from cli.backup.backup import SAVED_STREAMS, SECRET, Progress
 from cli.backup.engines import embedded_redis, engines_to_write
@@ -35,12 +36,16 @@ from cli.shared.output import Format, OutputOption, say, show
 from protocol.broker import subjects
 from protocol.broker.streams import RESTORING, STATE_MANAGERS, STATUS
 from protocol.errors import ConfigurationError, ExamwireError
+from protocol.log.gap import LogGap
 from protocol.messages.base import FORMAT
 from protocol.messages.facts import LossReason
 from protocol.messages.server_messages import ServerStatus, ServerStatusCode
 from protocol.records import keys
-from protocol.times import format_time
+from protocol.times import format_time, parse_time
 
+LEAST_MISSING, MESSAGES_A_SECOND, MOST_MISSING = 20_000, 50, 1_000_000
+"""How many messages the log may have got between the backup and its loss: more than it can have. A day of 15,000
+examinees has 150,000."""
 ENDED = (ServerStatusCode.STOPPED, ServerStatusCode.LOST)
 
 
@@ -150,6 +155,8 @@ class Restore:
         except (OSError, SnapshotFailed) as error:
             raise NotRestored(f"{error}; the restore did not come to its end: repeat it") from error
         await self._set_readers_back()
+        if not keep_redis:  # else state managers know where the log must go on
+            await self._go_on_above()
         servers = await self._end_servers()
         await delete_stream(self._bus, RESTORING.name)
         return {"created": self._manifest.created, "streams": restored, "pictures": pictures, "servers": servers}
@@ -222,6 +229,26 @@ class Restore:
         for consumer in STATE_MANAGERS:
             if (acknowledged := self._manifest.acknowledged.get(consumer.name)) is not None:
                 await self._bus.apply_consumer(consumer, anew=True, first=acknowledged + 1)
+
+    async def _go_on_above(self) -> None:
+        """Have the log go on above what was in it after the backup: open pages know those versions."""
+        (last,) = [int(stream.state["last_seq"]) for stream in self._manifest.streams if stream.name == STATUS.name]
+        now = self._bus.clock.now()
+        since = parse_time(self._manifest.created)
+        up_to = last + min(MOST_MISSING, LEAST_MISSING + round(MESSAGES_A_SECOND * max(0.0, now - since)))
+        progress = Progress("versions")
+        await fill_log(self._bus, up_to)
+        gap = LogGap(
+            after=last,
+            up_to=up_to,
+            missing_from=self._manifest.created,
+            missing_to=format_time(now),
+            timestamp=format_time(now),
+        )
+        headers = {"Nats-TTL": "never"}
+        await self._bus.publish(Outgoing(subjects.LOG_GAP, gap.encode(), f"gap:{up_to}", headers))
+        await self._bus.purge_stream(STATUS.name, subjects.LOG_FILLER)
+        progress.end(f"the log goes on after {up_to}, {up_to - last} places are left out")
 
     async def _end_servers(self) -> list[str]:
         """Declare every socket server lost that the log says is running, and return their ids."""

@@ -22,7 +22,7 @@ repair; `part:{part}`, `plan:{planId}`, `live:{part}`: the process in which thes
 repairs a part of the log. Without this hash, or with another process's `run`, no record may be trusted: Redis was
 emptied, replaced or restored from an older state. In a cluster: `state_of_shard`."""
 
-EVERY_KEY = (f"{STATE}*", PLANS, SERVERS, "plan:*", "SERVER_ID:*")
+EVERY_KEY = ("examwire:*", PLANS, SERVERS, "plan:*", "SERVER_ID:*")
 """Patterns that match every key of ours; the marks first: who deletes a part leaves nothing that is trusted."""
 
 

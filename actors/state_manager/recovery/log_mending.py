@@ -71,7 +71,7 @@ class LogMending:
         began = time.monotonic()
         await self._store.log_mark.begin_mending(known)
         after = await self._known_end(known)
-        await self._fill(known.reached)
+        await fill_log(self._bus, known.reached)
         gap, place = await self._store_gap(after, known)
         moved = await self._move(after, place)
         kept = await self._keep_records(gap)
@@ -103,17 +103,6 @@ class LogMending:
         return first - 1
 
     # -- 2 and 3: above everything that is known ---------------------------------------------------------
-
-    async def _fill(self, up_to: int) -> None:
-        while (missing := up_to - (await self._bus.stream_state(STATUS.name)).last) > 0:
-            log.warning("%d messages are missing in the log: filling their places", missing)
-            filler = Outgoing(subjects.LOG_FILLER, b"", headers={"Nats-TTL": f"{FILLER_SECONDS}s"})
-            for start in range(0, missing, FILLERS_AT_ONCE):
-                try:
-                    await self._bus.publish_atomic([filler] * min(FILLERS_AT_ONCE, missing - start))
-                except BrokerUnavailable as error:
-                    log.warning("fillers were not stored: %s", error)
-                    break
 
     async def _store_gap(self, after: int, known: KnownLog) -> tuple[LogGap, int]:
         """Store the gap, unless it was stored before; return it with its sequence."""
@@ -208,6 +197,19 @@ class LogMending:
                     [Outgoing(address, wait, f"kept:{state.loss_version}:{gap.up_to}")]
                 )
         await self._bus.publish_until_stored(messages)
+
+
+async def fill_log(bus: Bus, up_to: int) -> None:
+    """Publish fillers until the log has reached a sequence. Raises `BrokerUnavailable` when its end is not known."""
+    while (missing := up_to - (await bus.stream_state(STATUS.name)).last) > 0:
+        log.warning("%d messages are missing in the log: filling their places", missing)
+        filler = Outgoing(subjects.LOG_FILLER, b"", headers={"Nats-TTL": f"{FILLER_SECONDS}s"})
+        for start in range(0, missing, FILLERS_AT_ONCE):
+            try:
+                await bus.publish_atomic([filler] * min(FILLERS_AT_ONCE, missing - start))
+            except BrokerUnavailable as error:
+                log.warning("fillers were not stored: %s", error)
+                break
 
 
 def _is_in(history: History[Any, Any], gap: LogGap) -> bool:

@@ -137,7 +137,7 @@ async def test_an_exam_saved_under_churn_goes_on_on_another_machine(
         assert letters == []
         last = await restored._buses["state-manager"].stream_state(STATUS.name)
         log = next(stream for stream in manifest.streams if stream.name == STATUS.name)
-        assert last.last > log.state["last_seq"], "versions go on above those of the backup"
+        assert last.last > log.state["last_seq"] + 20_000, "no version comes again that an open page may know"
     assert restored.failures == []
 
 
@@ -177,7 +177,7 @@ async def test_a_restore_that_was_broken_off_is_noticed_and_repeated(
     stored = await there.last_message(STATUS.name, subjects.status_plan("P001", subjects.OPERATOR))
     assert stored is not None
     # Now there is something to be lost.
-    with pytest.raises(NotRestored, match=r"STATUS with 1 messages until"):
+    with pytest.raises(NotRestored, match=r"STATUS with \d+ messages until"):
         await put_back(elsewhere, directory)
     await put_back(elsewhere, directory, replace=True)
     async with System(elsewhere, servers=()):
