@@ -62,6 +62,17 @@ class NewerFormat(ProtocolError):
         super().__init__(ErrorCode.UNKNOWN_TYPE, detail, field)
 
 
+class NewerRecord(ExamwireError, ValueError):
+    """A newer release has written a record, and this one does not understand it: leave it as it is.
+
+    `first_version`: the version of its first fact.
+    """
+
+    def __init__(self, detail: str, first_version: int = 0) -> None:
+        super().__init__(f"a newer release has written it: {detail}")
+        self.first_version = first_version
+
+
 class InvalidToken(ExamwireError):
     """The token is missing, malformed, expired, for another audience or not signed by a known key: get a new one."""
 

@@ -26,7 +26,7 @@ from protocol.records.placement import (
     socket_writes,
 )
 from protocol.records.writes import SocketWrite
-from protocol.rules.history import History, Rule
+from protocol.rules.history import History, Rule, foldable
 from protocol.times import parse_time
 
 log = logging.getLogger("examwire.log_of_record")
@@ -38,7 +38,8 @@ FACTS_PER_YIELD = 256  # then other tasks of the process get their turn
 class ReplayedRecord:
     """A record as the log says it is.
 
-    `base`: its state after the acknowledged facts; `facts`: the later ones, each with its version; `head`: its state
+    `base`: its state after the acknowledged facts; `facts`: the later ones, each with its version, and from the first
+    one on that this release does not understand whole (`protocol.rules.history.foldable`); `head`: its state
     after all of them. `first`, `newest`, `newest_event`: the versions of its first fact, last fact and last event.
     `dead_lettered`: some of its facts are dead letters, so proctors were sent another state.
     """
@@ -59,8 +60,15 @@ class ReplayedRecord:
     def history(self, floor: int) -> History[Any, Any]:
         """Build the history of the record, with everything up to version `floor` folded into its base."""
         facts = tuple(self.facts)
-        head = self.head if facts else None
-        return History(self.base, floor, facts, newest_event=self.newest_event, first_version=self.first, head=head)
+        return History(
+            self.base,
+            min(floor, facts[0][0] - 1) if facts else floor,
+            facts,
+            newest_event=self.newest_event,
+            first_version=self.first,
+            head=self.head if facts else None,
+            unknown=any(fact.has_unknown() for _, fact in facts),
+        )
 
     def state_of(self, stored: History[Any, Any]) -> Any:
         """The state that `found` should have: after the acknowledged facts, and of the later ones those it holds."""
@@ -93,7 +101,7 @@ class Projection:
         self.members: dict[str, dict[str, int]] = {}
         self.entries: dict[str, dict[str, tuple[int, str]]] = {}
         self.extent = LogExtent(1, 0, 0, 0)
-        self.messages = self.facts = self.malformed = self.unprocessable = 0
+        self.messages = self.facts = self.malformed = self.newer = self.unprocessable = 0
         self.purges: dict[tuple[str, str | None], int] = {}
         """The versions of the newest purges: of a plan (with `None`), or of an examinee of it."""
         self._open: dict[str, ReplayedRecord] = {}
@@ -147,7 +155,7 @@ class Projection:
     def _settle(self) -> None:
         floor = self.floor
         for key, replayed in list(self._open.items()):
-            settled = sum(1 for version, _ in replayed.facts if version <= floor)
+            settled = foldable(replayed.facts, sum(1 for version, _ in replayed.facts if version <= floor))
             for version, fact in replayed.facts[:settled]:
                 replayed.base = replayed.kind.rule(replayed.base, version, fact).state
             del replayed.facts[:settled]
@@ -160,7 +168,8 @@ class Projection:
         items: list[VersionedMessage] = []
         for item in facts_of(stored):
             if isinstance(item, Malformed):
-                self.malformed += 1
+                self.newer += item.newer
+                self.malformed += not item.newer
                 continue
             self.facts += 1
             effective = [self._fold(item.version, item.message, *record) for record in records_of(item.message)]
@@ -230,7 +239,7 @@ class Projection:
         replayed.head, replayed.newest = outcome.state, version
         for event in outcome.events:
             replayed.newest_event = max(replayed.newest_event, event.version or 0)
-        if version <= self.floor:
+        if version <= self.floor and not replayed.facts and not message.has_unknown():
             replayed.base = outcome.state
         else:
             replayed.facts.append((version, message))

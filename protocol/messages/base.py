@@ -8,7 +8,8 @@ understand a message at all has a number, its `format`. The messages are in `fac
 from __future__ import annotations
 
 import unicodedata
-from typing import Annotated, Any, ClassVar
+from functools import cache
+from typing import Annotated, Any, ClassVar, get_args
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 from pydantic.alias_generators import to_camel
@@ -75,6 +76,16 @@ class Wire(BaseModel):
         allow_inf_nan=False,  # JSON has no such numbers: they would be written as null
     )
 
+    def has_unknown(self) -> bool:
+        """Return whether it, or a part of it, keeps fields that this release does not know (`Stored`)."""
+        if self.__pydantic_extra__:
+            return True
+        for name in _stored_parts(type(self)):
+            part = getattr(self, name)
+            if part is not None and part.has_unknown():
+                return True
+        return False
+
 
 class Message(Wire):
     """A message: `type` is its name on the wire, its fields are its `data`.
@@ -103,6 +114,17 @@ class Stored(Wire):
     """The base of what is stored in the log and in records: fields that only newer releases know are kept."""
 
     model_config = ConfigDict(extra="allow")
+
+
+@cache
+def _stored_parts(model: type[Wire]) -> tuple[str, ...]:
+    """Return the fields of a model that hold a part which keeps unknown fields, or `None`."""
+    return tuple(
+        name
+        for name, field in model.model_fields.items()
+        for option in (field.annotation, *get_args(field.annotation))
+        if isinstance(option, type) and issubclass(option, Stored)
+    )
 
 
 class Traced(Message):

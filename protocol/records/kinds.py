@@ -7,20 +7,17 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, fields, is_dataclass
-from enum import StrEnum
-from types import NoneType, UnionType
-from typing import Any, Generic, TypeVar, Union, get_args, get_origin, get_type_hints
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
 
 import pydantic_core
-from pydantic import BaseModel
 
-from protocol.errors import ProtocolError
 from protocol.messages.base import Message
-from protocol.messages.facts import STATUS_CODEC, Aspect, ConnectionFact, MobileSyncFact, NoticeFact
+from protocol.messages.facts import Aspect, ConnectionFact, MobileSyncFact, NoticeFact
 from protocol.messages.plan_facts import PlanNoticeFact, PlanRecordFact
 from protocol.messages.server_messages import ServerStatus
+from protocol.records.histories import dump_history, load_history
 from protocol.rules import (
     connection,
     connection_state,
@@ -32,14 +29,14 @@ from protocol.rules import (
     socket_server,
 )
 from protocol.rules.connection_state import ConnectionState
-from protocol.rules.history import History, Rule, compact
+from protocol.rules.history import History, Rule, StoredState, compact
 from protocol.rules.mobile_sync import MobileSyncState
 from protocol.rules.notices import NoticesState
 from protocol.rules.plan_notices import PlanNoticesState
 from protocol.rules.plan_state import PlanState
 from protocol.rules.socket_server import ServerState
 
-S = TypeVar("S")
+S = TypeVar("S", bound=StoredState)
 F = TypeVar("F", bound=Message)
 
 
@@ -62,150 +59,13 @@ class RecordKind(Generic[S, F]):
         return {**self.fields(state), "rev": str(rev), "history": dump_history(history)}
 
     def read(self, stored: str | bytes | None, floor: int = 0) -> History[S, F]:
-        """Return the history in a record's `history` field, compacted up to `floor`. Raises `ValueError`."""
+        """Return the history in a record's `history` field, compacted up to `floor`.
+
+        Raises `NewerRecord` when only a newer release understands it; `ValueError` when it is damaged.
+        """
         if stored is None:
             return self.empty()
         return compact(load_history(self.state, stored, floor), self.rule, floor)
-
-
-def dump_history(history: History[Any, Any]) -> str:
-    """Return a history as JSON, without fields at their default."""
-    stored: dict[str, Any] = {
-        "base": _stored_fields(history.base),
-        "floor": history.floor,
-        "facts": [(version, fact.type, fact) for version, fact in history.facts],
-    }
-    if history.facts and history.head is not None:
-        stored["head"] = _stored_fields(history.head)
-    if history.late:
-        stored["late"] = history.late
-    if history.newest_event:
-        stored["newestTold"] = history.newest_event
-    if history.restatement_due:
-        stored["owed"] = True
-    if history.first_version:
-        stored["first"] = history.first_version
-    if history.kept:
-        stored["kept"] = history.kept
-    return pydantic_core.to_json(stored, by_alias=True, exclude_none=True).decode()
-
-
-_DEFAULTS: dict[type, list[tuple[str, Any]]] = {}
-
-
-def _stored_fields(state: Any) -> dict[str, Any]:
-    """Return the fields of a state that are not at their default. A default never changes, or old records would."""
-    kind = type(state)
-    if kind not in _DEFAULTS:
-        empty = kind()
-        _DEFAULTS[kind] = [(one.name, getattr(empty, one.name)) for one in fields(kind)]
-    return {name: value for name, default in _DEFAULTS[kind] if (value := getattr(state, name)) != default}
-
-
-def load_history(state: type[S], stored: str | bytes, floor: int = 0) -> History[S, Any]:
-    """Return the history of JSON that `dump_history` wrote. Raises `ValueError`.
-
-    When every fact is up to `floor`, as in most records, the facts are not decoded.
-    """
-    try:
-        parsed = pydantic_core.from_json(stored)
-        newest_event, restatement_due = int(parsed.get("newestTold", 0)), bool(parsed.get("owed", False))
-        first, kept = int(parsed.get("first", 0)), int(parsed.get("kept", 0))
-        head = _restore(state, parsed["head"]) if "head" in parsed else None
-        if head is not None and parsed["facts"][-1][0] <= floor:
-            return History(head, floor, (), (), newest_event, restatement_due, first, kept)
-        facts = tuple(
-            (int(version), STATUS_CODEC.from_element({"type": kind, "data": data}))
-            for version, kind, data in parsed["facts"]
-        )
-        late = tuple(int(version) for version in parsed.get("late", ()))
-        base = _restore(state, parsed["base"])
-        return History(base, int(parsed["floor"]), facts, late, newest_event, restatement_due, first, kept, head)
-    except (AttributeError, IndexError, KeyError, OverflowError, TypeError, ProtocolError) as error:
-        raise ValueError(f"not a history: {error!r}") from error
-
-
-_RETIRED_FIELDS: Mapping[type, tuple[str, ...]] = {ConnectionState: ("incarnation", "browser_info")}
-"""Fields that earlier releases wrote into histories; they are ignored."""
-
-
-def _restore(state: type[S], fields: dict[str, Any]) -> S:
-    """Make a state from its JSON object, which lacks the fields that are `None`."""
-    for name in _RETIRED_FIELDS.get(state, ()):
-        fields.pop(name, None)
-    for name, enum in _enum_fields(state).items():
-        if fields.get(name) is not None:
-            fields[name] = enum(fields[name])
-    for name, model in _model_fields(state).items():
-        if fields.get(name) is not None:
-            fields[name] = model.model_validate(fields[name])
-    for name, nested in _dataclass_fields(state).items():
-        if fields.get(name) is not None:
-            fields[name] = nested(**fields[name])
-    for name, element in _tuple_fields(state).items():
-        if name in fields:
-            values = fields[name]
-            fields[name] = tuple(element(**value) for value in values) if element is not None else tuple(values)
-    return state(**fields)
-
-
-_ENUMS: dict[type, Mapping[str, type[StrEnum]]] = {}
-
-
-def _enum_fields(state: type) -> Mapping[str, type[StrEnum]]:
-    """Return the fields of a state that hold a member of an enum, with the enum."""
-    if state in _ENUMS:
-        return _ENUMS[state]
-    enums = {}
-    for name, hint in get_type_hints(state).items():
-        options = get_args(hint) if get_origin(hint) in (Union, UnionType) else (hint,)
-        for option in options:
-            if option is not NoneType and isinstance(option, type) and issubclass(option, StrEnum):
-                enums[name] = option
-    _ENUMS[state] = enums
-    return enums
-
-
-_MODELS: dict[type, Mapping[str, type[BaseModel]]] = {}
-
-
-def _model_fields(state: type) -> Mapping[str, type[BaseModel]]:
-    """Return the fields of a state that hold a pydantic model, with its class."""
-    if state not in _MODELS:
-        hints = get_type_hints(state).items()
-        _MODELS[state] = {name: hint for name, hint in hints if isinstance(hint, type) and issubclass(hint, BaseModel)}
-    return _MODELS[state]
-
-
-_DATACLASSES: dict[type, Mapping[str, type[Any]]] = {}
-
-
-def _dataclass_fields(state: type) -> Mapping[str, type[Any]]:
-    """Return the fields of a state that hold a dataclass or `None`, with the dataclass."""
-    if state not in _DATACLASSES:
-        _DATACLASSES[state] = {
-            name: option
-            for name, hint in get_type_hints(state).items()
-            for option in (get_args(hint) if get_origin(hint) in (Union, UnionType) else ())
-            if isinstance(option, type) and is_dataclass(option)
-        }
-    return _DATACLASSES[state]
-
-
-_TUPLES: dict[type, Mapping[str, type[Any] | None]] = {}
-
-
-def _tuple_fields(state: type) -> Mapping[str, type[Any] | None]:
-    """Return the fields of a state that hold a tuple, with the dataclass of its elements (`None`: plain values)."""
-    if state in _TUPLES:
-        return _TUPLES[state]
-    elements: dict[str, type[Any] | None] = {}
-    for name, hint in get_type_hints(state).items():
-        if get_origin(hint) is tuple:
-            element = get_args(hint)[0]
-            elements[name] = element if isinstance(element, type) and is_dataclass(element) else None
-    _TUPLES[state] = elements
-    return elements
 
 
 def _texts(**values: Any) -> dict[str, str]:

@@ -139,6 +139,7 @@ def _apply_connected(state: ConnectionState, version: int, fact: ConnectionStatu
         finished_by_name=state.finished_by_name,
         actions=state.actions,
         version=version,
+        unknown_fields=state.unknown_fields,
     ).assessed(now)
     effects: tuple[Effect, ...] = (tell, *_stable_later(connected))
     replaced = None

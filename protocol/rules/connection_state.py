@@ -9,6 +9,7 @@ from typing import Any
 from protocol.close_codes import CloseCode
 from protocol.messages.facts import ConnectionStatus, ConnectionStatusCode, FinishReason
 from protocol.messages.views import ConnectionView, Difference, ReconnectView
+from protocol.rules.history import StoredState
 from protocol.times import format_time, parse_time
 
 READMITTED = "READMITTED"
@@ -26,7 +27,7 @@ MOST_OUTAGES = 20
 
 
 @dataclass(frozen=True, slots=True)
-class Outage:
+class Outage(StoredState):
     """An outage that is over: it lasted `seconds` until `ended` (seconds since the epoch)."""
 
     ended: float
@@ -34,7 +35,7 @@ class Outage:
 
 
 @dataclass(frozen=True, slots=True)
-class ConnectionState:
+class ConnectionState(StoredState):
     """The state of an examinee's connection.
 
     `version` is the version that last changed it; `loss_version` names the current or latest outage

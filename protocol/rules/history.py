@@ -16,16 +16,66 @@ Example::
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Generic, TypeVar
+from typing import Any, ClassVar, Generic, TypeVar, get_args, get_type_hints
 
-from protocol.messages.base import Message
+from protocol.messages.base import Message, Stored
 from protocol.messages.facts import Restate
 from protocol.messages.proctor_events import Event
 from protocol.rules.effects import Effect
 
-S = TypeVar("S")
+MOST_UNFOLDED = 32
+"""So many acknowledged facts at most are kept because this release does not understand them whole."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoredState:
+    """The base of states, and of the parts of states, that are stored in records.
+
+    `unknown_fields`: stored fields that only newer releases know, as parsed JSON. They are written again.
+    """
+
+    format: ClassVar[int] = 1
+    """The format that a reader must know to understand what is stored (`protocol.messages.base.FORMAT`)."""
+
+    unknown_fields: Mapping[str, Any] | None = field(default=None, compare=False, repr=False)
+
+    def required_format(self) -> int:
+        """Return the format that a reader must know to understand this state."""
+        return self.format
+
+    def has_unknown(self) -> bool:
+        """Return whether it, or a part of it, has fields that this release does not know."""
+        if self.unknown_fields is not None:
+            return True
+        for name in _parts_of(type(self)):
+            part = getattr(self, name)
+            if isinstance(part, tuple):
+                if any(element.unknown_fields is not None for element in part):
+                    return True
+            elif part is not None and part.has_unknown():
+                return True
+        return False
+
+
+_PARTS: dict[type, tuple[str, ...]] = {}
+
+
+def _parts_of(state: type) -> tuple[str, ...]:
+    """Return the fields of a state that hold a part which keeps unknown fields, `None`, or a tuple of such parts."""
+    parts = _PARTS.get(state)
+    if parts is None:
+        parts = _PARTS[state] = tuple(
+            name
+            for name, hint in get_type_hints(state).items()
+            for option in (hint, *get_args(hint))
+            if isinstance(option, type) and issubclass(option, StoredState | Stored)
+        )
+    return parts
+
+
+S = TypeVar("S", bound=StoredState)
 F = TypeVar("F", bound=Message)
 
 
@@ -52,6 +102,7 @@ class History(Generic[S, F]):
     (0: unknown); by it a reader knows whether a log that drops old messages still holds the whole record. `kept`: the
     record holds facts up to this version that the log has lost (`protocol.log.gap`; 0: none), so it is never made from
     the log alone. `head`: the fold of everything, kept so that a fact that arrives in order costs one transition.
+    `unknown`: it holds something that only newer releases understand whole (`has_unknown`).
     """
 
     base: S
@@ -63,6 +114,20 @@ class History(Generic[S, F]):
     first_version: int = 0
     kept: int = 0
     head: S | None = field(default=None, compare=False)
+    unknown: bool = field(default=False, compare=False)
+
+    def required_format(self) -> int:
+        """Return the format that a reader must know to understand it."""
+        number = max(self.base.required_format(), 1 if self.head is None else self.head.required_format())
+        for _, fact in self.facts:
+            number = max(number, fact.required_format())
+        return number
+
+    def has_unknown(self) -> bool:
+        """Return whether it holds something that only newer releases understand whole."""
+        if self.base.has_unknown() or (self.head is not None and self.head.has_unknown()):
+            return True
+        return any(fact.has_unknown() for _, fact in self.facts)
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,15 +158,41 @@ def fold(history: History[S, F], rule: Rule[S, F]) -> S:
 
 
 def compact(history: History[S, F], rule: Rule[S, F], floor: int) -> History[S, F]:
-    """Fold the facts up to `floor` into the base. Every message up to `floor` must be acknowledged."""
+    """Fold the facts up to `floor` into the base. Every message up to `floor` must be acknowledged.
+
+    What this release does not understand whole is kept for one that does: no fact is folded from the first one on that
+    has unknown fields, and none at all when a state has some. At most `MOST_UNFOLDED` of them are kept.
+    """
     if not history.facts or history.facts[0][0] > floor:
         return history
-    if history.facts[-1][0] <= floor:
+    settled = _foldable(history, floor)
+    if settled == len(history.facts):
         return replace(history, base=fold(history, rule), floor=floor, facts=(), late=())
-    settled = sum(1 for version, _ in history.facts if version <= floor)
+    if settled == 0:
+        return history
+    floor = min(floor, history.facts[settled][0] - 1)
     base = fold(replace(history, facts=history.facts[:settled], head=None), rule)
     late = tuple(version for version in history.late if version > floor)
     return replace(history, base=base, floor=floor, facts=history.facts[settled:], late=late)
+
+
+def _foldable(history: History[Any, Any], floor: int) -> int:
+    """Return how many facts, from the oldest on, can be folded and lose nothing that newer releases know."""
+    settled = sum(1 for version, _ in history.facts if version <= floor)
+    if not history.unknown:
+        return settled
+    if history.base.has_unknown() or (history.head is not None and history.head.has_unknown()):
+        return max(0, settled - MOST_UNFOLDED)
+    return foldable(history.facts, settled)
+
+
+def foldable(facts: Sequence[tuple[int, Message]], settled: int) -> int:
+    """Return how many of the oldest facts, of which so many are settled, are folded into a base.
+
+    The rest, from the first one on that has fields which this release does not know, is kept for a newer one.
+    """
+    understood = next((n for n, (_, fact) in enumerate(facts[:settled]) if fact.has_unknown()), settled)
+    return max(understood, settled - MOST_UNFOLDED)
 
 
 def insert(
@@ -129,6 +220,7 @@ def insert(
             first_version,
             history.kept,
             outcome.state,
+            history.unknown or fact.has_unknown(),
         )
         return Insertion(grown, outcome.state, outcome.events, outcome.effects, changed=True)
 
@@ -154,6 +246,7 @@ def insert(
         restatement_due=restatement_due,
         first_version=min(first_version, version),
         head=new_state,
+        unknown=history.unknown or fact.has_unknown(),
     )
     return Insertion(
         grown,

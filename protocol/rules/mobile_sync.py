@@ -23,7 +23,7 @@ from protocol.messages.proctor_events import Event, MobileSyncCompleted
 from protocol.messages.views import CaptureView, MobileSyncView, ReviewView
 from protocol.rules.action_ids import already_applied, with_action
 from protocol.rules.effects import ScheduleTimeout, SendMobileSync
-from protocol.rules.history import Outcome
+from protocol.rules.history import Outcome, StoredState
 from protocol.times import format_time, parse_time
 
 MAX_CAPTURES = 5
@@ -33,7 +33,7 @@ _OPEN = (MobileSyncCode.WAITING, MobileSyncCode.FAILED)
 
 
 @dataclass(frozen=True, slots=True)
-class Capture:
+class Capture(StoredState):
     """A picture that was sent: `CaptureView` says what the fields are."""
 
     capture_id: str
@@ -51,7 +51,7 @@ class Capture:
 
 
 @dataclass(frozen=True, slots=True)
-class MobileSyncState:
+class MobileSyncState(StoredState):
     """The state of an examinee's mobile sync.
 
     `capture_id`: the picture that counts, or that counted until it was rejected. `captures`: the newest pictures,
@@ -181,6 +181,7 @@ def _apply_wait(state: MobileSyncState, version: int, fact: MobileSyncWait) -> O
         wait_version=version,
         actions=state.actions,
         version=version,
+        unknown_fields=state.unknown_fields,
     )
     timer = ScheduleTimeout(fact.plan_id, fact.examinee_id, fact.deadline, version)
     return _announce(waiting, timer)

@@ -14,7 +14,7 @@ from protocol.messages.proctor_events import Event, HelpClosed, HelpRequested, H
 from protocol.messages.views import HelpView, NoticesView, NoticeView
 from protocol.rules.action_ids import already_applied, with_action
 from protocol.rules.effects import Effect, SendHelp, SendNotice
-from protocol.rules.history import Outcome
+from protocol.rules.history import Outcome, StoredState
 
 MAX_NOTICES = 20
 MAX_CONFIRMED_PLAN_NOTICES = 40
@@ -22,7 +22,7 @@ MAX_CONFIRMED_PLAN_NOTICES = 40
 
 
 @dataclass(frozen=True, slots=True)
-class RecordedNotice:
+class RecordedNotice(StoredState):
     """One notice as it is recorded; times are RFC 3339."""
 
     action_id: str
@@ -44,7 +44,7 @@ class RecordedNotice:
 
 
 @dataclass(frozen=True, slots=True)
-class RecordedHelp:
+class RecordedHelp(StoredState):
     """The newest request for help; times are RFC 3339. It is open until `closed_by` is set."""
 
     request_id: str
@@ -68,7 +68,7 @@ class RecordedHelp:
 
 
 @dataclass(frozen=True, slots=True)
-class NoticesState:
+class NoticesState(StoredState):
     """The notices of an examinee. `kept`: the newest, in order; `sent`: the count of all; `actions`: applied ones.
 
     `confirmed_plan_notices`: the actionIds of the newest confirmed messages to several. `help`: the newest request for

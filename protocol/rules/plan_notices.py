@@ -12,13 +12,13 @@ from protocol.messages.plan_facts import PlanNotice, PlanNoticeFact, PlanPurged
 from protocol.messages.views import NoticeView
 from protocol.rules.action_ids import already_applied, with_action
 from protocol.rules.effects import SendPlanNotice
-from protocol.rules.history import Outcome
+from protocol.rules.history import Outcome, StoredState
 
 MAX_PLAN_NOTICES = 20
 
 
 @dataclass(frozen=True, slots=True)
-class RecordedPlanNotice:
+class RecordedPlanNotice(StoredState):
     """One message as it is recorded; `examinees`: whom it is for (`None`: everybody); `sent_at` is RFC 3339."""
 
     action_id: str
@@ -38,7 +38,7 @@ class RecordedPlanNotice:
 
 
 @dataclass(frozen=True, slots=True)
-class PlanNoticesState:
+class PlanNoticesState(StoredState):
     """The messages to a plan. `kept`: the newest, in order; `actions`: the applied ones."""
 
     plan_id: str = ""
@@ -86,6 +86,7 @@ def apply(state: PlanNoticesState, version: int, fact: PlanNoticeFact) -> Outcom
             kept=(*state.kept, notice)[-MAX_PLAN_NOTICES:],
             actions=with_action(state.actions, fact),
             version=version,
+            unknown_fields=state.unknown_fields,
         )
         return Outcome(sent, (sent.event(notice),), (SendPlanNotice(fact.plan_id, fact.action_id, version),))
     if isinstance(fact, PlanPurged):

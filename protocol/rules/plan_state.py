@@ -9,6 +9,7 @@ from functools import lru_cache
 
 from protocol.messages.plan_facts import PlanPolicy, PlanStatusCode
 from protocol.messages.proctor_events import OwnExamTimes, PlanStateEvent
+from protocol.rules.history import StoredState
 from protocol.times import format_time, parse_time
 
 
@@ -39,7 +40,7 @@ def _exam_times(starts_at: str | None, ends_at: str | None) -> OwnExamTimes:
 
 
 @dataclass(frozen=True, slots=True)
-class OwnTimes:
+class OwnTimes(StoredState):
     """What one examinee has otherwise than the plan; times RFC 3339. `extra_seconds`: on top of the end."""
 
     examinee_id: str
@@ -49,7 +50,7 @@ class OwnTimes:
 
 
 @dataclass(frozen=True, slots=True)
-class PlanState:
+class PlanState(StoredState):
     """The state of a plan. A plan that nobody has set up is OPEN and has no times.
 
     `own_times`: of the examinees whose times differ, in the order of their ids. `end_version`: the fact that set the

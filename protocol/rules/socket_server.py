@@ -10,13 +10,13 @@ from dataclasses import dataclass, replace
 from protocol.messages.facts import LossReason
 from protocol.messages.server_messages import ServerStatus, ServerStatusCode
 from protocol.rules.effects import EndSessions
-from protocol.rules.history import Outcome
+from protocol.rules.history import Outcome, StoredState
 
 _ENDED = (ServerStatusCode.STOPPED, ServerStatusCode.FAILED, ServerStatusCode.LOST)
 
 
 @dataclass(frozen=True, slots=True)
-class ServerState:
+class ServerState(StoredState):
     """The state of a socket server; `incarnation` names its process."""
 
     server_id: str = ""
@@ -59,6 +59,7 @@ def apply(state: ServerState, version: int, fact: ServerStatus) -> Outcome[Serve
             network_status=fact.network_status,
             url=fact.url,
             version=version,
+            unknown_fields=state.unknown_fields,
         )
         if same:
             return Outcome(started)

@@ -371,7 +371,7 @@ def _record_differences(
             yield Difference(key, "history", f"{fact.type} at {version}", None)
     state = replayed.state_of(history) if replayed is not None else kind.state()
     folded = fold(replace(history, head=None), kind.rule)
-    for name in (state_field.name for state_field in fields(state)):
+    for name in (state_field.name for state_field in fields(state) if state_field.compare):
         stored_value, logged_value = getattr(folded, name), getattr(state, name)
         if stored_value != logged_value:
             yield Difference(key, f"history.{name}", _text(stored_value), _text(logged_value))
