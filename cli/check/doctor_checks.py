@@ -9,11 +9,14 @@ from typing import Any
 from actors.runtime.broker.clock import TOLERATED_SECONDS
 from actors.runtime.broker.stream_state import ConsumerState, StreamState
 from actors.runtime.config.settings import is_loopback
+from actors.runtime.store.log_mark import KnownLog
 from cli.operate.streams import TopologyComparison
 from cli.shared.findings import Finding, State, failed, ok, unknown, warning
 from protocol.broker.streams import NATS_VERSION
+from protocol.log.gap import LogGap
 from protocol.messages.codec import MAX_BATCH_BYTES
 from protocol.messages.inspection import ProcessFacts
+from protocol.times import parse_time
 
 REDIS_VERSION = (7, 0)
 MAX_PAYLOAD = 1024 * 1024
@@ -21,6 +24,8 @@ CLOCK_SECONDS = 0.5
 FULL, NEARLY_FULL = 0.95, 0.8
 FD_RESERVE = 256
 BACKLOG = 5000
+GAP_SECONDS = 24 * 3600.0
+"""So long a gap of the log is a finding."""
 GIB = 1024**3
 ROLES = {
     "queue-server": "no queues are created, so no socket server can start",
@@ -114,6 +119,19 @@ def judge_stream_room(name: str, used: int, maximum: int, refuses: bool) -> Find
         return warning("streams", f"{problem}: the oldest messages are dropped", "raise its limit if you need them")
     judge = failed if used >= FULL * maximum else warning
     return judge("streams", f"{problem}: a full stream refuses messages", "raise its limit, or free space")
+
+
+def judge_log(known: KnownLog, last: int, gaps: Sequence[LogGap], now: float) -> Finding:
+    """Check that the log holds what Redis knows of it. `last`: its last sequence; `now`: the time of its broker."""
+    advice = "docs/runbook.md#logbehindredis"
+    if known.mending or known.reached > last:
+        missing = max(0, known.reached - last)
+        problem = f"the log ends at {last}, and Redis knows message {known.reached}: {missing} messages are missing"
+        return failed("log", problem, f"keep a state manager running, which mends it; {advice}")
+    recent = [gap for gap in gaps if now - parse_time(gap.timestamp) < GAP_SECONDS]
+    if recent:
+        return warning("log", "; ".join(map(str, recent)), f"say so to whoever reads reports of that day; {advice}")
+    return ok("log", f"it holds all that Redis knows, up to message {last}")
 
 
 def judge_redis(name: str, info: Mapping[str, Any], saves: str | None) -> Iterator[Finding]:

@@ -23,6 +23,7 @@ from actors.runtime.config.local_addresses import in_url
 from actors.runtime.config.settings import Settings
 from actors.runtime.config.tokens import check_token_keys
 from actors.runtime.store.state_store import StateStore
+from actors.status_log.status_log import StatusLog
 from cli.check.config_check import find_contradictions
 from cli.check.doctor_checks import (
     judge_account,
@@ -32,6 +33,7 @@ from cli.check.doctor_checks import (
     judge_dead_letters,
     judge_disk,
     judge_fill,
+    judge_log,
     judge_memory,
     judge_nats,
     judge_process,
@@ -122,6 +124,8 @@ class HealthCheck:
             yield self._letters
         if self._store is not None:
             yield self._redis
+        if jetstream and self._store is not None:
+            yield self._log
         if self._bus is not None:
             if jetstream:
                 yield self._nats_clock
@@ -270,6 +274,13 @@ class HealthCheck:
                 yield warning("streams", problem, "check that all NATS servers run; a returning server catches up")
             if (fill := judge_fill(spec.name, state)) is not None:
                 yield fill
+
+    async def _log(self) -> AsyncIterator[Finding]:
+        assert self._bus is not None
+        assert self._store is not None
+        known = await self._store.log_mark.read()  # first: the log is never shorter than what was known before
+        state = await self._bus.stream_state(STATUS.name)
+        yield judge_log(known, state.last, await StatusLog(self._bus).gaps(), self._bus.clock.now())
 
     # -- roles ---------------------------------------------------------------------------------------
 

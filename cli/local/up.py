@@ -9,6 +9,7 @@ import os
 import signal
 import sys
 import tempfile
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -40,6 +41,8 @@ from cli.shared.running_system import ISSUER_KEYS, READY_FILE, SECRET_FINGERPRIN
 from cli.shared.signing import secret_fingerprint
 from protocol.errors import ConfigurationError, RoleFailed, StateUnavailable
 from protocol.ids import check_id
+from protocol.log.gap import LogGap
+from protocol.times import parse_time
 
 if TYPE_CHECKING:  # imported only with --tls
     from cli.local.trial_certificate import TrialCertificate
@@ -150,10 +153,12 @@ class LocalSystem:
         self._given = dict(given)
         self._saved_ports = SavedPorts(self.data_dir / PORTS_FILE)
         self._log_level = log_level
+        self._gap: LogGap | None = None
         self._certificate = certificate
 
     async def run(self, json_ready: bool) -> int:
         """Run until a signal and return 0. Raises `RoleFailed` when a process fails too often."""
+        self._began = time.time()
         lock = DataDirLock(self.data_dir)
         self._remove_files()  # left by an `up` that was killed
         supervisor = ProcessSupervisor(INTENSITY, lock.record)
@@ -261,6 +266,9 @@ class LocalSystem:
                         }
                         missing = expected - ready
                     await asyncio.sleep(0.05)
+            gap = await store.log_mark.gap()
+            if gap is not None and parse_time(gap.timestamp) > self._began:
+                self._gap = gap
             # Each of them reads the addresses of the others this soon (`ready_servers.EARLY_SECONDS`).
             await asyncio.sleep(0.25)
         except TimeoutError:
@@ -311,6 +319,7 @@ class LocalSystem:
             "planId": self.plan,
             "pages": page_links(page_bases(web_url, self.settings)[0], self.settings, self.plan),
             **trial,
+            **({"logGap": self._gap.model_dump(by_alias=True)} if self._gap is not None else {}),
         }
 
     def _write(self, name: str, value: object, mode: int = 0o600) -> None:
@@ -331,6 +340,7 @@ class LocalSystem:
         lines = [
             "examwire is up. Ctrl-C stops it.",
             "",
+            *([f"The log was older than Redis, and was mended: {self._gap}.", ""] if self._gap is not None else []),
             *describe_links(ready["pages"]),
             *access_notes(page_bases(ready["webUrl"], self.settings), self.settings, sockets, self._certificate),
             "Addresses:",

@@ -37,12 +37,15 @@ class LogGap(Wire):
         return self.model_dump_json(by_alias=True).encode()
 
     @classmethod
-    def decode(cls, payload: bytes) -> LogGap | None:
+    def decode(cls, payload: str | bytes) -> LogGap | None:
         """Return the gap of a payload; `None`: it is none."""
         try:
             return cls.model_validate_json(payload)
         except pydantic.ValidationError:
             return None
+
+    def __str__(self) -> str:
+        return f"the facts from {self.missing_from} to {self.missing_to} are missing"
 
     def covers(self, version: int) -> bool:
         """Return whether the fact of a version is one of those that are missing."""

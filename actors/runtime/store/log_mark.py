@@ -11,6 +11,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
+from protocol.log.gap import LogGap
 from protocol.records import keys
 
 # Note a message unless a newer one is known. KEYS[1] mark; ARGV: sequence, time
@@ -19,7 +20,7 @@ local known = redis.call('HGET', KEYS[1], 'reached')
 if known and tonumber(known) >= tonumber(ARGV[1]) then return 0 end
 return redis.call('HSET', KEYS[1], 'reached', ARGV[1], 'time', ARGV[2])"""
 
-_MENDING = "mending"
+_MENDING, _GAP = "mending", "gap"
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,10 +71,16 @@ class LogMark:
         await self.reach(known.reached, known.time)
         await self._run(self._redis.hset(keys.LOG, _MENDING, "1"))
 
-    async def end_mending(self, sequence: int, stored_at: float) -> None:
-        """Note that the log is mended up to a message of it."""
+    async def end_mending(self, gap: LogGap, sequence: int, stored_at: float) -> None:
+        """Note that the log is mended, up to a message of it, and which gap remains."""
         await self.reach(sequence, stored_at)
+        await self._run(self._redis.hset(keys.LOG, _GAP, gap.encode()))
         await self._run(self._redis.hdel(keys.LOG, _MENDING))
+
+    async def gap(self) -> LogGap | None:
+        """Return the gap that remained when the log was mended last."""
+        stored = await self._run(self._redis.hget(keys.LOG, _GAP))
+        return LogGap.decode(stored) if stored else None
 
     async def read(self) -> KnownLog:
         """Return what is known of the log."""

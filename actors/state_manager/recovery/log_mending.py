@@ -78,13 +78,12 @@ class LogMending:
         stored = await self._bus.message_at(STATUS.name, place)
         assert stored is not None
         servers = await announce_sessions(self._bus, "LOG_BEHIND")
-        await self._store.log_mark.end_mending(place, stored.time)
+        await self._store.log_mark.end_mending(gap, place, stored.time)
         text = (
-            "the log is mended: it goes on after %d; the facts from %s to %s are missing, %d records hold what the log "
-            "lacks and are kept, %d newer facts were moved, the sessions of %d servers are announced again, %.2f s"
+            "the log is mended: it goes on after %d; %s, %d records hold what the log lacks and are kept, "
+            "%d newer facts were moved, the sessions of %d servers are announced again, %.2f s"
         )
-        seconds = time.monotonic() - began
-        log.error(text, place, gap.missing_from, gap.missing_to, kept, moved, len(servers), seconds)
+        log.error(text, place, gap, kept, moved, len(servers), time.monotonic() - began)
         return gap
 
     # -- 1: where the known log ends ---------------------------------------------------------------------

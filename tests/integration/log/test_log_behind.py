@@ -13,6 +13,7 @@ from actors.state_manager.recovery.audit import Audit
 from actors.status_log.status_log import StatusLog
 from cli.local.engines import NatsServer, RedisServer
 from tests.integration.support.system import System, eventually
+from tests.support.metrics import sample
 
 Engines = tuple[NatsServer, RedisServer]
 
@@ -52,6 +53,7 @@ async def test_a_broker_restored_from_a_backup_goes_on_and_everybody_is_told(
     await proctor.expect("examinee_disconnected", examineeId="E003")
     moved = await system.examinee("E002", "SOCK002", client_id="another-browser")
 
+    gaps = sample("examwire_log_gaps_total")
     backup.bring_back()
 
     late["E004"].abort()  # told at once or soon: nothing that happens from now on is lost
@@ -71,3 +73,6 @@ async def test_a_broker_restored_from_a_backup_goes_on_and_everybody_is_told(
         return not report.differences and not report.in_flight
 
     await eventually(agrees, "Redis and the log agree", 30)
+    assert sample("examwire_log_gaps_total") == gaps + 1
+    assert sample("examwire_log_behind_messages") == 0
+    assert await system._buses["state-manager"].last_message("DEADLETTER", "deadletter.>") is None

@@ -8,21 +8,26 @@ from collections.abc import Iterator
 import pytest
 
 from actors.runtime.actor.process_facts import process_facts
+from actors.runtime.store.log_mark import KnownLog
 from cli.check.doctor_checks import (
     GIB,
     judge_account,
     judge_clock,
     judge_disk,
+    judge_log,
     judge_memory,
     judge_nats,
     judge_process,
     judge_redis,
 )
 from cli.shared.findings import Finding, State, worst
+from protocol.log.gap import LogGap
 from protocol.messages.inspection import ProcessFacts
+from tests.unit.support.facts import DAWN, at
 
 OK, WARNING, FAILED = State.OK, State.WARNING, State.FAILED
 
+GAP = LogGap(after=50, up_to=80, missing_from=at(0), missing_to=at(20), timestamp=at(60))
 FACTS = ProcessFacts(
     host="h", pid=1, version="0.1.0", time="2026-01-05T09:00:00Z", fds_open=10, fd_limit=100, memory_bytes=1, listens={}
 )
@@ -54,6 +59,10 @@ FACTS = ProcessFacts(
             "redis.eviction",
             WARNING,
         ),
+        ([judge_log(KnownLog(reached=90, mending=True), 100, [], DAWN)], "log", FAILED),
+        ([judge_log(KnownLog(reached=101), 100, [], DAWN)], "log", FAILED),
+        ([judge_log(KnownLog(reached=100), 100, [GAP], DAWN + 23 * 3600)], "log", WARNING),
+        ([judge_log(KnownLog(reached=100), 100, [GAP], DAWN + 25 * 3600)], "log", OK),
         ([judge_clock("NATS", -0.6, 0.05)], "clocks", WARNING),
         ([judge_clock("NATS", 0.6, 0.2)], "clocks", OK),
         ([judge_disk("/", GIB // 10, 100 * GIB)], "disk", FAILED),
