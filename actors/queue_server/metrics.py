@@ -13,7 +13,6 @@ from prometheus_client.registry import Collector
 from actors.runtime.broker.connection import Bus
 from actors.runtime.broker.stream_state import ConsumerState, StorageState, StreamState
 from actors.runtime.telemetry.metrics import REGISTRY
-from protocol.broker.streams import STREAMS
 from protocol.errors import BrokerUnavailable
 
 log = logging.getLogger("examwire.queue_server")
@@ -32,13 +31,23 @@ MADE_AGAIN = Counter(
     ["kind", "name"],
     registry=REGISTRY,
 )
+LOG_SHORTENED = Gauge(
+    "examwire_log_shortened_seconds",
+    "By how much the log is kept for a shorter time than declared, because it was nearly full",
+    registry=REGISTRY,
+)
+LOG_BOUND_LIFTED = Gauge(
+    "examwire_log_bound_lifted",
+    "Whether the log has no bound, because all of it is needed",
+    registry=REGISTRY,
+)
 WRITABLE = Gauge("examwire_jetstream_writable", "Whether the broker has stored the latest probe", registry=REGISTRY)
 
 
 class BrokerMetrics(Collector):
     """The latest answers of the broker. A stream that did not answer counts as down and has no other metrics.
 
-    queue_server.spawn(BROKER.follow(bus), "metrics")
+    queue_server.spawn(BROKER.follow(bus, ["STATUS", "SOCKET"]), "metrics")
     """
 
     def __init__(self) -> None:
@@ -47,11 +56,11 @@ class BrokerMetrics(Collector):
         self._down: set[str] = set()
         self._storage: StorageState | None = None
 
-    async def follow(self, bus: Bus) -> None:
-        """Ask every few seconds until cancelled."""
+    async def follow(self, bus: Bus, streams: Sequence[str]) -> None:
+        """Ask about these streams every few seconds until cancelled."""
         try:
             while True:
-                await asyncio.gather(*(self._ask_stream(bus, spec.name) for spec in STREAMS), self._ask_storage(bus))
+                await asyncio.gather(*(self._ask_stream(bus, name) for name in streams), self._ask_storage(bus))
                 await asyncio.sleep(ASK_SECONDS)
         finally:  # old answers must not be shown as current
             self._streams, self._consumers, self._down, self._storage = {}, {}, set(), None
@@ -97,6 +106,9 @@ class BrokerMetrics(Collector):
         messages = GaugeMetricFamily("examwire_stream_messages", "Messages that the stream holds", labels=by_stream)
         size = GaugeMetricFamily("examwire_stream_size_bytes", "What they take on disk", labels=by_stream)
         limit = GaugeMetricFamily("examwire_stream_limit_bytes", "What they may take, if limited", labels=by_stream)
+        age = GaugeMetricFamily(
+            "examwire_stream_age_limit_seconds", "How long it keeps them, if limited", labels=by_stream
+        )
         last = GaugeMetricFamily("examwire_stream_last_sequence", "The place of its newest message", labels=by_stream)
         replicas = GaugeMetricFamily("examwire_stream_replicas", "Copies that it should have", labels=by_stream)
         current = GaugeMetricFamily("examwire_stream_replicas_current", "Copies up to date", labels=by_stream)
@@ -105,10 +117,12 @@ class BrokerMetrics(Collector):
             size.add_metric([name], state.size)
             if state.limit is not None:
                 limit.add_metric([name], state.limit)
+            if state.max_age:
+                age.add_metric([name], state.max_age)
             last.add_metric([name], state.last)
             replicas.add_metric([name], state.replicas)
             current.add_metric([name], state.current)
-        yield from (messages, size, limit, last, replicas, current)
+        yield from (messages, size, limit, age, last, replicas, current)
 
     def _consumer_metrics(self) -> Iterator[Metric]:
         labels = ["stream", "consumer"]

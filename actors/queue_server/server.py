@@ -67,7 +67,7 @@ class QueueServer(Actor):
 
     async def on_start(self) -> None:
         await self._apply_topology()
-        self.spawn(BROKER.follow(self._bus), "metrics")
+        self.spawn(BROKER.follow(self._bus, [stream.name for stream in self._topology.streams]), "metrics")
         self.spawn(self._watch.follow(), "topology")
 
     async def on_stop(self) -> None:

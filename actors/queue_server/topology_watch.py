@@ -11,10 +11,13 @@ import asyncio
 import logging
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 
 from actors.queue_server.checkpoints import Checkpoints
+from actors.queue_server.log_guard import NEARLY_FULL, LogGuard
 from actors.queue_server.metrics import CONSUMER_UP, MADE_AGAIN, WRITABLE
 from actors.runtime.broker.connection import Bus
+from actors.runtime.broker.stream_admin import NoStorage
 from protocol.broker.streams import LEASE, NATS_VERSION, RESTORING, RETIRED_CONSUMERS, ConsumerSpec, StreamSpec
 from protocol.errors import BrokerUnavailable, ConfigurationError, StateUnavailable
 
@@ -44,6 +47,8 @@ class Topology:
         self.consumers = consumers
         self._replicas = replicas
         self._checkpoints = checkpoints
+        self._share = 1.0
+        self.guard = LogGuard(bus, replicas)
 
     async def apply(self) -> None:
         """Create or update everything, and delete what an earlier release needed. Harmless when repeated.
@@ -60,9 +65,7 @@ class Topology:
             raise ConfigurationError(
                 "a restore of this broker has begun and has not come to its end: repeat `examwire restore` first"
             )
-        # LEASE first: the clock of the broker is read from it. Streams whose size limit is only a safeguard come last.
-        for stream in sorted(self.streams, key=lambda stream: (stream.name != LEASE.name, stream.safeguard)):
-            await self.apply_stream(stream)
+        await self._apply_streams()
         unknown: StateUnavailable | None = None
         for consumer in self.consumers:
             try:
@@ -74,8 +77,33 @@ class Topology:
         if unknown is not None:
             raise unknown
 
+    async def _apply_streams(self) -> None:
+        # LEASE first: the clock of the broker is read from it.
+        in_order = sorted(self.streams, key=lambda stream: stream.name != LEASE.name)
+        while True:
+            try:
+                for stream in in_order:
+                    await self.apply_stream(stream)
+            except NoStorage as error:
+                if all(self.granted(stream).max_bytes == stream.least_bytes for stream in self.streams):
+                    raise
+                self._share /= 2
+                log.warning("%s: all streams get 1/%.0f of their bounds", error, 1 / self._share)
+            else:
+                return
+
+    def granted(self, stream: StreamSpec) -> StreamSpec:
+        """Return a stream with the share of its bound for which NATS has storage."""
+        return replace(stream, max_bytes=max(stream.least_bytes, int(stream.max_bytes * self._share)))
+
     async def apply_stream(self, stream: StreamSpec) -> None:
         """Create or update a stream. Raises as `apply`."""
+        stream = self.granted(stream)
+        if stream.guarded and await self._bus.stream_config(stream.name) is not None:
+            state = await self._bus.stream_state(stream.name)
+            if state.size > NEARLY_FULL * stream.max_bytes and (state.limit is None or state.limit > stream.max_bytes):
+                log.warning("%s: its bound stays: it holds more than the new one allows", stream.name)
+                stream = replace(stream, max_bytes=state.limit or -1)  # a smaller one would drop what is needed
         first = None
         if stream.first_seq_from_clock:
             # A stream that was lost starts above the versions in Redis: its first sequence is the time of the broker,
@@ -122,7 +150,7 @@ class TopologyWatch:
             MADE_AGAIN.labels("consumer", _name(consumer))
         saved = 0.0
         while True:
-            await asyncio.gather(*(self._check_stream(stream) for stream in self._topology.streams))
+            await asyncio.gather(*(self._check_stream(stream) for stream in self._topology.streams), self._guard())
             if time.monotonic() - saved >= SAVE_SECONDS:
                 saved = time.monotonic()
                 await self.save()
@@ -154,6 +182,18 @@ class TopologyWatch:
             self._warn(stream.name, f"{stream.name} and its consumers cannot be looked after: {error}")
         else:
             self._warn(stream.name, None)
+
+    async def _guard(self) -> None:
+        for stream in self._topology.streams:
+            if not stream.guarded:
+                continue
+            try:
+                await self._topology.guard.look(self._topology.granted(stream))
+            except BrokerUnavailable as error:
+                if self._bus.connected:
+                    self._warn("guard", f"{stream.name} cannot be kept from being full: {error}")
+            else:
+                self._warn("guard", None)
 
     async def _check_consumers(self, stream: StreamSpec) -> None:
         consumers = [consumer for consumer in self._topology.consumers if consumer.stream == stream.name]

@@ -87,7 +87,7 @@ class SocketServer(Actor):
         self._queue = ServerQueue(context, self._lease)
         self._queue_reader = QueueReader(context, self._queue, self.sessions, self._lease, self)
         self._dispatcher = Dispatcher(context, self.sessions, self._lease)
-        self._view = ViewWatch(context, self._queue, self.sessions)
+        self._view = ViewWatch(context, self._queue, self.sessions, self._resynchronise)
         self._endpoints = ReadyServers(store, server_id)
         self._drain_of_server = ServerDrain(context, self.sessions, self._endpoints, self._status)
         self._start = ServerStart(context, self._status)
@@ -177,6 +177,10 @@ class SocketServer(Actor):
         await self._dispatcher.dispatch(batch)
 
     # -- loops ---------------------------------------------------------------------------------------
+
+    def _resynchronise(self, consumers: list[str]) -> None:
+        log.error("%s: messages for %s were dropped unread", self.address, ", ".join(consumers))
+        self.spawn(self._queue_reader.resynchronise(consumers), "resynchronise")
 
     async def _hold_lease(self) -> None:
         try:

@@ -11,12 +11,13 @@ import contextlib
 import functools
 import logging
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 from actors.runtime.broker.consumers.listener import listen
 from actors.runtime.broker.consumers.progress import ConsumerWatch
 from actors.sessions.context import ServerContext
 from actors.sessions.session import SocketSession
+from actors.socket_server.delivery.gaps import GapWatch
 from actors.socket_server.delivery.queue import ServerQueue
 from actors.socket_server.sessions import Sessions
 from protocol.broker import subjects
@@ -52,18 +53,27 @@ _APPLIED = Codec.of((Applied,))
 class ViewWatch:
     """Judges whether the view of each plan is current, and tells clients when that changes.
 
-    view = ViewWatch(context, queue, sessions)
+    view = ViewWatch(context, queue, sessions, on_gap)
     view.status("P001")  # what a client is told when it connects
     await view.run()  # tell all others at each change, until cancelled
 
+    `on_gap` is called with consumers of the queue that may have lost messages.
     `not_current`: the plans of the clients on this server whose view is not current.
     """
 
-    def __init__(self, context: ServerContext, queue: ServerQueue, sessions: Sessions) -> None:
+    def __init__(
+        self,
+        context: ServerContext,
+        queue: ServerQueue,
+        sessions: Sessions,
+        on_gap: Callable[[list[str]], None],
+    ) -> None:
         self._bus = context.bus
         self._outbox = context.outbox
         self._queue = queue
         self._sessions = sessions
+        self._gaps = GapWatch(context.bus)
+        self._on_gap = on_gap
         self._reports = AppliedRegistry(time.monotonic())
         self._watches: dict[str, ConsumerWatch] = {}
         self._states: dict[int, ViewStatus] = {}
@@ -104,8 +114,15 @@ class ViewWatch:
                 if consumer not in self._watches:
                     unsettled = functools.partial(self._queue.unsettled, consumer)
                     self._watches[consumer] = ConsumerWatch(self._bus, SOCKET.name, consumer, unsettled)
+            stream, asked = await self._gaps.stream_state(), time.monotonic()
             await asyncio.gather(*(watch.look() for watch in self._watches.values()))
             self._wake.set()
+            if stream is not None:
+                answered = {
+                    name: watch.progress for name, watch in self._watches.items() if watch.answered_since(asked)
+                }
+                if lost := self._gaps.with_gaps(stream, answered):
+                    self._on_gap(lost)
             late = any(delay.seconds > REPORT_SECONDS for delay in self._own_delays(time.monotonic()))
             await asyncio.sleep(REPORT_SOON_SECONDS if late else REPORT_SECONDS)
 

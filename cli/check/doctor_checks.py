@@ -12,7 +12,7 @@ from actors.runtime.config.settings import is_loopback
 from actors.runtime.store.log_mark import KnownLog
 from cli.operate.streams import TopologyComparison
 from cli.shared.findings import Finding, State, failed, ok, unknown, warning
-from protocol.broker.streams import NATS_VERSION
+from protocol.broker.streams import DAY, NATS_VERSION, StreamSpec
 from protocol.log.gap import LogGap
 from protocol.messages.codec import MAX_BATCH_BYTES
 from protocol.messages.inspection import ProcessFacts
@@ -110,17 +110,6 @@ def judge_storage(varz: Mapping[str, Any] | None) -> Finding | None:
     return judge("nats.storage", f"{used} of {maximum} bytes of the server's storage are in use", advice)
 
 
-def judge_stream_room(name: str, used: int, maximum: int, refuses: bool) -> Finding | None:
-    """Check a stream's size limit. `refuses`: at the limit it refuses new messages, else it drops the oldest."""
-    if maximum <= 0 or used < NEARLY_FULL * maximum:
-        return None
-    problem = f"stream {name}: {used} of {maximum} bytes in use"
-    if not refuses:
-        return warning("streams", f"{problem}: the oldest messages are dropped", "raise its limit if you need them")
-    judge = failed if used >= FULL * maximum else warning
-    return judge("streams", f"{problem}: a full stream refuses messages", "raise its limit, or free space")
-
-
 def judge_log(known: KnownLog, last: int, gaps: Sequence[LogGap], now: float) -> Finding:
     """Check that the log holds what Redis knows of it. `last`: its last sequence; `now`: the time of its broker."""
     advice = "docs/runbook.md#logbehindredis"
@@ -196,7 +185,7 @@ def judge_clock(whose: str, offset: float, uncertain: float, off_broker: float =
 # -- streams and consumers ------------------------------------------------------------------------------
 
 
-FILLED = 0.5
+FILLED = 0.7
 
 
 def judge_streams(differences: Sequence[TopologyComparison]) -> Iterator[Finding]:
@@ -215,12 +204,21 @@ def judge_streams(differences: Sequence[TopologyComparison]) -> Iterator[Finding
         yield ok("streams", f"{len(differences)} streams and consumers are as declared")
 
 
-def judge_fill(name: str, state: StreamState) -> Finding | None:
-    """Check a stream that drops its oldest messages at a size limit."""
-    if state.limit is None or state.size <= state.limit * FILLED:
-        return None
-    problem = f"stream {name}: {state.size / 2**20:,.0f} of {state.limit / 2**20:,.0f} MiB are used"
-    return warning("streams", problem, "see StreamNearItsBound in the runbook, or raise nats.status_max_bytes")
+def judge_bound(spec: StreamSpec, state: StreamState) -> Iterator[Finding]:
+    """Check how much of its bound a stream uses, and whether STATUS is kept for less time than declared."""
+    name, size = spec.name, f"{state.size / 2**20:,.0f} MiB"
+    if state.limit is None:
+        problem = f"stream {name}: no bound, {size} are used"
+        if spec.guarded:
+            problem += ": all of it is needed, and at the end of the disk no fact is recorded"
+        yield failed("streams", problem, "see LogBoundLifted in the runbook")
+    elif state.size > FILLED * state.limit:
+        problem = f"stream {name}: {size} of {state.limit / 2**20:,.0f} MiB are used; when it is full, {spec.at_bound}"
+        judge = failed if spec.refuse_when_full and state.size > FULL * state.limit else warning
+        yield judge("streams", problem, "see StreamNearItsBound in the runbook")
+    if spec.guarded and 0 < state.max_age < spec.max_age:
+        problem = f"stream {name}: kept for {state.max_age / DAY:.1f} days, not {spec.max_age / DAY:.0f}"
+        yield warning("streams", problem, "see LogKeptShorter in the runbook")
 
 
 def judge_backlog(consumer: ConsumerState, stuck: bool) -> Finding | None:

@@ -29,10 +29,10 @@ from cli.check.doctor_checks import (
     judge_account,
     judge_actor,
     judge_backlog,
+    judge_bound,
     judge_clock,
     judge_dead_letters,
     judge_disk,
-    judge_fill,
     judge_log,
     judge_memory,
     judge_nats,
@@ -40,7 +40,6 @@ from cli.check.doctor_checks import (
     judge_redis,
     judge_roles,
     judge_storage,
-    judge_stream_room,
     judge_streams,
     judge_sync,
     judge_versions,
@@ -264,16 +263,11 @@ class HealthCheck:
             yield finding
         for spec in topology_streams(self._settings):
             state = await self._bus.stream_state(spec.name)
-            config = await self._bus.stream_config(spec.name) or {}
-            refuses = config.get("discard") == "new"
-            room = judge_stream_room(spec.name, state.size, int(config.get("max_bytes") or -1), refuses)
-            if room is not None:
-                yield room
+            for finding in judge_bound(spec, state):
+                yield finding
             if state.current < state.replicas:
                 problem = f"stream {spec.name}: {state.current} of {state.replicas} copies are up to date"
                 yield warning("streams", problem, "check that all NATS servers run; a returning server catches up")
-            if (fill := judge_fill(spec.name, state)) is not None:
-                yield fill
 
     async def _log(self) -> AsyncIterator[Finding]:
         assert self._bus is not None

@@ -27,6 +27,7 @@ from cli.shared.output import (
     watch,
 )
 from cli.shared.running_system import TOPOLOGY_SETTINGS
+from protocol.broker.streams import DAY, StreamSpec
 from protocol.times import format_time
 
 if TYPE_CHECKING:
@@ -65,7 +66,7 @@ def streams() -> None:
 @app.command("ls")
 @takes_settings("nats_url", "data_dir", running=True)
 def list_streams(settings: Settings, watching: WatchOption = False, output: OutputOption = Format.TABLE) -> None:
-    """List the streams with size, first and last message, and leader.
+    """List the streams with size and bound, first and last message.
 
     Example: examwire streams ls --watch
 
@@ -76,7 +77,7 @@ def list_streams(settings: Settings, watching: WatchOption = False, output: Outp
         async with connected(settings, "streams ls") as bus:
 
             async def fetch() -> list[Row]:
-                return [await _stream(bus, stream.name, stream.description) for stream in topology_streams(settings)]
+                return [await _stream(bus, stream) for stream in topology_streams(settings)]
 
             if watching:
                 await watch(fetch, lambda rows: rows, _draw_streams, output, every=1.0)
@@ -133,8 +134,12 @@ async def compare_topology(bus: Bus, settings: Settings) -> list[TopologyCompari
     findings = []
     for stream in topology_streams(settings):
         actual = await bus.stream_config(stream.name)
-        if stream.safeguard and actual is not None and 0 < actual.get("max_bytes", -1) < stream.max_bytes:
-            stream = replace(stream, max_bytes=actual["max_bytes"])  # a small account gets a smaller bound
+        if actual is not None:
+            # A small disk gets smaller bounds; a log that is nearly full is kept for a shorter time.
+            if 0 < actual.get("max_bytes", -1) < stream.max_bytes:
+                stream = replace(stream, max_bytes=actual["max_bytes"])
+            if stream.guarded and 0 < actual.get("max_age", 0.0) < stream.max_age:
+                stream = replace(stream, max_age=actual["max_age"])
         findings.append(_finding("stream", stream.name, stream_config(stream, settings.nats.replicas), actual))
     for consumer in topology_consumers():
         name = f"{consumer.stream}/{consumer.name}"
@@ -172,18 +177,22 @@ def _show(findings: list[TopologyComparison], output: Format) -> None:
     show([finding.to_json() for finding in findings], lambda: table(columns, rows), output)
 
 
-async def _stream(bus: Bus, name: str, description: str) -> Row:
+async def _stream(bus: Bus, spec: StreamSpec) -> Row:
+    name = spec.name
     if await bus.stream_config(name) is None:
-        return {"stream": name, "description": description, "state": "missing"}
+        return {"stream": name, "description": spec.description, "state": "missing"}
     state = await bus.stream_state(name)
     first = await bus.message_at(name, state.first) if state.messages else None
     last = await bus.message_at(name, state.last) if state.messages else None
     return {
         "stream": name,
-        "description": description,
+        "description": spec.description,
         "state": "there",
         "messages": state.messages,
         "bytes": state.size,
+        "maxBytes": state.limit,
+        "maxAgeSeconds": state.max_age or None,
+        "whenFull": spec.at_bound,
         "firstSequence": state.first,
         "lastSequence": state.last,
         "firstTime": format_time(first.time) if first is not None else None,
@@ -194,14 +203,16 @@ async def _stream(bus: Bus, name: str, description: str) -> Row:
 
 
 def _draw_streams(rows: Sequence[Row]) -> RenderableType:
-    columns = ["stream", "messages", "KiB", "first", "last", "replicas", "leader", "what"]
+    columns = ["stream", "messages", "MiB", "of MiB", "days", "first", "last", "replicas", "leader", "what"]
     return table(
         columns,
         [
             (
                 row["stream"],
                 row.get("messages", row["state"]),
-                f"{row['bytes'] / 1024:.0f}" if "bytes" in row else None,
+                _scaled(row.get("bytes"), 2**20),
+                _scaled(row.get("maxBytes"), 2**20),
+                _scaled(row.get("maxAgeSeconds"), DAY),
                 row.get("firstTime"),
                 row.get("lastTime"),
                 row.get("replicas"),
@@ -211,3 +222,7 @@ def _draw_streams(rows: Sequence[Row]) -> RenderableType:
             for row in rows
         ],
     )
+
+
+def _scaled(value: float | None, unit: float) -> str | None:
+    return f"{value / unit:,.1f}" if value is not None else None

@@ -140,6 +140,7 @@ def _socket_server(server_id: str) -> tuple[list[str], list[str]]:
         # replica may answer it, and an old answer would break the fence.
         _read_leader(LEASE),
         _read_time(),
+        f"{API}.STREAM.INFO.{SOCKET.name}",  # where it begins: what it has dropped
         *_publish_tail(),
     ]
     subscribe = [

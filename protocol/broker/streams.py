@@ -18,12 +18,19 @@ NATS_VERSION = (2, 14)
 """The oldest nats-server that has every feature used here; resetting a consumer came last."""
 HOUR = 3600.0
 DAY = 24 * HOUR
-GIB = 2**30
+MIB, GIB = 2**20, 2**30
+LEAST_BYTES = 8 * MIB
+"""A smaller bound than this is not tried where NATS cannot reserve what is declared."""
 
 
 @dataclass(frozen=True, slots=True)
 class StreamSpec:
     """A JetStream stream; times in seconds.
+
+    `max_bytes` and `max_age` bound it (0: no age). NATS reserves `max_bytes` of its storage; where it has less, all
+    streams get a smaller share (`actors.queue_server.topology_watch`). At the bound the oldest messages are dropped;
+    with `refuse_when_full` new ones are refused. A `guarded` stream never comes to its bound: it is kept for a shorter
+    time before (`actors.queue_server.log_guard`).
 
     `first_seq_from_clock`: the first sequence is taken from the clock, so a recreated stream continues above the
     sequences of the lost one. Versions, checkpoints and late acks rely on that.
@@ -42,10 +49,17 @@ class StreamSpec:
     delete_marker_ttl: float | None = None
     first_seq_from_clock: bool = False
     max_bytes: int = -1
-    safeguard: bool = False
-    """`max_bytes` only protects the disk: the oldest messages are deleted, and the broker may allow less."""
+    least_bytes: int = LEAST_BYTES
     refuse_when_full: bool = False
+    guarded: bool = False
     subject_transform: tuple[str, str] | None = None
+
+    @property
+    def at_bound(self) -> str:
+        """What happens when it is full."""
+        if self.guarded:
+            return "it is kept for a shorter time"
+        return "new messages are refused" if self.refuse_when_full else "the oldest messages are dropped"
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +86,9 @@ STATUS = StreamSpec(
     ("status.>",),
     "The log of record: what happened to servers and examinees",
     max_age=7 * DAY,
+    max_bytes=8 * GIB,
+    least_bytes=64 * MIB,
+    guarded=True,  # NATS refuses nothing in a stream with schedules, and would drop them with the oldest messages
     allow_atomic=True,  # a replay stores the payload and its marker, or neither
     allow_msg_schedules=True,
     allow_msg_ttl=True,
@@ -83,6 +100,7 @@ SOCKET = StreamSpec(
     ("socket.>",),
     "What socket servers are told",
     max_age=HOUR,
+    max_bytes=512 * MIB,  # whose messages are dropped unread notices that (`actors.socket_server.delivery.gaps`)
     allow_atomic=True,
     first_seq_from_clock=True,
 )
@@ -91,6 +109,7 @@ LEASE = StreamSpec(
     (subjects.lease("*"),),
     "Heartbeats of socket servers; an expired one leaves a marker",
     max_age=DAY,
+    max_bytes=64 * MIB,  # 200 KiB a server at most; a server whose lease is dropped takes it again
     max_msgs_per_subject=1,
     allow_msg_ttl=True,
     delete_marker_ttl=HOUR,
@@ -101,6 +120,7 @@ RECONNECT = StreamSpec(
     (subjects.reconnect("*", "*"),),
     "Examinees that are being waited for; each delivery is one attempt",
     max_age=DAY,
+    max_bytes=64 * MIB,  # some 200,000 examinees who are waited for
     max_msgs_per_subject=1,
     allow_atomic=True,
     first_seq_from_clock=True,
@@ -117,6 +137,7 @@ ADVISORY = StreamSpec(
     ADVISORY_SUBJECTS,
     "Deliveries that were given up, as NATS reports them",
     max_age=DAY,
+    max_bytes=64 * MIB,
     first_seq_from_clock=True,
 )
 PHONE = StreamSpec(
@@ -124,6 +145,7 @@ PHONE = StreamSpec(
     (subjects.phone_code("*"),),
     "Codes that let a phone join an examinee; an expired one leaves a marker",
     max_age=HOUR,
+    max_bytes=64 * MIB,  # some 100,000 codes; beyond it the oldest are no longer valid
     max_msgs_per_subject=1,
     allow_msg_ttl=True,
     delete_marker_ttl=HOUR,
@@ -135,13 +157,13 @@ DEADLETTER = StreamSpec(
     max_age=30 * DAY,
     duplicate_window=HOUR,  # a message that fails at several readers, or again, is one letter
     max_bytes=GIB,
-    safeguard=True,
 )
 CHECKPOINT = StreamSpec(
     "CHECKPOINT",
     (subjects.CHECKPOINT, subjects.RETENTION, subjects.PROBE),
     "How far the consumers of the core are, for when one has to be made again",
-    max_age=0.0,
+    max_age=0.0,  # three messages
+    max_bytes=LEAST_BYTES,
     max_msgs_per_subject=1,
 )
 
@@ -149,7 +171,9 @@ RECORDS = StreamSpec(
     "RECORDS",
     ("record.>",),
     "Checkpoints: the records of Redis as they were up to a place of STATUS",
-    max_age=0.0,
+    max_age=0.0,  # what the log has dropped is only here, until its plan is purged
+    max_bytes=2 * GIB,
+    refuse_when_full=True,
     max_msgs_per_subject=1,
     allow_atomic=True,  # the checkpoints and how far they are complete are stored together, or not at all
     allow_msg_ttl=True,
@@ -165,11 +189,11 @@ RESTORING = StreamSpec(
 
 
 def status_stream(max_bytes: int, retention_days: float = 0.0) -> StreamSpec:
-    """Return STATUS with a size limit in bytes; beyond it the oldest facts are deleted early, never the newest.
+    """Return STATUS with a size limit in bytes.
 
     A plan that is kept for `retention_days` after its end has its log until then, from before its beginning.
     """
-    return replace(STATUS, max_bytes=max_bytes, safeguard=True, max_age=STATUS.max_age + retention_days * DAY)
+    return replace(STATUS, max_bytes=max_bytes, max_age=STATUS.max_age + retention_days * DAY)
 
 
 CAPTURES_BUCKET = "captures"
@@ -254,7 +278,7 @@ def bucket_stream(bucket: str) -> str:
     return f"OBJ_{bucket}"
 
 
-def captures_stream(keep_seconds: float, max_bytes: int | None = None) -> StreamSpec:
+def captures_stream(keep_seconds: float, max_bytes: int) -> StreamSpec:
     """Return the stream of the pictures' bucket.
 
     Pictures older than `keep_seconds` are deleted (0: never). A picture beyond `max_bytes` is refused.
@@ -265,7 +289,7 @@ def captures_stream(keep_seconds: float, max_bytes: int | None = None) -> Stream
         "Camera pictures of phones",
         max_age=keep_seconds,
         allow_rollup=True,
-        max_bytes=max_bytes if max_bytes is not None else -1,
+        max_bytes=max_bytes,
         refuse_when_full=True,
     )
 

@@ -16,6 +16,7 @@ from protocol.broker.streams import (
     CAPTURES_BUCKET,
     CHECKPOINT,
     DEADLETTER,
+    GIB,
     LEASE,
     PHONE,
     RECONNECT,
@@ -421,7 +422,7 @@ def nats_channels() -> tuple[NatsChannel, ...]:
                 f"$O.{CAPTURES_BUCKET}.{letter}.{{{name}}}",
                 f"A picture of a phone, when `captures.store` is `nats` (object store, ADR-20): {part}.",
                 ChannelContent("captures", bare=(bare,)),
-                captures_stream(0),
+                captures_stream(0, GIB),
                 headers,
             )
             for key, letter, name, part, headers, bare in (

@@ -7,7 +7,6 @@ import logging
 import math
 import time
 from collections.abc import Awaitable, Callable
-from dataclasses import replace
 from typing import Any, TypeVar
 
 import nats.errors
@@ -34,7 +33,6 @@ NOT_ENABLED, NO_STREAM = (10076, 10039), 10059
 NO_PEERS, NO_CLUSTER = 10005, 10074  # not enough nodes yet; more than one copy without a cluster
 
 NO_STORAGE = 10047
-LEAST_SAFEGUARD = 64 * 1024 * 1024
 
 T = TypeVar("T")
 
@@ -75,7 +73,7 @@ class StreamAdmin:
                     ) from error
                 trouble: Exception = error
             except nats.js.errors.APIError as error:
-                if error.err_code != NO_PEERS:
+                if error.err_code != NO_PEERS or "storage" in (error.description or ""):
                     raise
                 trouble = error
             except (TimeoutError, nats.errors.Error) as error:
@@ -100,22 +98,9 @@ class StreamAdmin:
     async def apply_stream(self, spec: StreamSpec, *, first_seq: int | None = None, replicas: int = 1) -> None:
         """Create a stream with `replicas` copies, or update an existing one.
 
-        `first_seq` applies only when it is created. When the server cannot reserve the bytes of a safeguard, half of
-        them is tried, down to `LEAST_SAFEGUARD`. Raises `BrokerUnavailable`, or `ConfigurationError` when several
-        copies are wanted without a cluster.
+        `first_seq` applies only when it is created. Raises `NoStorage` when NATS cannot reserve `max_bytes`,
+        `BrokerUnavailable`, or `ConfigurationError` when several copies are wanted without a cluster.
         """
-        while True:
-            try:
-                await self._apply_stream(spec, first_seq, replicas)
-            except NoStorage as error:
-                if not spec.safeguard or spec.max_bytes <= LEAST_SAFEGUARD:
-                    raise
-                log.warning("%s: %d bytes are not allowed, trying half of that: %s", spec.name, spec.max_bytes, error)
-                spec = replace(spec, max_bytes=max(LEAST_SAFEGUARD, spec.max_bytes // 2))
-            else:
-                return
-
-    async def _apply_stream(self, spec: StreamSpec, first_seq: int | None, replicas: int) -> None:
         config = stream_config(spec, replicas)
         try:
             if await self.stream_config(spec.name) is None:
@@ -128,7 +113,7 @@ class StreamAdmin:
                 raise ConfigurationError(
                     f"nats.replicas: {replicas} copies need a cluster: {error.description}"
                 ) from error
-            if error.err_code == NO_STORAGE:
+            if error.err_code in (NO_STORAGE, NO_PEERS):
                 raise NoStorage(f"stream {spec.name}: NATS cannot reserve {spec.max_bytes} bytes") from error
             raise BrokerUnavailable(f"stream {spec.name}: not applied ({error})") from error
 

@@ -183,7 +183,7 @@ class NatsSettings(_Section):
         1, description="copies of each stream; 3 or 5 need a cluster of as many nodes"
     )
     status_max_bytes: Annotated[int, Field(ge=64 * 1024 * 1024)] = Field(
-        8 * 1024**3, description="the most that the log holds; beyond it the oldest facts go before their time"
+        8 * 1024**3, description="the most that the log holds; it is kept for a shorter time before it is full"
     )
 
     @pydantic.model_validator(mode="after")
@@ -200,8 +200,8 @@ class NatsSettings(_Section):
 class CaptureSettings(_Section):
     store: Literal["directory", "nats"] = Field("directory", description="data_dir/captures, or a bucket in NATS")
     keep_days: Annotated[float, Field(ge=0)] = Field(0.0, description="older pictures are removed; 0: none is")
-    max_total_bytes: Annotated[int, Field(ge=1024 * 1024)] | None = Field(
-        None, description="the most that a bucket in NATS holds; beyond it uploads are refused (507)"
+    max_total_bytes: Annotated[int, Field(ge=1024 * 1024)] = Field(
+        32 * 1024**3, description="the most that a bucket in NATS holds; beyond it uploads are refused (507)"
     )
 
 

@@ -58,6 +58,20 @@ class QueueReader:
             await self._queue.changed.wait()
             self._queue.changed.clear()
 
+    async def resynchronise(self, consumers: Sequence[str]) -> None:
+        """Have clients told from Redis what the messages of these consumers would have told them."""
+        queue, sessions = self._queue, self._sessions
+        broadcasts = {name for name in consumers if name.endswith(broadcast_consumer(""))}
+        own = set(consumers) - broadcasts
+        unshared = {name for name in own if broadcast_consumer(name) not in queue.consumers}
+        sessions.resynchronise({plan_id for name in broadcasts | unshared for plan_id in queue.plans_of(name)})
+        # Each announcement is answered by a session_state, or by the close of a session that was replaced or shut out.
+        if queue_id(self._context.server_id) in own:
+            await self._lease.announce_all()
+        elif own:
+            sessions.announce({plan_id for name in own for plan_id in queue.plans_of(name)})
+        await sessions.tell_plans({plan_id for name in consumers for plan_id in queue.plans_of(name)})
+
     async def _read(self, consumer: str) -> None:
         queue = self._queue
         declared = Consumer(ConsumerSpec(SOCKET.name, consumer), decode_socket, batch=QueueBatch)
@@ -70,7 +84,7 @@ class QueueReader:
                         if deliveries[-1].pending > queue.config.max_size:
                             log.error("%s: %d messages wait; dropping them", consumer, deliveries[-1].pending)
                             await queue.create_surely(reset=[consumer])
-                            await self._resynchronise([consumer])
+                            await self.resynchronise([consumer])
                             break  # what was fetched already belongs to the backlog, and would be counted again
             except ConsumerGone as gone:
                 if consumer not in queue.consumers:
@@ -79,7 +93,7 @@ class QueueReader:
                 log.error("%s; asking the queue server to create it again", gone)
                 await queue.create_surely()
                 # Others may have vanished too, and were created again before their readers have noticed.
-                await self._resynchronise(queue.consumers)
+                await self.resynchronise(queue.consumers)
 
     async def _take(self, receiver: Receiver[Element], deliveries: list[Delivery]) -> None:
         """Hand over deliveries to the server, and wait until they are handled and acknowledged."""
@@ -107,17 +121,3 @@ class QueueReader:
             about = {"server": self._context.server_id}
             log.warning(text, self._context.address, len(expired), keeps, extra=about)
         return expired
-
-    async def _resynchronise(self, consumers: Sequence[str]) -> None:
-        """Have clients told from Redis what the messages of these consumers would have told them."""
-        queue, sessions = self._queue, self._sessions
-        broadcasts = {name for name in consumers if name.endswith(broadcast_consumer(""))}
-        own = set(consumers) - broadcasts
-        unshared = {name for name in own if broadcast_consumer(name) not in queue.consumers}
-        sessions.resynchronise({plan_id for name in broadcasts | unshared for plan_id in queue.plans_of(name)})
-        # Each announcement is answered by a session_state, or by the close of a session that was replaced or shut out.
-        if queue_id(self._context.server_id) in own:
-            await self._lease.announce_all()
-        elif own:
-            sessions.announce({plan_id for name in own for plan_id in queue.plans_of(name)})
-        await sessions.tell_plans({plan_id for name in consumers for plan_id in queue.plans_of(name)})

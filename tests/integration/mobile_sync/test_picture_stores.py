@@ -25,7 +25,7 @@ from actors.web_server.pictures.nats_store import NatsPictureStore
 from actors.web_server.pictures.store import PictureStore
 from actors.web_server.server import WebServer
 from cli.operate.streams import compare_topology
-from protocol.broker.streams import CAPTURES_BUCKET, captures_stream
+from protocol.broker.streams import CAPTURES_BUCKET, GIB, captures_stream
 from protocol.errors import BrokerUnavailable
 from protocol.records import keys
 from tests.integration.support.clients.phones import Site, open_site, picture, problem
@@ -50,7 +50,7 @@ def kind(request: pytest.FixtureRequest) -> str:
 @pytest.fixture
 async def objects(bus: Bus) -> AsyncIterator[ObjectStore]:
     """An empty bucket."""
-    spec = captures_stream(KEPT_FOREVER)
+    spec = captures_stream(KEPT_FOREVER, GIB)
     await bus.apply_stream(spec)
     yield ObjectStore(bus, CAPTURES_BUCKET)
     await bus._js.delete_stream(spec.name)

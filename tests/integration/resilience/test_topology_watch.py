@@ -26,7 +26,7 @@ from tests.support.metrics import sample
 DECLARED = load_settings()
 CONSUMERS = topology_consumers()
 STREAM_NAMES = [stream.name for stream in topology_streams(DECLARED)]
-AS_NUMBERED = ("DEADLETTER", "PHONE", "CHECKPOINT")
+AS_NUMBERED = ("DEADLETTER", "PHONE", "CHECKPOINT", "RECORDS")
 """Streams whose numbers begin with 1, also when they are made again."""
 OF_STATUS = [consumer for consumer in CONSUMERS if consumer.stream == STATUS.name]
 

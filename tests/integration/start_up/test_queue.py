@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from dataclasses import replace
 
 import pytest
 
@@ -14,6 +15,7 @@ from actors.runtime.config.settings import Settings
 from actors.socket_server.delivery import queue
 from actors.socket_server.server import SocketServer
 from protocol.broker import subjects
+from protocol.broker.streams import SOCKET
 from protocol.messages.codec import Element, encode
 from protocol.messages.plan_facts import PlanSchedule
 from protocol.messages.proctor_events import ExamineeConnected
@@ -173,6 +175,31 @@ async def test_a_backlog_over_max_size_is_dropped_and_proctors_get_a_fresh_snaps
         assert "X1199" not in {frame["data"].get("examineeId") for frame in proctor.frames}
         await system.examinee("E002")
         await proctor.expect("examinee_connected", examineeId="E002")
+        assert system.failures == []
+
+
+async def test_a_server_notices_what_the_stream_has_dropped_unread(
+    bus: Bus, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with System(quick(settings), servers=("SOCK001",)) as system:
+        await system.examinee("E001")
+        proctor = await system.proctor()
+        gaps = system.server("SOCK001")._view._gaps
+
+        async def looked_at() -> bool:
+            return "SOCK001_Q_BROADCAST" in gaps._read_up_to
+
+        await eventually(looked_at, "the server knows how far its queue is")
+        gate = Gate(system.server("SOCK001"), monkeypatch)
+        await bus.publish(event("X000", 1))
+        await gate.reached.wait()
+        # More than one pull takes, so that the last ones wait in the stream.
+        await bus.publish_until_stored([event(f"X{number}", number) for number in range(2, 700)])
+        await bus.apply_stream(replace(SOCKET, max_bytes=64 * 1024))
+        await bus.publish_until_stored([event("OTHER", number, "P009") for number in range(700, 1400)])
+        gate.open()
+        resync = await proctor.expect("plan_snapshot", resync=True)
+        assert [row["examineeId"] for row in resync["data"]["examinees"]] == ["E001"]
         assert system.failures == []
 
 

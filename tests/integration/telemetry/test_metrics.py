@@ -224,7 +224,7 @@ async def test_what_happens_to_examinees_is_counted_where_it_happens(
         }
 
         second.abort()  # the reconnect watch has it until it comes back
-        limit = settings.nats.status_max_bytes
+        limit = (await bus.stream_state("STATUS")).limit or 0
 
         async def streams() -> bool:
             # The queue server asks every few seconds.
@@ -235,6 +235,7 @@ async def test_what_happens_to_examinees_is_counted_where_it_happens(
                 and sample("examwire_stream_last_sequence", stream="STATUS") > 4
                 and 0 < sample("examwire_stream_size_bytes", stream="STATUS") < limit
                 and sample("examwire_stream_limit_bytes", stream="STATUS") == limit
+                and sample("examwire_stream_age_limit_seconds", stream="SOCKET") == 3600
                 and sample("examwire_stream_replicas", stream="STATUS") == 1
                 and sample("examwire_stream_replicas_current", stream="STATUS") == 1
                 and sample("examwire_stream_up", stream="DEADLETTER") == 1

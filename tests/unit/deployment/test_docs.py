@@ -10,9 +10,11 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from actors.runtime.config.settings import unknown_variables
+from actors.queue_server.topology import topology_streams
+from actors.runtime.config.settings import load_settings, unknown_variables
 from cli import run
 from cli.main import COMMANDS, CommandGroup, app
+from protocol.broker.streams import GIB, MIB
 
 ROOT = Path(__file__).parents[3]
 PAGES = [
@@ -118,6 +120,17 @@ def test_the_table_of_actors_names_every_actor_and_its_file() -> None:
         ):
             actors[name] = path.relative_to(ROOT).as_posix()
     assert rows == actors
+
+
+def test_the_table_of_streams_has_their_bounds() -> None:
+    rows = [
+        line.strip("| ").split(" | ") for line in text_of("docs/architecture.md").splitlines() if line.startswith("| ")
+    ]
+    bounds = {row[0]: (row[4].split(" (")[0], row[5]) for row in rows if len(row) == 6}
+    for stream in topology_streams(load_settings(captures={"store": "nats"})):
+        size = f"{stream.max_bytes // GIB} GiB" if stream.max_bytes >= GIB else f"{stream.max_bytes // MIB} MiB"
+        assert bounds[stream.name][0] == size
+        assert bounds[stream.name][1].startswith((stream.at_bound, "never"))
 
 
 def test_the_tree_names_every_room_and_no_other() -> None:

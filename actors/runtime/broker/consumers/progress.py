@@ -69,6 +69,10 @@ class ConsumerWatch:
         """Return for how many seconds the broker has not answered; `None`: it has answered."""
         return None if self._asked_since is None else time.monotonic() - self._asked_since
 
+    def answered_since(self, moment: float) -> bool:
+        """Return whether `progress` answers a request sent since then (`time.monotonic`)."""
+        return self._asked_since is None and self._missing_since is None and self.as_of >= moment
+
     def missing_for(self) -> float | None:
         """Return for how many seconds the consumer has been missing; `None`: it exists."""
         return None if self._missing_since is None else time.monotonic() - self._missing_since
