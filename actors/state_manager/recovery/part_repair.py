@@ -6,12 +6,14 @@ before the next one is begun.
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
+from actors.runtime.actor.cancellation import cancel_tasks
 from actors.runtime.store.state_store import StateStore
 from actors.state_manager.recovery.catch_up import CatchUp
 from actors.state_manager.recovery.purge import PlanPurge, Purge
@@ -34,6 +36,7 @@ from protocol.times import parse_time
 log = logging.getLogger("examwire.state_repair")
 
 KEYS_A_TRIP = 500
+CANCEL_SECONDS = 5.0
 _OWED = '"owed":true'  # in a stored history: its state must be published again
 
 
@@ -52,13 +55,15 @@ class Tools(NamedTuple):
 class Survey:
     """What has to be repaired of a part: its plans, those with live sessions first (`live`).
 
-    `extent`: of the log, with what is acknowledged of this part. Without a `manifest` nobody knows who is live.
+    `extent`: of the log, with what is acknowledged of this part. Without a `manifest` nobody knows who is live. `tail`:
+    the plans that the log has messages of since then.
     """
 
     extent: LogExtent
     manifest: Manifest | None
     live: list[str]
     others: list[str]
+    tail: frozenset[str] = frozenset()
 
 
 class PartRepair:
@@ -96,6 +101,7 @@ class PartRepair:
         counted = of_servers.live if of_servers is not None and of_servers.live is not None else None
         since = min(manifest.sequence, of_servers.sequence) if of_servers is not None else manifest.sequence
         tail = await status.plans(self.part, since + 1, extent.last)
+        self._survey.tail = frozenset(tail)
         live = sorted(
             (plan_id for plan_id in counted or () if part_of(plan_id) == self.part),
             key=lambda plan_id: -(counted or {})[plan_id],
@@ -132,8 +138,8 @@ class PartRepair:
             await self._write_projection(projection)
             return
         entries = await self._write_checkpoints(plan_id)
-        first = max(survey.manifest.sequence + 1, survey.extent.first)
-        if first <= survey.extent.last:
+        if plan_id in survey.tail:
+            first = max(survey.manifest.sequence + 1, survey.extent.first)
             messages = self._tools.status.read(first, survey.extent.last, plan_id)
             await self._tools.catch_up.apply(
                 messages, survey.manifest.sequence, survey.extent, self._dead_lettered, self._repair
@@ -177,11 +183,20 @@ class PartRepair:
         if plan_id is not None:
             await self._right_types({keys.PLANS: "set", keys.plan_examinees(plan_id): "set"})
         portion: list[CheckpointedKey] = []
-        async for checkpointed in self._tools.checkpoints.read(self.part, plan_id):
-            portion.append(checkpointed)
-            if len(portion) == KEYS_A_TRIP:
-                await self._write_portion(portion, entries)
-                portion = []
+        writing: asyncio.Task[None] | None = None  # Redis writes one portion while NATS sends the next
+        try:
+            async for checkpointed in self._tools.checkpoints.read(self.part, plan_id):
+                portion.append(checkpointed)
+                if len(portion) == KEYS_A_TRIP:
+                    if writing is not None:
+                        await writing
+                    writing = asyncio.create_task(self._write_portion(portion, entries))
+                    portion = []
+            if writing is not None:
+                await writing
+        finally:
+            if writing is not None:
+                await cancel_tasks([writing], CANCEL_SECONDS)
         await self._write_portion(portion, entries)
         return entries
 
