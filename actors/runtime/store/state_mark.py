@@ -239,10 +239,11 @@ class StateMark:
         """Mark what a repair has made whole. Return False when Redis was lost again."""
         return 0 not in await self._script(_ADD, repair, *marks)
 
-    async def end_part(self, repair: str, part: str, sequence: int) -> bool:
-        """Mark a part as whole, up to this sequence. Return False when Redis was lost again."""
+    async def end_part(self, repair: str, part: str, sequence: int) -> bool | None:
+        """Mark a part as whole, up to this sequence. Return whether all are now; `None`: Redis was lost again."""
         now = format_time(time.time())
-        return 0 not in await self._script(_END_PART, repair, sequence, now, part, *PARTS)
+        verdicts = await self._script(_END_PART, repair, sequence, now, part, *PARTS)
+        return None if 0 in verdicts else all(verdict == _WHOLE for verdict in verdicts)
 
     async def _script(self, script: str, *arguments: str | int, marks: Sequence[str] | None = None) -> list[Any]:
         """Run a script on each mark and return its answers; 0 for a mark of the wrong type."""

@@ -22,6 +22,7 @@ from typing import Protocol
 from actors.runtime.broker.connection import Bus
 from actors.runtime.store.repair_marks import Whole, live_mark, part_mark, plan_mark
 from actors.runtime.store.state_store import StateStore
+from actors.state_manager.recovery.announcement import announce_sessions
 from actors.state_manager.recovery.audit import Difference, changed_keys
 from actors.state_manager.recovery.catch_up import CatchUp, dead_letters
 from actors.state_manager.recovery.part_repair import PartRepair, Survey, Tools
@@ -102,6 +103,8 @@ class StateRepair:
         self._catch_up = CatchUp(store, self._status, self._restoration)
         self._tools = Tools(store, self._status, checkpoints, self._restoration, self._catch_up, PlanPurge(store))
         self._renewed_at = time.monotonic()
+        self._found = "whole"
+        self._announcement_due = False
         self.whole = Whole(everything=True)
         self.progress: RepairProgress | None = None
         self.changed: Callable[[Whole], None] = lambda whole: None
@@ -127,6 +130,10 @@ class StateRepair:
             self.progress.end()
             self.progress = None
         self._now_whole(Whole(everything=True))
+        if self._announcement_due:
+            # What the log has dropped, or lost with the last writes of Redis, the socket servers still know.
+            await announce_sessions(self._bus, "STATE_REPAIRED")
+            self._announcement_due = False
         repair.seconds = time.monotonic() - began
         return repair
 
@@ -197,6 +204,7 @@ class StateRepair:
         last = await self._catch_up.run(applied, repair, lambda: self._renew(name, [EVERYTHING]))
         if await self._store.mark.end(name, last):
             REPAIRS.labels(repair.found).inc()
+            self._announcement_due |= repair.alarming
         return True
 
     async def _repair_parts(self, name: str, repair: Repair, waited: float) -> bool:
@@ -212,7 +220,7 @@ class StateRepair:
         works = [PartRepair(part, self._tools, dead_lettered, repair) for part in claimed]
         surveys = [await work.survey() for work in works]
         if repair.found == "whole":
-            repair.found = "lost" if _was_lost(surveys) else "new"
+            repair.found = self._found = "lost" if _was_lost(surveys) else "new"
             REPAIRS.labels(repair.found).inc()
         assert self.progress is not None
         live = sum(len(survey.live) for survey in surveys)
@@ -248,8 +256,10 @@ class StateRepair:
         self._now_whole(Whole(marks=self.whole.marks | {mark}))
 
     async def _end_part(self, name: str, work: PartRepair, survey: Survey) -> None:
-        if not await self._store.mark.end_part(name, work.part, survey.extent.last):
+        everything = await self._store.mark.end_part(name, work.part, survey.extent.last)
+        if everything is None:
             raise LostAgain
+        self._announcement_due |= everything and self._found == "lost"
         self._now_whole(Whole(marks=self.whole.marks | {part_mark(work.part)}))
 
     async def _renew(self, name: str, claimed: Sequence[str]) -> None:

@@ -138,6 +138,11 @@ class MemoryBus(Bus):
     async def publish_in_batches(self, messages: Sequence[Outgoing]) -> None:
         await self.publish_until_stored(messages)
 
+    async def stream_subjects(self, name: str, pattern: str) -> list[str]:
+        """No socket server lives here."""
+        await pause()
+        return []
+
     async def message_at(self, stream: str, sequence: int) -> StoredMessage | None:
         await pause()
         return StoredMessage(self.broker.subjects[sequence - 1], sequence, self.broker.payloads[sequence - 1], {})

@@ -84,14 +84,14 @@ class MemoryMark(StateMark):
         self._store.marked.marks.update(dict.fromkeys(marks, self._store.process))
         return True
 
-    async def end_part(self, repair: str, part: str, sequence: int) -> bool:
+    async def end_part(self, repair: str, part: str, sequence: int) -> bool | None:
         if not await self.add(repair, [part_mark(part)]):
-            return False
+            return None
         marked = self._store.marked
         marked.ends[part] = sequence
         if not self.whole and self._valid().issuperset(map(part_mark, PARTS)):
             self._store.marked = Marked(self._store.process, min(marked.ends.values()))
-        return True
+        return self.whole
 
     async def is_whole(self) -> bool:
         await pause()
