@@ -16,11 +16,11 @@ import pydantic_core
 from pydantic import BaseModel
 
 from protocol.errors import NewerFormat, NewerRecord, ProtocolError
-from protocol.messages.base import FORMAT
+from protocol.messages.base import FORMAT, Message
 from protocol.messages.codec import check_format
 from protocol.messages.facts import STATUS_CODEC
 from protocol.rules.connection_state import ConnectionState
-from protocol.rules.history import History, StoredState
+from protocol.rules.history import History, NewerFact, StoredState
 
 S = TypeVar("S", bound=StoredState)
 
@@ -30,7 +30,7 @@ def dump_history(history: History[Any, Any]) -> str:
     stored: dict[str, Any] = {
         "base": _stored_fields(history.base),
         "floor": history.floor,
-        "facts": [(version, fact.type, fact) for version, fact in history.facts],
+        "facts": [_stored_fact(version, fact) for version, fact in history.facts],
     }
     if history.facts and history.head is not None:
         stored["head"] = _stored_fields(history.head)
@@ -49,6 +49,20 @@ def dump_history(history: History[Any, Any]) -> str:
     if history.kept:
         stored["kept"] = history.kept
     return pydantic_core.to_json(stored, by_alias=True, exclude_none=True).decode()
+
+
+def _stored_fact(version: int, fact: Message | NewerFact) -> tuple[Any, ...]:
+    """Return a fact with its version and type, and its format when that is not 1."""
+    number = fact.required_format()
+    content = fact.data if isinstance(fact, NewerFact) else fact
+    return (version, fact.type, content) if number == 1 else (version, fact.type, content, number)
+
+
+def _restored_fact(version: int, kind: str, data: Any, number: int = 1) -> tuple[int, Message | NewerFact]:
+    """Return what `_stored_fact` has stored."""
+    if number > FORMAT:
+        return int(version), NewerFact(kind, data, number)
+    return int(version), STATUS_CODEC.from_element({"type": kind, "data": data})
 
 
 def _stored_fields(state: StoredState) -> dict[str, Any]:
@@ -85,10 +99,7 @@ def load_history(state: type[S], stored: str | bytes, floor: int = 0) -> History
         head = _restore(state, parsed["head"]) if "head" in parsed else None
         if head is not None and not unknown and parsed["facts"][-1][0] <= floor:
             return History(head, floor, (), (), newest_event, restatement_due, first, kept, unknown=head.has_unknown())
-        facts = tuple(
-            (int(version), STATUS_CODEC.from_element({"type": kind, "data": data}))
-            for version, kind, data in parsed["facts"]
-        )
+        facts = tuple(_restored_fact(*fact) for fact in parsed["facts"])
         late = tuple(int(version) for version in parsed.get("late", ()))
         base = _restore(state, parsed["base"])
         history = History(base, int(parsed["floor"]), facts, late, newest_event, restatement_due, first, kept, head)

@@ -88,8 +88,32 @@ class Outcome(Generic[S]):
     effects: tuple[Effect, ...] = ()
 
 
+@dataclass(frozen=True, slots=True)
+class NewerFact:
+    """A fact of a record that only a newer release understands, as it stood there. It keeps its place for that one.
+
+    Here it changes nothing: what follows from it is in the state that the newer release has made, as far as that goes.
+    """
+
+    type: str
+    data: Mapping[str, Any]
+    format: int
+
+    def required_format(self) -> int:
+        """Return the format that a reader must know to understand it."""
+        return self.format
+
+    def has_unknown(self) -> bool:
+        """Return that it is not understood whole."""
+        return True
+
+
 Rule = Callable[[S, int, F], Outcome[S]]
 """A pure transition: state, version and fact give an `Outcome`."""
+
+
+def _outcome(rule: Rule[S, F], state: S, version: int, fact: F | NewerFact) -> Outcome[S]:
+    return Outcome(state) if isinstance(fact, NewerFact) else rule(state, version, fact)
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,7 +131,7 @@ class History(Generic[S, F]):
 
     base: S
     floor: int = 0
-    facts: tuple[tuple[int, F], ...] = ()
+    facts: tuple[tuple[int, F | NewerFact], ...] = ()
     late: tuple[int, ...] = ()
     newest_event: int = 0
     restatement_due: bool = False
@@ -117,11 +141,8 @@ class History(Generic[S, F]):
     unknown: bool = field(default=False, compare=False)
 
     def required_format(self) -> int:
-        """Return the format that a reader must know to understand it."""
-        number = max(self.base.required_format(), 1 if self.head is None else self.head.required_format())
-        for _, fact in self.facts:
-            number = max(number, fact.required_format())
-        return number
+        """Return the format that a reader must know to go on from its states. Each fact has a format of its own."""
+        return max(self.base.required_format(), 1 if self.head is None else self.head.required_format())
 
     def has_unknown(self) -> bool:
         """Return whether it holds something that only newer releases understand whole."""
@@ -153,7 +174,7 @@ def fold(history: History[S, F], rule: Rule[S, F]) -> S:
         return history.head
     state = history.base
     for version, fact in history.facts:
-        state = rule(state, version, fact).state
+        state = _outcome(rule, state, version, fact).state
     return state
 
 
@@ -186,7 +207,7 @@ def _foldable(history: History[Any, Any], floor: int) -> int:
     return foldable(history.facts, settled)
 
 
-def foldable(facts: Sequence[tuple[int, Message]], settled: int) -> int:
+def foldable(facts: Sequence[tuple[int, Message | NewerFact]], settled: int) -> int:
     """Return how many of the oldest facts, of which so many are settled, are folded into a base.
 
     The rest, from the first one on that has fields which this release does not know, is kept for a newer one.
@@ -196,7 +217,7 @@ def foldable(facts: Sequence[tuple[int, Message]], settled: int) -> int:
 
 
 def insert(
-    history: History[S, F], rule: Rule[S, F], version: int, fact: F, visible_part: Callable[[S], Any]
+    history: History[S, F], rule: Rule[S, F], version: int, fact: F | NewerFact, visible_part: Callable[[S], Any]
 ) -> Insertion[S, F]:
     """Put a fact in its place.
 
@@ -208,7 +229,7 @@ def insert(
     first_version = history.first_version if facts or history.floor else version
     if not facts or version > facts[-1][0]:
         before = fold(history, rule)
-        outcome = rule(before, version, fact)
+        outcome = _outcome(rule, before, version, fact)
         corrected = isinstance(fact, Restate) or visible_part(outcome.state) != visible_part(before)
         grown = History(
             history.base,
@@ -285,7 +306,7 @@ def _replay(
     effects: list[Effect] = []
     last_change = 0
     for version, fact in history.facts:
-        outcome = rule(state, version, fact)
+        outcome = _outcome(rule, state, version, fact)
         if visible_part(outcome.state) != visible_part(state):
             last_change = version
         state = outcome.state

@@ -16,6 +16,7 @@ from actors.state_manager.recovery.restored_record import holds, in_flight, read
 from actors.status_log.status_log import DeadLettered, LogExtent, StatusLog, facts_of
 from protocol.errors import NotPermitted
 from protocol.log.version import floor_version
+from protocol.messages.base import Message
 from protocol.messages.plan_facts import PlanPurged
 from protocol.records import keys
 from protocol.records.kinds import RecordKind
@@ -94,14 +95,14 @@ class CatchUp:
         repair: Repair,
     ) -> None:
         """Insert facts into their records. Everything up to `settled` is in Redis and acknowledged."""
-        by_key: dict[str, list[VersionedMessage]] = {}
+        by_key: dict[str, list[tuple[int, Message]]] = {}
         kinds: dict[str, RecordKind[Any, Any]] = {}
         for item in items:
             for key, kind in records_of(item.message):
                 kinds[key] = kind
-                by_key.setdefault(key, []).append(item)
+                by_key.setdefault(key, []).append((item.version, item.message))
         for key in await self._without_effect(by_key, kinds):
-            ineffective = {item.version for item in by_key.pop(key)}
+            ineffective = {version for version, _ in by_key.pop(key)}
             items = [item for item in items if item.version not in ineffective]
         await save_records(self._store, items)
         remaining = list(by_key)
@@ -113,7 +114,7 @@ class CatchUp:
                 stored_history = read_history(kinds[key], key, stored[key])
                 if stored_history is None and stored[key]:
                     continue  # damaged, which is no matter of what came last: `state rebuild`
-                news = [item.version for item in by_key[key] if not holds(stored_history, item.version)]
+                news = [version for version, _ in by_key[key] if not holds(stored_history, version)]
                 acknowledged = floor_version(extent.acknowledged)
                 repair.missing += sum(version <= acknowledged and version not in dead_lettered for version in news)
                 history = with_facts(stored_history, kinds[key], by_key[key], settled)
@@ -126,13 +127,13 @@ class CatchUp:
             await self._restoration.restate(histories, repair)
 
     async def _without_effect(
-        self, by_key: Mapping[str, Sequence[VersionedMessage]], kinds: Mapping[str, RecordKind[Any, Any]]
+        self, by_key: Mapping[str, Sequence[tuple[int, Message]]], kinds: Mapping[str, RecordKind[Any, Any]]
     ) -> list[str]:
         """Return the keys of records that do not exist and that these facts do not make: of plans that were purged."""
         unmade = [
             key
             for key, facts in by_key.items()
-            if all(ends_socket(fact.message) for fact in facts)
+            if all(ends_socket(fact) for _, fact in facts)
             or is_empty(with_facts(None, kinds[key], facts, 0), kinds[key])
         ]
         stored = [

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -11,9 +11,9 @@ from actors.status_log.projection import Projection, ReplayedRecord
 from actors.status_log.status_log import LogExtent
 from protocol.errors import StateDamaged
 from protocol.log.version import floor_version
+from protocol.messages.base import Message
 from protocol.records.kinds import RecordKind
-from protocol.records.placement import VersionedMessage
-from protocol.rules.history import History, compact, fold, insert
+from protocol.rules.history import History, NewerFact, compact, fold, insert
 
 log = logging.getLogger("examwire.state_repair")
 
@@ -31,9 +31,8 @@ def restored_history(
     if stored.floor > projection.end:
         return None
     if stored.kept or 0 < stored.first_version < projection.beginning:
-        items = [VersionedMessage(version, fact) for version, fact in replayed.facts]
-        return in_flight(with_facts(stored, replayed.kind, items, stored.floor), projection.extent)
-    newer = [VersionedMessage(version, fact) for version, fact in stored.facts if version > projection.end]
+        return in_flight(with_facts(stored, replayed.kind, replayed.facts, stored.floor), projection.extent)
+    newer = [(version, fact) for version, fact in stored.facts if version > projection.end]
     history = with_facts(log_alone, replayed.kind, newer, 0)
     # It was decided from a wrong state, so the last event that proctors were sent may be wrong too.
     wrong = replayed.kind.visible_part(fold(stored, replayed.kind.rule)) != replayed.kind.visible_part(
@@ -54,7 +53,7 @@ def merged_history(
     newest = max([checkpointed.floor, *(version for version, _ in checkpointed.facts)])
     if stored.floor > newest:
         return stored  # it goes on from there
-    merged = with_facts(checkpointed, kind, [VersionedMessage(version, fact) for version, fact in stored.facts], 0)
+    merged = with_facts(checkpointed, kind, stored.facts, 0)
     # A record that began later began on an empty Redis: it was decided from a wrong state, and so was its last event.
     begun_anew = stored.first_version > checkpointed.first_version
     seen, true = (kind.visible_part(fold(history, kind.rule)) for history in (stored, merged))
@@ -66,12 +65,15 @@ def merged_history(
 
 
 def with_facts(
-    history: History[Any, Any] | None, kind: RecordKind[Any, Any], items: Sequence[VersionedMessage], settled: int
+    history: History[Any, Any] | None,
+    kind: RecordKind[Any, Any],
+    facts: Iterable[tuple[int, Message | NewerFact]],
+    settled: int,
 ) -> History[Any, Any]:
     """Insert facts into a history, each at its version."""
     grown = compact(history if history is not None else kind.empty(), kind.rule, settled)
-    for item in items:
-        grown = insert(grown, kind.rule, item.version, item.message, kind.visible_part).history
+    for version, fact in facts:
+        grown = insert(grown, kind.rule, version, fact, kind.visible_part).history
     return grown
 
 

@@ -136,11 +136,39 @@ def test_a_record_that_only_a_newer_release_understands_is_no_damaged_record(cha
     assert raised.value.first_version == 10
 
 
+def checked(version: int) -> list[Any]:
+    """A fact of a type that only a newer release knows, as that one stores it."""
+    return [version, "browser_checked", {"planId": "P001", "mood": MOOD}, FORMAT + 1]
+
+
+def test_a_fact_of_an_unknown_type_keeps_its_place_and_what_the_newer_release_made_of_it() -> None:
+    """After a rollback the losses of an examinee are told, and the newer release finds all that it had written."""
+    stored = json.loads(dump_history(story((10, connected(A)))))
+    stored["facts"].append(checked(15))
+    stored["head"] |= {"checks": 1, "version": 15}
+    history = CONNECTION.read(json.dumps(stored), 12)
+    lost = insert(history, CONNECTION.rule, 40, disconnected(A, 5), CONNECTION.visible_part)
+    assert [event.type for event in lost.events] == ["examinee_disconnected"]
+    written = json.loads(dump_history(lost.history))
+    assert [fact[0] for fact in written["facts"]] == [10, 15, 40]
+    assert (written["facts"][1], written["head"]["checks"]) == (checked(15), 1)
+    assert written["head"]["status"] == "DISCONNECTED"
+    late = insert(CONNECTION.read(json.dumps(written)), CONNECTION.rule, 30, attempt(10, 1), CONNECTION.visible_part)
+    assert (late.late, late.state.status) == (True, "DISCONNECTED"), "what came late is folded without it"
+    assert checked(15) in json.loads(dump_history(late.history))["facts"]
+
+
 def test_a_history_says_which_format_its_reader_must_know(monkeypatch: pytest.MonkeyPatch) -> None:
     history = story((10, connected(A)), (20, disconnected(A, 5)))
     assert "format" not in json.loads(dump_history(history))
     monkeypatch.setattr(histories, "FORMAT", 3)
-    monkeypatch.setattr(type(history.facts[1][1]), "required_format", lambda _fact: 2)
-    assert json.loads(dump_history(history))["format"] == 2
     monkeypatch.setattr(ConnectionState, "required_format", lambda _state: 3)
     assert json.loads(dump_history(history))["format"] == 3
+
+
+def test_a_fact_says_which_format_its_reader_must_know(monkeypatch: pytest.MonkeyPatch) -> None:
+    history = story((10, connected(A)), (20, disconnected(A, 5)))
+    monkeypatch.setattr(type(history.facts[1][1]), "required_format", lambda fact: 2 if fact.reason else 1)
+    written = json.loads(dump_history(history))
+    assert ([len(fact) for fact in written["facts"]], written["facts"][1][3]) == ([3, 4], 2)
+    assert "format" not in written, "a reader that does not know it goes on with the rest"
