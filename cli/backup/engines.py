@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -9,6 +10,7 @@ from pathlib import Path
 from actors.runtime.config.settings import Settings
 from cli.local.data_dir import DataDirLock
 from cli.local.engines import NatsServer
+from cli.local.processes import EngineProcess
 from cli.shared.running_system import READY_FILE
 
 NATS, REDIS = "nats", "redis"
@@ -39,18 +41,21 @@ def engines_to_write(settings: Settings) -> Iterator[Settings]:
     if "nats_url" in settings.model_fields_set:
         yield settings
         return
-    with _embedded_nats(settings) as url:
+    # Not each message is written to the disk by itself, but all of them in the end: a restore can be repeated.
+    with _embedded_nats(settings, sync_always=False) as url:
         yield settings.model_copy(update={"nats_url": url})
+    os.sync()
 
 
 @contextmanager
-def _embedded_nats(settings: Settings) -> Iterator[str]:
+def _embedded_nats(settings: Settings, *, sync_always: bool = True) -> Iterator[str]:
     data_dir = settings.data_dir.absolute()
     lock = DataDirLock(data_dir)
     try:
         (data_dir / READY_FILE).unlink(missing_ok=True)  # left by an `up` that was killed
-        nats = NatsServer(data_dir / NATS)
+        nats = NatsServer(data_dir / NATS, sync_always=sync_always)
         nats.start()
+        lock.record([EngineProcess(nats)])  # whoever kills this command leaves it for a moment
         try:
             yield nats.url
         finally:

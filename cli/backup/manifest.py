@@ -213,13 +213,6 @@ def verify(directory: Path, manifest: Manifest) -> None:
             raise DamagedBackup(f"{path} is damaged (its SHA-256 is not that of the manifest): nothing was restored")
 
 
-def chunks_of(path: Path) -> Iterator[bytes]:
-    """Read a file in parts that fit into a message of NATS."""
-    with path.open("rb") as file:
-        while chunk := file.read(256 * 1024):
-            yield chunk
-
-
 def _sync(directory: Path) -> None:
     handle = os.open(directory, os.O_RDONLY)
     try:

@@ -17,6 +17,7 @@ import typer
 from actors.runtime.actor.addresses import AddressBook
 from actors.runtime.broker.connection import Bus, Outgoing
 from actors.runtime.broker.consumers.stream_snapshot import (
+    RESTORE_DEAD_SECONDS,
     SnapshotFailed,
     delete_stream,
     restore_stream,
@@ -28,9 +29,9 @@ from actors.state_manager.recovery.log_mending import fill_log
 from actors.status_log.status_log import StatusLog
 from cli.backup.backup import SAVED_STREAMS, SECRET, Progress
 from cli.backup.engines import embedded_redis, engines_to_write
-from cli.backup.manifest import FILES, Manifest, SavedStream, chunks_of, read_manifest, verify
+from cli.backup.manifest import FILES, Manifest, SavedStream, read_manifest, verify
 from cli.backup.pictures import restore_pictures
-from cli.shared.live_actors import address_of, connected
+from cli.shared.live_actors import CONNECT_SECONDS, address_of
 from cli.shared.options import takes_settings
 from cli.shared.output import Format, OutputOption, say, show
 from protocol.broker import subjects
@@ -46,6 +47,8 @@ from protocol.times import format_time, parse_time
 LEAST_MISSING, MESSAGES_A_SECOND, MOST_MISSING = 20_000, 50, 1_000_000
 """How many messages the log may have got between the backup and its loss: more than it can have. A day of 15,000
 examinees has 150,000."""
+EMPTY_REDIS_BYTES = 500
+"""The files of a Redis that holds nothing are smaller."""
 ENDED = (ServerStatusCode.STOPPED, ServerStatusCode.LOST)
 
 
@@ -104,12 +107,15 @@ def _text(settings: Settings, manifest: Manifest, result: dict[str, Any]) -> str
 async def _restore(
     settings: Settings, directory: Path, manifest: Manifest, *, replace: bool, keep_redis: bool
 ) -> dict[str, Any]:
-    async with connected(settings, "restore") as bus:
+    bus = await Bus.connect(settings, "examwire restore", wait=CONNECT_SECONDS, dead_seconds=RESTORE_DEAD_SECONDS)
+    try:
         store = StateStore(settings.redis_url, settings.redis)
         try:
             return await Restore(settings, bus, store, directory, manifest).run(replace=replace, keep_redis=keep_redis)
         finally:
             await store.close()
+    finally:
+        await bus.close()
 
 
 class Restore:
@@ -191,8 +197,8 @@ class Restore:
     async def _redis_keys(self) -> list[str]:
         """Return what would be lost in Redis, as at most one text."""
         if self._embedded_redis is not None:
-            held = any((self._embedded_redis / "appendonlydir").glob("*.aof"))
-            return [f"the Redis in {self._embedded_redis}"] if held else []
+            held = sum(path.stat().st_size for path in (self._embedded_redis / "appendonlydir").glob("*"))
+            return [f"the Redis in {self._embedded_redis}"] if held > EMPTY_REDIS_BYTES else []
         count = sum([len(await self._store.raw_keys(pattern)) for pattern in keys.EVERY_KEY])
         return [f"{count} keys of Redis (or --keep-redis)"] if count else []
 
@@ -217,7 +223,8 @@ class Restore:
     async def _restore_stream(self, stream: SavedStream) -> int:
         # The queue server applies the bounds of the target's settings when it starts; until then they stop nothing.
         config = {**stream.config, "num_replicas": self._settings.nats.replicas, "max_bytes": -1}
-        state = await restore_stream(self._bus, config, stream.state, chunks_of(self._directory / stream.file.name))
+        with (self._directory / stream.file.name).open("rb") as file:
+            state = await restore_stream(self._bus, config, stream.state, file.read)
         if state["last_seq"] < stream.state["last_seq"]:
             raise SnapshotFailed(
                 f"stream {stream.name}: ends at {state['last_seq']} instead of {stream.state['last_seq']}"

@@ -91,14 +91,17 @@ class Bus(Publishing, StreamAdmin):
     # -- connection ----------------------------------------------------------------------------------
 
     @classmethod
-    async def connect(cls, at: Settings | str, name: str, *, wait: float = 30.0) -> Bus:
+    async def connect(
+        cls, at: Settings | str, name: str, *, wait: float = 30.0, dead_seconds: float | None = None
+    ) -> Bus:
         """Connect, trying for `wait` seconds. `at`: settings, or the URL of a broker without users.
 
+        `dead_seconds`: the connection is lost after so long without an answer to a ping; by default `DEAD_SECONDS`.
         Raises `BrokerUnavailable` naming the servers and what went wrong, `ConfigurationError`.
         """
         url, settings = (at, NatsSettings()) if isinstance(at, str) else (at.nats_url, at.nats)
         credentials = login(url, settings)
-        client = NatsClient(Refusals(name, credentials.user, credentials.inbox_prefix))
+        client = NatsClient(Refusals(name, credentials.user, credentials.inbox_prefix), dead_seconds)
         bus: Bus | None = None
         last_error: Exception | None = None
         complained = False

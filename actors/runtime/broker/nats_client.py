@@ -70,8 +70,10 @@ class NatsClient(Client):
     A request fails at once, not after its timeout, when NATS refuses it or the connection breaks.
     """
 
-    def __init__(self, refusals: Refusals) -> None:
+    def __init__(self, refusals: Refusals, dead_seconds: float | None = None) -> None:
+        """`dead_seconds`: in place of `DEAD_SECONDS`."""
         super().__init__()
+        self._dead_seconds = dead_seconds or DEAD_SECONDS
         self.refusals = refusals
         self.stalled_at = -math.inf
         """When the server or this process last stalled, by `loop.time()`."""
@@ -219,7 +221,7 @@ class NatsClient(Client):
         """Ping the server instead of nats-py's task; notice stalls, a dead peer and tasks of nats-py that ended."""
         loop = asyncio.get_running_loop()
         began = asked_at = loop.time()
-        patience = DEAD_SECONDS
+        patience = self._dead_seconds
         pong: asyncio.Future[bool] | None = None
         read, unsent = self.stats["in_bytes"], 0
         while True:
@@ -235,7 +237,7 @@ class NatsClient(Client):
             if pong is None or pong.done():
                 pong = loop.create_future()
                 pong.add_done_callback(lambda _, sent_at=now: self._answered(sent_at))  # type: ignore[misc]
-                asked_at, patience = now, DEAD_SECONDS
+                asked_at, patience = now, self._dead_seconds
                 try:
                     await self._send_ping(pong)
                 except (OSError, RuntimeError) as error:  # uvloop's word for a connection that has just broken
@@ -247,7 +249,7 @@ class NatsClient(Client):
                 patience -= min(elapsed, 2 * PING_SECONDS)
                 unsent_before = self._unsent()
                 if self.stats["in_bytes"] - read > BACKLOG_BYTES or unsent - unsent_before > BACKLOG_BYTES:
-                    patience = DEAD_SECONDS
+                    patience = self._dead_seconds
                 elif patience <= 0:
                     return await self._lost(f"it has not answered for {now - asked_at:.1f} s")
             read, unsent = self.stats["in_bytes"], self._unsent()

@@ -12,11 +12,12 @@ import pytest
 
 from actors.queue_server.topology import apply_topology
 from actors.runtime.broker.connection import Bus, Outgoing
+from actors.runtime.broker.consumers.stream_snapshot import restore_stream
 from actors.runtime.config.settings import Settings, load_settings
 from actors.runtime.store.state_store import StateStore
 from cli.backup import restore as restore_module
 from cli.backup.backup import Backup
-from cli.backup.manifest import DamagedBackup, Manifest, SavedStream, chunks_of, new_backup, read_manifest, verify
+from cli.backup.manifest import DamagedBackup, Manifest, SavedStream, new_backup, read_manifest, verify
 from cli.backup.restore import NotRestored, Restore
 from cli.local.engines import NatsServer, RedisServer
 from protocol.broker import subjects
@@ -155,17 +156,20 @@ async def test_a_restore_that_was_broken_off_is_noticed_and_repeated(
     await bus.publish(Outgoing.of(subjects.status_plan("P001", subjects.OPERATOR), fact))
     await back_up(settings, directory)
 
-    whole = chunks_of
+    async def half_of_it(
+        bus: Bus, config: dict[str, Any], state: dict[str, Any], read: Callable[[int], bytes]
+    ) -> dict[str, Any]:
+        parts = [read(100)]
 
-    def half(path: Path) -> Iterator[bytes]:
-        chunks = whole(path)
-        yield next(chunks)[:100]
-        if path.name == STATUS.name:
-            raise OSError(errno.EIO, "killed here")
-        yield from chunks
+        def read_half(_size: int) -> bytes:
+            if not parts:
+                raise OSError(errno.EIO, "killed here")
+            return parts.pop()
+
+        return await restore_stream(bus, config, state, read_half)
 
     with monkeypatch.context() as patched:
-        patched.setattr(restore_module, "chunks_of", half)
+        patched.setattr(restore_module, "restore_stream", half_of_it)
         with pytest.raises(NotRestored, match="repeat it"):
             await put_back(elsewhere, directory)
     there = await Bus.connect(elsewhere, "test")

@@ -6,6 +6,7 @@ TLS is on, as in production.
 from __future__ import annotations
 
 import asyncio
+import io
 import json
 import logging
 import time
@@ -299,7 +300,7 @@ REQUESTS = [
     ("queue-server", "$JS.API.STREAM.DELETE.STATUS"),
     ("queue-server", "$JS.API.STREAM.CREATE.MINE"),
     ("queue-server", "$JS.API.STREAM.DELETE.STATUS"),
-    ("operator", "$JS.API.STREAM.DELETE.STATUS"),
+    ("operator", "$JS.API.STREAM.UPDATE.STATUS"),
     ("operator", "$JS.API.STREAM.PURGE.DEADLETTER"),
     ("operator", "$JS.API.STREAM.MSG.DELETE.SOCKET"),
     ("operator", "$JS.API.CONSUMER.CREATE.STATUS.mine"),
@@ -451,7 +452,7 @@ async def test_an_operator_saves_and_restores_streams_and_nobody_else_does(topol
         assert about is not None
         await bus.apply_stream(RESTORING)
         await delete_stream(bus, PHONE.name)
-        await restore_stream(bus, about["config"], about["state"], [bytes(saved)])
+        await restore_stream(bus, about["config"], about["state"], io.BytesIO(saved).read)
         for consumer in STATE_MANAGERS:
             await bus.apply_consumer(consumer, anew=True, first=1)
         await delete_stream(bus, RESTORING.name)

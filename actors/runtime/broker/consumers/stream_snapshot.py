@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Callable, Iterable
+import time
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import pydantic_core
@@ -29,6 +30,8 @@ API_SECONDS = 5.0
 CHECK_SECONDS = 600.0
 """Before it sends anything, a broker may read the whole stream to verify its checksums."""
 QUIET_SECONDS = 20.0
+RESTORE_DEAD_SECONDS = 30.0
+LEAST_CHUNK_BYTES, QUICK_SECONDS = 8 * 1024, 0.1
 RESTORE_SECONDS = 3600.0
 """After the last chunk the broker may read the whole stream once more."""
 NO_STREAM, NO_STORAGE = 10059, (10023, 10047)
@@ -100,19 +103,26 @@ async def save_stream(bus: Bus, stream: str, write: Callable[[bytes], object]) -
 
 
 async def restore_stream(
-    bus: Bus, config: dict[str, Any], state: dict[str, Any], chunks: Iterable[bytes]
+    bus: Bus, config: dict[str, Any], state: dict[str, Any], read: Callable[[int], bytes]
 ) -> dict[str, Any]:
     """Create a stream that does not exist from the bytes of `save_stream`; return the state that it has then.
 
-    An attempt that was broken off may leave a part of the stream. Raises `BrokerUnavailable`, `SnapshotFailed`,
-    `StreamFull` when the broker has no room, `NotPermitted`, and what `chunks` raises.
+    `read` returns the next bytes, at most so many, and nothing at the end. The broker stores a part before it answers,
+    and answers nothing else on this connection meanwhile: connect with `dead_seconds=RESTORE_DEAD_SECONDS`. An attempt
+    that was broken off may leave a part of the stream. Raises `BrokerUnavailable`, `SnapshotFailed`,
+    `StreamFull` when the broker has no room, `NotPermitted`, and what `read` raises.
     """
     name = config["name"]
     beginning = await _api(bus, f"{API}.RESTORE.{name}", {"config": config, "state": state}, API_SECONDS)
     _raise_error(name, beginning)
-    for chunk in chunks:
+    size = LEAST_CHUNK_BYTES
+    while chunk := read(size):
+        began = time.monotonic()
         if answer := await bus.request(beginning["deliver_subject"], chunk, QUIET_SECONDS):
             _raise_error(name, json.loads(answer))
+        # A broker that writes each message to a slow disk gives up on a part that takes 5 s.
+        quick = time.monotonic() - began < QUICK_SECONDS
+        size = min(2 * size, CHUNK_BYTES) if quick else max(size // 2, LEAST_CHUNK_BYTES)
     result = await _api(bus, beginning["deliver_subject"], None, RESTORE_SECONDS)
     _raise_error(name, result)
     return dict(result["state"])
