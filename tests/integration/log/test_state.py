@@ -281,7 +281,7 @@ async def test_one_unreadable_record_does_not_block_the_snapshot_of_its_plan(
     await redis.delete(keys.progress("P001", "E002"))
     await redis.set(keys.progress("P001", "E002"), "no hash")
     await redis.hset(keys.progress("P001", "E003"), mapping={"connStatusCode": "SOMEWHERE", "recoveries": "many"})
-    await redis.hset(keys.mobile_sync("P001", "E004"), "status", "BLURRED")
+    await redis.hset(keys.mobile_sync("P001", "E004"), "captures", "{")
     await redis.hset(keys.notices("P001", "E005"), mapping={"version": "5", "unconfirmed": "{"})
     clients["E002"].abort()
     await eventually(lambda: bus.last_message("DEADLETTER", "deadletter.STATUS"), "nobody can process its loss")
