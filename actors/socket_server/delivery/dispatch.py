@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Sequence
+from contextlib import suppress
 
-from actors.runtime.actor.actor import Actor
+from actors.runtime.actor.actor import Actor, ActorStopped
 from actors.runtime.actor.receiver import Received
 from actors.sessions.context import ServerContext
 from actors.sessions.plan_feed import PlanEvents, PlanFeed, Resynchronise
@@ -154,5 +155,6 @@ class Dispatcher:
 
 async def _tell_all(feed: PlanFeed, messages: Sequence[PlanEvents]) -> None:
     """Have a feed handle these, in order. Raises what its handler raises."""
-    for message in messages:
-        await feed.process(message)
+    with suppress(ActorStopped):  # its last proctor has gone meanwhile; the rest of the batch is for others
+        for message in messages:
+            await feed.process(message)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
 
 from actors.runtime.actor.receiver import Received
 from actors.sessions.examinee_session import ExamineeSession
+from actors.sessions.plan_feed import PlanFeed
 from actors.sessions.session import MOST_OVERFLOW, SocketSession
 from actors.socket_server.delivery.dispatch import Dispatcher
 from actors.socket_server.delivery.queue_reader import QueueBatch
@@ -16,9 +18,10 @@ from actors.socket_server.sessions import Sessions
 from protocol.broker import subjects
 from protocol.broker.stream_codecs import decode_socket
 from protocol.messages.base import Message
-from protocol.messages.codec import Element, encode
+from protocol.messages.codec import Malformed, encode
 from protocol.messages.facts import Notice
-from protocol.messages.session_messages import SessionClose
+from protocol.messages.session_messages import SessionAnnounce, SessionClose
+from tests.unit.protocol.client.plan_events import lost
 from tests.unit.support.socket_sessions import FakeConnection, examinee_session, fake_context
 from tests.unit.support.waiting import until
 
@@ -38,8 +41,8 @@ def batch_of(*messages: tuple[str, Message]) -> QueueBatch:
     for subject, message in messages:
         delivery = Brought(subject, message)
         (element,) = decode_socket(subject, delivery.payload, {})
-        assert isinstance(element, Element)
-        received.append(Received(cast(Any, delivery), [element], [0], 1))
+        assert not isinstance(element, Malformed), element
+        received.append(Received(cast(Any, delivery), [cast(Any, element)], [0], 1))
     return QueueBatch(received)
 
 
@@ -127,3 +130,25 @@ async def test_a_session_that_is_being_closed_takes_no_more_messages() -> None:
 async def test_a_message_for_nobody_on_this_server_is_dropped() -> None:
     server = Server()
     await server.dispatcher.dispatch(batch_of(notice("E009", 1)))
+
+
+async def test_a_feed_that_stops_meanwhile_holds_up_nothing_of_the_batch(monkeypatch: pytest.MonkeyPatch) -> None:
+    lease = SimpleNamespace(anew=[])
+
+    async def announce_anew(reason: str) -> None:
+        lease.anew.append(reason)
+
+    lease.announce_anew = announce_anew
+    context = fake_context()
+    sessions = Sessions(context)
+    feed = PlanFeed(context, "P001")
+    await feed.start()
+    await feed.stop()  # its last proctor has gone
+    monkeypatch.setattr(sessions, "at", {feed.address: feed}.get)
+    announce = SessionAnnounce(server_id="SOCK001", reason="REDIS_LOST")
+    batch = batch_of(
+        (feed.address, lost("E002", 1).model_copy(update={"plan_id": "P001"})),
+        (subjects.socket_server("SOCK001"), announce),
+    )
+    await Dispatcher(context, sessions, cast(Any, lease)).dispatch(batch)
+    assert lease.anew == ["REDIS_LOST"]
