@@ -108,6 +108,7 @@ class PlanFeed(Actor):
             reading.cancel()
         for move in self._moves.values():
             move.cancel()
+        self.proctors.clear()  # the timers of snapshots keep this feed for some seconds, but not its proctors
 
     # -- events --------------------------------------------------------------------------------------
 

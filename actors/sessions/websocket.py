@@ -199,6 +199,18 @@ class WebSocketConnection(ServerConnection):
             count_close(self.first_close_code())
         if self._end_listener is not None:
             self._end_listener.ended(self.reason())
+        self._break_cycles()
+
+    def _break_cycles(self) -> None:
+        """Remove what refers back to this connection, so that its memory is free without a garbage collection.
+
+        A server rarely makes a full one, and connections live long enough to be found by no other.
+        """
+        self._end_listener = None
+        self.recv_messages.resume = _do_nothing
+        self.protocol.parser.close()
+        if self.protocol.parser_exc is not None:
+            self.protocol.parser_exc.__traceback__ = None
 
     # -- its end -------------------------------------------------------------------------------------
 

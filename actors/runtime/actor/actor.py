@@ -153,6 +153,9 @@ class Actor(Service):
             unanswered.append(self._in_hand)
             if inspect.iscoroutine(self._in_hand.work) and (self._work is None or self._work.done()):
                 self._in_hand.work.close()  # cancelled before its first step, it would complain of never being awaited
+        if self._work is not current:
+            # A task that was cancelled keeps its traceback, and with it this actor.
+            self._work = self._in_hand = None
         for envelope in unanswered:
             if envelope.reply is not None and not envelope.reply.done():
                 envelope.reply.set_exception(ActorStopped(f"{self.address} has stopped"))
@@ -193,8 +196,11 @@ class Actor(Service):
         """
         reply: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
         self._post(_Envelope(message, reply))
-        async with asyncio.timeout(timeout):
-            return await reply
+        try:
+            async with asyncio.timeout(timeout):
+                return await reply
+        finally:
+            del reply  # else the traceback of its error and this frame keep one another
 
     async def process(self, message: Any, delivery: Delivery | None = None) -> Any:
         """Have a message handled that a consumer has brought: wait for room, then for the handler.
@@ -204,7 +210,10 @@ class Actor(Service):
         await self.mailbox.wait_for_room()
         reply: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
         self._post(_Envelope(message, reply, delivery, fails_actor=False))
-        return await reply
+        try:
+            return await reply
+        finally:
+            del reply  # as in `ask`
 
     def _post(self, envelope: _Envelope) -> None:
         if self._stopping:
@@ -273,8 +282,9 @@ class Actor(Service):
 
     def _settle_failure(self, envelope: _Envelope, error: Exception) -> None:
         self.show(envelope.message, error, envelope.began)
-        if envelope.reply is not None and not envelope.reply.done():
-            envelope.reply.set_exception(error)
+        reply, envelope.reply = envelope.reply, None  # the traceback of the error keeps the envelope
+        if reply is not None and not reply.done():
+            reply.set_exception(error)
         if envelope.fails_actor:
             self._fail(error)
 

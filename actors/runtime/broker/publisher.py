@@ -126,7 +126,10 @@ class Publishing:
         (result,) = await self.publish_many([message], timeout)
         if isinstance(result, PubAck):
             return result
-        raise result
+        try:
+            raise result
+        finally:
+            del result  # else its traceback and this frame keep one another
 
     async def last_sequence(self, subject: str) -> int:
         """Return the last sequence of the subject's stream. It needs permission to publish, not to read the stream.

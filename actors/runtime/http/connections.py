@@ -262,6 +262,9 @@ class HttpProtocol(H11Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         self._connections.release(self._slot)
         super().connection_lost(exc)
+        # Both refer back to this protocol: without these circles its memory is free without a garbage collection.
+        self._slot.protocol = None
+        self.cycle = None  # type: ignore[assignment]
 
     def data_received(self, data: bytes) -> None:
         self._received += len(data)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 from typing import Any, cast
 
@@ -61,7 +61,6 @@ class Listener:
             self._handle,
             settings.host,
             settings.port,
-            select_subprotocol=_select_subprotocol,
             subprotocols=[Subprotocol(SUBPROTOCOL)],
             compression=None,
             open_timeout=10,
@@ -100,6 +99,8 @@ class Listener:
 
     def _begin(self, protocol: ServerProtocol, server: Server, **options: Any) -> HandshakeProtocol:
         """Begin a connection with its handshake; see `create_connection` of `websockets.asyncio.server.serve`."""
+        # Given to `serve`, it would be a closure for each connection that refers back to it.
+        vars(protocol)["select_subprotocol"] = _select_subprotocol
         accept = partial(self._accept, server, options)
         return HandshakeProtocol(self._checks, protocol, accept, self._tls.context if self._tls is not None else None)
 
@@ -119,5 +120,5 @@ class Listener:
         connection.process_event(request)
 
 
-def _select_subprotocol(connection: ServerConnection, offered: Any) -> Subprotocol | None:
+def _select_subprotocol(offered: Sequence[Subprotocol]) -> Subprotocol | None:
     return Subprotocol(SUBPROTOCOL) if SUBPROTOCOL in offered else None
