@@ -32,7 +32,7 @@ from protocol.errors import (
     StateUnavailable,
     WrongLastSequence,
 )
-from protocol.log.partitions import part_of
+from protocol.log.partitions import PARTS, part_of
 from protocol.messages.codec import Malformed
 from protocol.messages.facts import ConnectionStatus
 from protocol.messages.plan_facts import PlanPurged
@@ -103,6 +103,7 @@ class Checkpointer:
         self._parts: dict[str, _Part] = {}
         self._extent: LogExtent | None = None
         self._portion_began = 0.0
+        self._sockets: dict[str, dict[str, str | None]] | None = None  # of all parts, while first ones are written
         self._failing_since: float | None = None
         self._said = False
 
@@ -144,8 +145,12 @@ class Checkpointer:
         if not due:
             return
         extent = self._extent = await self._status.extent()
-        for part in due:
-            await self._write_part(part, self._parts[part], extent.acknowledged_by_part[part])
+        self._sockets = None
+        try:
+            for part in due:
+                await self._write_part(part, self._parts[part], extent.acknowledged_by_part[part])
+        finally:
+            self._sockets = None
 
     def _is_due(self, part: str) -> bool:
         known = self._parts[part]
@@ -231,23 +236,23 @@ class Checkpointer:
                 copied += [make(plan_id, examinee_id) for make in (keys.progress, keys.mobile_sync, keys.notices)]
             checkpoint = await self._copy(known, checkpoint, dict.fromkeys(copied), 0)
             await self._rest()
-        sockets = await self._sockets_of(plans) if plans else {}
+        if plans and self._sockets is None:
+            self._sockets = await self._find_sockets()
+        sockets = (self._sockets or {}).get(part, {})
         return await self._copy(known, checkpoint, sockets, acknowledged)
 
-    async def _sockets_of(self, plans: Collection[str]) -> dict[str, str | None]:
-        """Return the keys of the sockets of these plans, of the live ones with their servers."""
-        found: dict[str, str | None] = {}
+    async def _find_sockets(self) -> dict[str, dict[str, str | None]]:
+        """Return the keys of all sockets by part, those of live sockets with their servers."""
+        found: dict[str, dict[str, str | None]] = {part: {} for part in PARTS}
         try:
             for key in await self._store.raw_keys(keys.socket("*", "*")):
-                if keys.parse_key(key).plan_id in plans:
-                    found[key] = None
+                found[part_of(keys.parse_key(key).plan_id)][key] = None
         except StateDamaged as error:
             log.warning("sockets that have ended are in no checkpoint, because searching for them failed: %s", error)
         for server_id in await self._store.members(keys.SERVERS):
             for socket_id, value in (await self._store.entries(keys.server_sockets(server_id))).items():
                 plan_id = keys.SocketEntry.decode(value.partition(" ")[2]).examinee.plan_id
-                if plan_id in plans:
-                    found[keys.socket(plan_id, socket_id)] = server_id
+                found[part_of(plan_id)][keys.socket(plan_id, socket_id)] = server_id
         return found
 
     async def _copy(
