@@ -186,6 +186,8 @@ def judge_clock(whose: str, offset: float, uncertain: float, off_broker: float =
 
 
 FILLED = 0.7
+CHECKPOINT_SECONDS = 600.0
+"""A checkpoint of the records that is older is reported, as by the alert CheckpointsOld."""
 
 
 def judge_streams(differences: Sequence[TopologyComparison]) -> Iterator[Finding]:
@@ -219,6 +221,24 @@ def judge_bound(spec: StreamSpec, state: StreamState) -> Iterator[Finding]:
     if spec.guarded and 0 < state.max_age < spec.max_age:
         problem = f"stream {name}: kept for {state.max_age / DAY:.1f} days, not {spec.max_age / DAY:.0f}"
         yield warning("streams", problem, "see LogKeptShorter in the runbook")
+
+
+def judge_checkpoints(newest: Mapping[str, float | None], log_began: float | None, now: float) -> Finding:
+    """Check the checkpoints of the records. `newest`: of each part when the newest was written; `None`: there is none.
+
+    `log_began`: the time of the first message in the log, if there is one. Times in seconds since the epoch.
+    """
+    advice = "see the state manager's log; docs/runbook.md#checkpointsold"
+    missing = [part for part, written in newest.items() if written is None]
+    if missing and log_began is not None and now - log_began > CHECKPOINT_SECONDS:
+        return warning("checkpoints", f"none of part {', '.join(missing)}: a lost Redis comes back slowly", advice)
+    if missing:
+        return ok("checkpoints", "none yet: the system is new")
+    ages = {part: now - written for part, written in newest.items() if written is not None}
+    oldest = max(ages, key=lambda part: ages[part])
+    if ages[oldest] > CHECKPOINT_SECONDS:
+        return warning("checkpoints", f"the newest of part {oldest} is {ages[oldest]:,.0f} s old", advice)
+    return ok("checkpoints", f"the newest of each part is at most {max(0.0, ages[oldest]):.0f} s old")
 
 
 def judge_backlog(consumer: ConsumerState, stuck: bool) -> Finding | None:

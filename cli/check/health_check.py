@@ -23,6 +23,7 @@ from actors.runtime.config.local_addresses import in_url
 from actors.runtime.config.settings import Settings
 from actors.runtime.config.tokens import check_token_keys
 from actors.runtime.store.state_store import StateStore
+from actors.status_log.record_checkpoints import RecordCheckpoints
 from actors.status_log.status_log import StatusLog
 from cli.check.config_check import find_contradictions
 from cli.check.doctor_checks import (
@@ -30,6 +31,7 @@ from cli.check.doctor_checks import (
     judge_actor,
     judge_backlog,
     judge_bound,
+    judge_checkpoints,
     judge_clock,
     judge_dead_letters,
     judge_disk,
@@ -62,6 +64,7 @@ from protocol.errors import (
     StateUnavailable,
     StreamFull,
 )
+from protocol.log.partitions import PARTS
 from protocol.messages.inspection import ProcessFacts
 from protocol.times import format_time, parse_time
 
@@ -120,6 +123,7 @@ class HealthCheck:
         if jetstream:
             yield self._writes
             yield self._streams
+            yield self._checkpoints
             yield self._letters
         if self._store is not None:
             yield self._redis
@@ -268,6 +272,15 @@ class HealthCheck:
             if state.current < state.replicas:
                 problem = f"stream {spec.name}: {state.current} of {state.replicas} copies are up to date"
                 yield warning("streams", problem, "check that all NATS servers run; a returning server catches up")
+
+    async def _checkpoints(self) -> AsyncIterator[Finding]:
+        assert self._bus is not None
+        newest: dict[str, float | None] = {}
+        for part in PARTS:
+            manifest = await RecordCheckpoints(self._bus).manifest(part)
+            newest[part] = parse_time(manifest.time) if manifest is not None else None
+        first = await self._bus.next_message(STATUS.name, "status.>", 1)
+        yield judge_checkpoints(newest, first.time if first is not None else None, self._bus.clock.now())
 
     async def _log(self) -> AsyncIterator[Finding]:
         assert self._bus is not None

@@ -48,7 +48,7 @@ LOOK_SECONDS = 1.0
 FIRST_SECONDS = 5.0
 """A state manager that has just started has more urgent work."""
 LASTING_SECONDS = 60.0
-MESSAGES_PER_YIELD = 100
+MESSAGES_PER_YIELD, KEYS_PER_YIELD = 100, 1000
 REST = 2.0
 """Pause after a portion, in times of what it took."""
 LONGEST_REST_SECONDS = 1.0
@@ -245,8 +245,10 @@ class Checkpointer:
         """Return the keys of all sockets by part, those of live sockets with their servers."""
         found: dict[str, dict[str, str | None]] = {part: {} for part in PARTS}
         try:
-            for key in await self._store.raw_keys(keys.socket("*", "*")):
+            for count, key in enumerate(await self._store.raw_keys(keys.socket("*", "*"))):
                 found[part_of(keys.parse_key(key).plan_id)][key] = None
+                if count % KEYS_PER_YIELD == 0:
+                    await asyncio.sleep(0)
         except StateDamaged as error:
             log.warning("sockets that have ended are in no checkpoint, because searching for them failed: %s", error)
         for server_id in await self._store.members(keys.SERVERS):

@@ -65,8 +65,19 @@ async def test_a_healthy_system_has_only_ok_findings(settings: Settings, bus: Bu
         assert [(finding.check, finding.state) for finding in problems] == [("roles", WARNING)], problems
         assert "web-server" in problems[0].found
         assert "SOCK001, SOCK002" in told(findings, "roles", OK)
-        for check in ("nats.version", "redis.eviction", "clocks", "streams", "versions", "fds", "lag", "dead letters"):
+        for check in (
+            "nats.version",
+            "redis.eviction",
+            "clocks",
+            "streams",
+            "checkpoints",
+            "versions",
+            "fds",
+            "lag",
+            "dead letters",
+        ):
             assert states(findings, check) == {OK}, check
+        assert states(findings, "checkpoints") == {OK}
         assert states(findings, "state") == {OK}
 
 

@@ -25,7 +25,9 @@ from protocol.messages.progress import SERVERS_PART
 from protocol.records import keys
 from protocol.times import format_time
 from tests.integration.support.command_line import Invoke
+from tests.integration.support.settings import changed
 from tests.integration.support.system import System, eventually
+from tests.support.metrics import sample
 
 # The lease watch writes these between two facts; a checkpoint has them as they were at the last fact.
 MOVING = ("lastActiveTime", "lastHeartbeat", "cpuUsage", "memoryUsage", "networkStatus", "sessions")
@@ -33,8 +35,9 @@ MOVING = ("lastActiveTime", "lastHeartbeat", "cpuUsage", "memoryUsage", "network
 
 @pytest.fixture
 async def system(settings: Settings, bus: Bus) -> AsyncIterator[System]:
-    """A system whose own checkpoints are not due in this test: the tests write them."""
+    """A system whose own checkpoints are not due in this test: the tests write them, when nothing else happens."""
     async with System(settings) as system:
+        await system.stop("reconnect-watch")
         yield system
         assert system.failures == []
 
@@ -130,6 +133,23 @@ async def test_what_facts_change_is_copied_with_its_place_in_the_indexes(
     assert (await reader.manifest(SERVERS_PART)) is not None
 
 
+async def test_a_state_manager_writes_them_by_itself_and_measures_how_old_they_are(
+    bus: Bus, settings: Settings
+) -> None:
+    async with System(changed(settings, {"checkpoints.seconds": 0.2})) as system:
+        await system.examinee("E001")
+        reader = RecordCheckpoints(bus)
+
+        async def copied() -> bool:
+            return keys.progress("P001", "E001") in {one.key async for one in reader.read(part_of("P001"), "P001")}
+
+        await eventually(copied, "the record is copied")
+        assert {part: sample("examwire_checkpoint_age_seconds", part=part) < 10 for part in PARTS} == dict.fromkeys(
+            PARTS, True
+        )
+        assert sample("examwire_checkpoint_behind_messages", part=SERVERS_PART) >= 0
+
+
 async def test_a_stream_of_checkpoints_that_was_lost_is_made_anew(bus: Bus, system: System, redis: Redis) -> None:
     proctor = await system.proctor()
     lost = await system.examinee("E001")
@@ -221,8 +241,9 @@ async def test_records_that_were_written_anew_from_the_log_are_copied_too(
     await write(bus, system)
     assert (await agrees(bus, redis))[key].fields["connStatusCode"] == "DISCONNECTED"
     assert (await invoke("state", "rebuild", "--yes")).exit_code == 0
-    held = await agrees(bus, redis)
+    held = await checkpoints(bus)
     assert held[key].fields["connStatusCode"] == "CONNECTED"
+    assert held[keys.socket("P001", held[key].fields["socketId"])].entry is not None
 
 
 async def test_nothing_is_copied_from_a_redis_that_is_not_whole(bus: Bus, system: System, redis: Redis) -> None:
