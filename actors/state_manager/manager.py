@@ -61,7 +61,7 @@ class StateManager(Actor):
         self._repair = StateRepair(bus, store, checkpoints=RecordCheckpoints(bus), turns=self._partitions)
         self._repair.changed = self._partitions.look_again
         self._retry = EngineRetry(self._repair, self.address, self.spawn)
-        self._guard = LogGuard(bus, store, self._status, lambda: STATE_MANAGERS[0].name in self._partitions.held)
+        self._guard = LogGuard(bus, store, self._status, self.address)
         parts = Parts(
             self._decider,
             self._publisher,

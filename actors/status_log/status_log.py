@@ -163,6 +163,12 @@ class StatusLog:
         stored_gaps = [stored async for stored in read_stream(self._bus, STATUS.name, subject=subjects.LOG_GAP)]
         return [gap for stored in stored_gaps if (gap := LogGap.decode(stored.payload)) is not None]
 
+    async def newest_gap(self) -> tuple[LogGap, int] | None:
+        """Return the newest gap of the log and the sequence of its message: facts before that were moved behind it."""
+        newest = await self._bus.last_message(STATUS.name, subjects.LOG_GAP)
+        gap = LogGap.decode(newest.payload) if newest is not None else None
+        return (gap, newest.sequence) if newest is not None and gap is not None else None
+
     async def purged_up_to(self, plan_id: str) -> int:
         """Return the version of the newest purge of a plan, or of an examinee of it; 0: there is none in the log."""
         newest = await self._bus.last_message(STATUS.name, subjects.status_plan(plan_id, subjects.PURGE))

@@ -20,6 +20,17 @@ local known = redis.call('HGET', KEYS[1], 'reached')
 if known and tonumber(known) >= tonumber(ARGV[1]) then return 0 end
 return redis.call('HSET', KEYS[1], 'reached', ARGV[1], 'time', ARGV[2])"""
 
+# Claim the mending for a time, or renew the claim. KEYS[1] mark; ARGV: name, milliseconds
+_CLAIM = """
+local clock = redis.call('TIME')
+local now = clock[1] * 1000 + math.floor(clock[2] / 1000)
+local holder = redis.call('HMGET', KEYS[1], 'mender', 'menderUntil')
+if holder[1] and holder[1] ~= ARGV[1] and tonumber(holder[2]) > now then return 0 end
+redis.call('HSET', KEYS[1], 'mender', ARGV[1], 'menderUntil', string.format('%.0f', now + ARGV[2]))
+return 1"""
+
+CLAIM_SECONDS = 5.0
+"""A claim that is not renewed ends after so long: its holder has died."""
 _MENDING, _GAP = "mending", "gap"
 
 
@@ -65,6 +76,10 @@ class LogMark:
         """Note which log this is."""
         identity = {"created": f"{created:.6f}", "installation": f"{installation:.6f}"}
         await self._run(self._redis.hset(keys.LOG, mapping=identity))
+
+    async def claim(self, name: str) -> bool:
+        """Claim the mending of the log for `CLAIM_SECONDS`, or renew the claim. False: somebody else has it."""
+        return bool(await self._run(self._redis.eval(_CLAIM, 1, keys.LOG, name, int(CLAIM_SECONDS * 1000))))
 
     async def begin_mending(self, known: KnownLog) -> None:
         """Note that the log is being mended, and the newest message of what it was before."""

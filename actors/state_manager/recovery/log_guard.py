@@ -12,21 +12,21 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 from prometheus_client import Counter, Gauge
 
+from actors.runtime.actor.cancellation import cancel_tasks
 from actors.runtime.broker.connection import Bus
 from actors.runtime.broker.consumers.consumer import Delivery
 from actors.runtime.broker.stream_state import StreamState
-from actors.runtime.store.log_mark import KnownLog
+from actors.runtime.store.log_mark import CLAIM_SECONDS, KnownLog
 from actors.runtime.store.state_store import StateStore
 from actors.runtime.telemetry.metrics import REGISTRY
 from actors.state_manager.recovery.log_mending import LogMending
 from actors.status_log.status_log import StatusLog
 from protocol.broker.streams import CHECKPOINT, STATUS
-from protocol.errors import NotPermitted, StateLost
-from protocol.log.gap import LogGap
+from protocol.errors import NotPermitted, StateLost, StateUnavailable
 
 log = logging.getLogger("examwire.log_guard")
 
@@ -47,28 +47,29 @@ MOST_MISSING = 20_000_000
 
 
 class LogGuard:
-    """Compares the log with what Redis knows of it. `mends()`: whether this manager is the one that mends.
+    """Compares the log with what Redis knows of it. `name`: that of the state manager.
 
     Example::
 
-        guard = LogGuard(bus, store, status, mends)
+        guard = LogGuard(bus, store, status, "state-manager.sm1")
         await guard.confirm()  # returns when the log may be followed
         deliveries = await guard.valid(deliveries)
         await guard.reach(deliveries)  # before they have any effect
     """
 
-    def __init__(self, bus: Bus, store: StateStore, status: StatusLog, mends: Callable[[], bool]) -> None:
+    def __init__(self, bus: Bus, store: StateStore, status: StatusLog, name: str) -> None:
         self._bus = bus
         self._store = store
         self._status = status
-        self._mends = mends
-        self._mending = LogMending(bus, store)
+        self._name = name
+        self._mending = LogMending(bus, store, status)
         self._known = KnownLog()
         self._end: StreamState | None = None
         self.doubtful = True
         """Whether the log is to be compared before anything is decided from it."""
         self._checking = asyncio.Lock()
-        self._gap: LogGap | None = None
+        self._moved: tuple[int, int] | None = None
+        """The messages between these sequences were moved behind the newest gap."""
         self._reported = False
         bus.on_reconnected.append(self._doubt)
 
@@ -93,13 +94,13 @@ class LogGuard:
 
     async def valid(self, deliveries: Sequence[Delivery]) -> list[Delivery]:
         """Return the deliveries that are in the log. Those that were moved behind a gap come again from there."""
-        gap = self._gap
-        if gap is None:
+        if self._moved is None:
             return list(deliveries)
-        for delivery in deliveries:
-            if gap.after < delivery.sequence <= gap.up_to:
-                await delivery.ack()
-        return [delivery for delivery in deliveries if not gap.after < delivery.sequence <= gap.up_to]
+        first, end = self._moved
+        moved = [delivery for delivery in deliveries if first <= delivery.sequence < end]
+        for delivery in moved:
+            await delivery.ack()
+        return [delivery for delivery in deliveries if delivery not in moved] if moved else list(deliveries)
 
     async def confirm(self) -> None:
         """Return when the log may be followed. One manager mends it, the others wait.
@@ -120,15 +121,13 @@ class LogGuard:
             missing = max(1, known.reached - state.last)
             LOG_BEHIND.set(missing)
             self._report(known, state, missing)
-            if not self._mends() or missing > MOST_MISSING:
+            if missing > MOST_MISSING or not await self._store.log_mark.claim(self._name):
                 return False
             if not await self._store.mark.is_whole():
                 raise StateLost("Redis is to be repaired before the log is mended")
-            self._gap = await self._mending.mend(known)
-            LOG_GAPS.inc()
-        else:
-            gaps = await self._status.gaps()
-            self._gap = gaps[-1] if gaps else None
+            await self._mend(known)
+        newest = await self._status.newest_gap()
+        self._moved = (newest[0].after + 1, newest[1]) if newest is not None else None
         if (known.created, known.installation) != (state.created, installation):
             await self._store.log_mark.follow(state.created, installation)
         LOG_BEHIND.set(0)
@@ -136,6 +135,22 @@ class LogGuard:
         self.doubtful = self._reported = False
         self._end = None
         return True
+
+    async def _mend(self, known: KnownLog) -> None:
+        renewal = asyncio.create_task(self._renew_claim(), name="claim of the log")
+        try:
+            await self._mending.mend(known)
+        finally:
+            await cancel_tasks([renewal], CLAIM_SECONDS)
+        LOG_GAPS.inc()
+
+    async def _renew_claim(self) -> None:
+        while True:
+            await asyncio.sleep(CLAIM_SECONDS / 4)
+            try:
+                await self._store.log_mark.claim(self._name)
+            except StateUnavailable as error:
+                log.debug("the claim is not renewed: %s", error)
 
     async def _is_behind(self, known: KnownLog, state: StreamState) -> bool:
         if known.mending:

@@ -27,6 +27,7 @@ from actors.runtime.store.log_mark import KnownLog
 from actors.runtime.store.state_store import StateStore
 from actors.state_manager.recovery.announcement import announce_sessions
 from actors.state_manager.recovery.restored_record import read_history
+from actors.status_log.status_log import StatusLog
 from protocol.broker import subjects
 from protocol.broker.stream_codecs import encode_wait
 from protocol.broker.streams import STATUS
@@ -59,15 +60,16 @@ class LogMending:
 
     Example::
 
-        gap = await LogMending(bus, store).mend(await store.log_mark.read())
+        gap = await LogMending(bus, store, StatusLog(bus)).mend(await store.log_mark.read())
     """
 
-    def __init__(self, bus: Bus, store: StateStore) -> None:
+    def __init__(self, bus: Bus, store: StateStore, status: StatusLog) -> None:
         self._bus = bus
+        self._status = status
         self._store = store
 
-    async def mend(self, known: KnownLog) -> LogGap:
-        """Mend the log, which does not hold the message that is `known`. Return the gap that remains."""
+    async def mend(self, known: KnownLog) -> None:
+        """Mend the log, which does not hold the message that is `known`."""
         began = time.monotonic()
         await self._store.log_mark.begin_mending(known)
         after = await self._known_end(known)
@@ -84,7 +86,6 @@ class LogMending:
             "%d newer facts were moved, the sessions of %d servers are announced again, %.2f s"
         )
         log.error(text, place, gap, kept, moved, len(servers), time.monotonic() - began)
-        return gap
 
     # -- 1: where the known log ends ---------------------------------------------------------------------
 
@@ -105,9 +106,9 @@ class LogMending:
 
     async def _store_gap(self, after: int, known: KnownLog) -> tuple[LogGap, int]:
         """Store the gap, unless it was stored before; return it with its sequence."""
-        newest = await self._bus.last_message(STATUS.name, subjects.LOG_GAP)
-        if newest is not None and (gap := LogGap.decode(newest.payload)) is not None and gap.up_to == known.reached:
-            return gap, newest.sequence
+        newest = await self._status.newest_gap()
+        if newest is not None and newest[0].up_to == known.reached:
+            return newest
         last = await self._bus.message_at(STATUS.name, after)
         gap = LogGap(
             after=after,
