@@ -11,11 +11,12 @@ from typing import Any, Literal, NamedTuple, TypeGuard
 
 from actors.runtime.store.state_store import StateStore
 from actors.state_manager.places import save_records
-from actors.status_log.status_log import StatusLog
+from actors.status_log.status_log import LogExtent, StatusLog
 from protocol.broker import subjects
 from protocol.close_codes import CloseCode
-from protocol.errors import StateDamaged
+from protocol.errors import NewerRecord, StateDamaged
 from protocol.ids import ExamineeRef
+from protocol.log.partitions import PARTS, part_of
 from protocol.log.version import floor_version
 from protocol.messages.base import Message
 from protocol.messages.facts import (
@@ -50,6 +51,7 @@ class Decision:
     """Result of deciding a batch: events for proctors, effects, facts for the log, and facts that cannot be processed.
 
     `unreadable`: requests to restate a record that cannot be read; the record is written anew from the log instead.
+    `newer`: facts, by version, that are left to a newer state manager, and why.
     """
 
     events: list[Event] = field(default_factory=list)
@@ -57,6 +59,7 @@ class Decision:
     follow_ups: list[tuple[str, Message]] = field(default_factory=list)
     damaged: list[tuple[VersionedMessage, str]] = field(default_factory=list)
     unreadable: list[Restate | PlanRestate] = field(default_factory=list)
+    newer: dict[int, str] = field(default_factory=dict)
     connections: dict[ExamineeRef, ConnectionState] = field(default_factory=dict)
     mobile_syncs: dict[ExamineeRef, MobileSyncState] = field(default_factory=dict)
     notices: dict[ExamineeRef, NoticesState] = field(default_factory=dict)
@@ -70,8 +73,9 @@ class Decision:
     def add_damage(self, key: str, items: Sequence[VersionedMessage], damage: StateDamaged | ValueError) -> None:
         """Note that these facts about the record at `key` cannot be processed."""
         for item in items:
-            if isinstance(damage, ValueError):
-                # Perhaps a newer process has written it: what that knows must not be lost.
+            if isinstance(damage, NewerRecord):
+                self.newer[item.version] = f"{key}: {damage}"
+            elif isinstance(damage, ValueError):
                 self.damaged.append((item, f"{key}: {damage}"))
             elif isinstance(item.message, Restate | PlanRestate):
                 self.unreadable.append(item.message)
@@ -137,11 +141,17 @@ class Decider:
         self._log = log
         # Never a value that the record had before, not even before a Redis that lost its last writes came back.
         self._revs = itertools.count(secrets.randbits(52))
-        self.floor = 0
+        self._floors: dict[str, int] = {}
 
-    def raise_floor(self, sequence: int) -> None:
-        """Note that everything up to this stream sequence is acknowledged: no fact that old can come late."""
-        self.floor = max(self.floor, floor_version(sequence))
+    def raise_floors(self, extent: LogExtent) -> None:
+        """Note up to where everything is acknowledged, in each part of the log: no fact that old can come late."""
+        for part in PARTS:
+            floor = floor_version(extent.acknowledged_by_part.get(part, extent.acknowledged))
+            self._floors[part] = max(self.floor_of(part), floor)
+
+    def floor_of(self, part: str) -> int:
+        """Return the version up to which all facts of a part of the log are acknowledged."""
+        return self._floors.get(part, 0)
 
     async def read(self, updates: Updates) -> list[StoredRecord | StateDamaged]:
         """Load the records, and after them the related ones, in one round trip."""
@@ -198,7 +208,7 @@ class Decider:
 
     def _apply(self, update: RecordUpdate, stored: StoredRecord) -> Outcome:
         kind = update.kind
-        history = kind.read(stored.history, self.floor)
+        history = kind.read(stored.history, self.floor_of(part_of(keys.parse_key(update.key).plan_id)))
         outcome = Outcome(kind)
         changed = False
         for item in update.items:
@@ -231,21 +241,25 @@ class Decider:
         }
         if not connected:
             return
-        holders = sorted({server_id_of(message) for message in connected.values()})
-        plan_ids = sorted({message.plan_id for message in connected.values()})
-        record_keys = [*map(keys.server_status, holders), *map(keys.plan, plan_ids)]
-        states = _readable(record_keys, await self._store.load(record_keys))
-        await self._end_orphans(connected, dict(zip(holders, states[: len(holders)], strict=True)), decision)
-        _finish_late_comers(connected, dict(zip(plan_ids, states[len(holders) :], strict=True)), decision)
+        holders = {keys.server_status(server_id_of(message)) for message in connected.values()}
+        record_keys = sorted(holders | {keys.plan(message.plan_id) for message in connected.values()})
+        states = _states(record_keys, await self._store.load(record_keys))
+        for version, message in connected.items():
+            for key in (keys.server_status(server_id_of(message)), keys.plan(message.plan_id)):
+                if isinstance(newer := states[key], NewerRecord):
+                    decision.newer[version] = f"{key}: {newer}"
+        connected = {version: message for version, message in connected.items() if version not in decision.newer}
+        await self._end_orphans(connected, states, decision)
+        _finish_late_comers(connected, states, decision)
 
     async def _end_orphans(
-        self, connected: Mapping[int, ConnectionStatus], known: Mapping[str, ServerState | None], decision: Decision
+        self, connected: Mapping[int, ConnectionStatus], states: Mapping[str, Any], decision: Decision
     ) -> None:
         """Disconnect examinees whose CONNECTED came after their server was declared gone."""
         asked: dict[str, ServerState] = {}
         for version, message in connected.items():
             holder = server_id_of(message)
-            server = known[holder]
+            server: ServerState | None = states[keys.server_status(holder)]
             if server is None or server.holds_sessions_of(message.incarnation):
                 continue
             # The record may lack a STARTING that another batch is at work with. Nobody is called lost on that: the log
@@ -267,28 +281,32 @@ def _only_ends(outcome: Outcome, update: RecordUpdate, item: VersionedMessage) -
     return ends_socket(item.message) and len(outcome.ineffective) == update.items.index(item)
 
 
-def _readable(record_keys: Sequence[str], stored: Sequence[StoredRecord | StateDamaged]) -> list[Any]:
-    """Return the states of these records; `None` for one that does not exist or cannot be read."""
-    states: list[Any] = []
+def _states(record_keys: Sequence[str], stored: Sequence[StoredRecord | StateDamaged]) -> dict[str, Any]:
+    """Return the states of these records, by key.
+
+    `None` stands for one that does not exist or cannot be read, a `NewerRecord` for one of a newer release.
+    """
+    states: dict[str, Any] = {}
     for key, record in zip(record_keys, stored, strict=True):
         kind = record_kind(keys.parse_key(key))
         assert kind is not None
-        state = None
+        states[key] = None
         if isinstance(record, StoredRecord) and record.history is not None:
             try:
-                state = fold(kind.read(record.history), kind.rule)
+                states[key] = fold(kind.read(record.history), kind.rule)
+            except NewerRecord as newer:
+                states[key] = newer
             except ValueError as damage:  # says nothing about those who connect
                 log.error("%s: %s", key, damage)
-        states.append(state)
     return states
 
 
 def _finish_late_comers(
-    connected: Mapping[int, ConnectionStatus], plans: Mapping[str, PlanState | None], decision: Decision
+    connected: Mapping[int, ConnectionStatus], states: Mapping[str, Any], decision: Decision
 ) -> None:
     """Finish examinees who connected when their exam was over; close the socket of who was finished before."""
     for version, message in connected.items():
-        plan = plans[message.plan_id]
+        plan: PlanState | None = states[keys.plan(message.plan_id)]
         if plan is None or plan.phase_of(message.examinee_id, parse_time(message.timestamp)) is not Phase.OVER:
             continue
         connection = decision.connections.get(message.examinee)

@@ -31,6 +31,7 @@ from actors.status_log.record_checkpoints import RecordCheckpoints
 from actors.status_log.status_log import StatusLog
 from protocol.broker.streams import STATE_MANAGERS
 from protocol.errors import BrokerUnavailable, ConsumerGone, StateDamaged, StateUnavailable
+from protocol.log.partitions import PARTS
 
 log = logging.getLogger("examwire.state_manager")
 
@@ -95,7 +96,8 @@ class StateManager(Actor):
         return {
             "held": self._partitions.held,
             "givesWay": self._partitions.gives_way,
-            "floor": self._decider.floor,
+            "floors": {part: self._decider.floor_of(part) for part in PARTS},
+            "newer": self._partitions.left,
             "waitingFor": self._retry.waiting_for,
             "repair": self._repair.progress.details() if self._repair.progress is not None else None,
         }
@@ -111,9 +113,8 @@ class StateManager(Actor):
                     self._floor_wanted.clear()
                     extent = await self._status.extent()
                     self._checkpointer.note(extent)
-                    floor = extent.acknowledged
-                    self._decider.raise_floor(floor)
-                    whole = await self._store.mark.advance(floor)
+                    self._decider.raise_floors(extent)
+                    whole = await self._store.mark.advance(extent.acknowledged)
                 else:
                     whole = await self._store.mark.is_whole()
                 if not whole and not self._partitions.gives_way:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Coroutine, Iterator, Sequence
+from collections.abc import Coroutine, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -27,7 +27,7 @@ from protocol.broker.streams import STATUS
 from protocol.errors import NotPermitted
 from protocol.ids import ExamineeRef
 from protocol.log import entries
-from protocol.log.version import version_of
+from protocol.log.version import sequence_of, version_of
 from protocol.messages.codec import Malformed
 from protocol.messages.facts import ExamineeFact
 from protocol.messages.plan_facts import PlanFact, PlanPurged
@@ -41,6 +41,9 @@ class Ownership(Protocol):
 
     async def ours(self, deliveries: Sequence[Delivery]) -> list[Delivery]:
         """Return the deliveries that no other manager has been given meanwhile."""
+
+    async def leave(self, delivery: Delivery, reason: str) -> None:
+        """Leave a message to a newer state manager; it comes again later."""
 
 
 class Spawn(Protocol):
@@ -83,13 +86,15 @@ class Limits:
 class Portion:
     """Messages that are worked on together.
 
-    `about`: the examinees that their facts are about, or else the subjects. `plans`: the plans of these examinees;
-    `whole_plans`: the plans that facts are about as a whole.
+    `newer`: why a message is left to a newer release, by its sequence. `about`: the examinees that their facts are
+    about, or else the subjects. `plans`: the plans of these examinees; `whole_plans`: the plans that facts are about as
+    a whole.
     """
 
     deliveries: Sequence[Delivery]
     items: list[VersionedMessage] = field(default_factory=list)
     malformed: list[tuple[Delivery, Malformed]] = field(default_factory=list)
+    newer: dict[int, str] = field(default_factory=dict)
     about: set[ExamineeRef | str] = field(default_factory=set)
     plans: set[str] = field(default_factory=set)
     whole_plans: set[str] = field(default_factory=set)
@@ -186,7 +191,8 @@ class OrderOfWork:
         # The next portion need not wait for the broker's acks of this one; this one is acknowledged only after them.
         await self._unconfirmed.acquire()
         earlier, self._last_confirmed = self._last_confirmed, asyncio.get_running_loop().create_future()
-        self._spawn(self._confirm(result, portion.deliveries, earlier, self._last_confirmed), "confirm")
+        newer = {sequence_of(version): reason for version, reason in decision.newer.items()} | portion.newer
+        self._spawn(self._confirm(result, portion.deliveries, newer, earlier, self._last_confirmed), "confirm")
 
     async def _settle(self, items: Sequence[VersionedMessage]) -> Decision:
         """Bring the records up to these facts: read, decide, write; again where another manager was quicker."""
@@ -212,15 +218,22 @@ class OrderOfWork:
         self,
         result: PublishResult,
         deliveries: Sequence[Delivery],
+        newer: Mapping[int, str],
         earlier: asyncio.Future[None] | None,
         confirmed: asyncio.Future[None],
     ) -> None:
-        """Wait until all that follows is stored, here and for the `earlier` portion; then acknowledge."""
+        """Wait until all that follows is stored, here and for the `earlier` portion; then acknowledge.
+
+        A message of which something is `newer` is left in the log: a newer release works it off, at its place.
+        """
         try:
             await self._publisher.confirm(result, earlier)
             confirmed.set_result(None)
             for delivery in deliveries:
-                await delivery.ack()
+                if (reason := newer.get(delivery.sequence)) is not None:
+                    await self._ownership.leave(delivery, reason)
+                else:
+                    await delivery.ack()
         finally:
             self._unconfirmed.release()
 
@@ -280,12 +293,15 @@ def portions(deliveries: Sequence[Delivery], size: int) -> Iterator[Portion]:
 
 
 def decode(deliveries: Sequence[Delivery]) -> Portion:
-    """Read the facts of some messages; what is none goes into `malformed`."""
+    """Read the facts of some messages; what is none goes into `malformed`, what a newer release knows into `newer`."""
     portion = Portion(deliveries)
     for delivery in deliveries:
         scheduled = entries.SCHEDULER in delivery.headers
         decoded = entries.decode_status(delivery.subject, delivery.payload, delivery.stored_at, scheduled=scheduled)
         for index, message in enumerate(decoded):
+            if isinstance(message, Malformed) and message.newer:
+                portion.newer[delivery.sequence] = str(message.error)
+                continue
             if isinstance(message, Malformed):
                 portion.malformed.append((delivery, message))
                 continue

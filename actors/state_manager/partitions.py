@@ -20,7 +20,7 @@ from actors.runtime.broker.consumers.pinned import PinnedConsumer
 from actors.runtime.store.repair_marks import Whole
 from actors.state_manager.progress import LogPart
 from protocol.broker import subjects
-from protocol.broker.streams import STATE_MANAGERS
+from protocol.broker.streams import STATE_MANAGERS, STATUS
 from protocol.errors import ProtocolError
 from protocol.messages.base import FORMAT
 from protocol.messages.codec import Codec
@@ -31,6 +31,8 @@ log = logging.getLogger("examwire.state_manager")
 _APPLIED = Codec.of((Applied,))
 
 BALANCE_SECONDS = 5.0
+LEFT_SECONDS, LEFT_MOST_SECONDS = 5.0, 60.0
+"""A message that only a newer release understands comes again after so many seconds, first and at most."""
 LEAVE_SECONDS = 5.0
 """Seconds that a reader may take to end when a newer state manager takes over."""
 
@@ -55,6 +57,7 @@ class StatePartitions:
         self._newest, self._gives_way = asyncio.Event(), asyncio.Event()
         self._newest.set()
         self._newer_silent: asyncio.TimerHandle | None = None
+        self._has_left = False
 
     @property
     def gives_way(self) -> bool:
@@ -134,6 +137,20 @@ class StatePartitions:
             if term not in owned:
                 owned[term] = await reader.confirm_owned(delivery.epoch)
         return [delivery for delivery in deliveries if owned[self._reader_of(delivery).spec.name, delivery.epoch]]
+
+    async def leave(self, delivery: Delivery, reason: str) -> None:
+        """Leave a message to a newer state manager: it stays in the log, and comes again, later each time."""
+        if not self._has_left:  # once, not for each message of an upgrade
+            self._has_left = True
+            text = "message %d of %s is left to a newer release, as others will be: %s"
+            log.warning(text, delivery.sequence, STATUS.name, reason)
+        delay = min(LEFT_SECONDS * 2 ** min(delivery.attempt - 1, 10), LEFT_MOST_SECONDS)
+        await self._reader_of(delivery).leave(delivery, delay)
+
+    @property
+    def left(self) -> int:
+        """How many messages of the partitions that this manager reads wait for a newer one."""
+        return sum(reader.in_hand().left for reader in self._readers.values())
 
     async def balance(self) -> None:
         """Release partitions to managers that have fewer, one at a time, or all to a newer one, until cancelled.

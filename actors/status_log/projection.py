@@ -12,7 +12,7 @@ from actors.status_log.status_log import DeadLettered, LogExtent, StatusLog, fac
 from protocol.ids import ExamineeRef
 from protocol.log.version import floor_version, version_of
 from protocol.messages.base import Message
-from protocol.messages.codec import Malformed
+from protocol.messages.codec import Malformed, parse_json
 from protocol.messages.plan_facts import PlanPurged
 from protocol.messages.progress import SERVERS_PART
 from protocol.records import keys
@@ -104,6 +104,7 @@ class Projection:
         self.messages = self.facts = self.malformed = self.newer = self.unprocessable = 0
         self.purges: dict[tuple[str, str | None], int] = {}
         """The versions of the newest purges: of a plan (with `None`), or of an examinee of it."""
+        self._beyond: set[tuple[str, str]] = set()
         self._open: dict[str, ReplayedRecord] = {}
         self._facts_expired = False
         self._first_in_age = 0
@@ -112,6 +113,16 @@ class Projection:
     def floor(self) -> int:
         """The greatest acknowledged version: no older fact will be delivered."""
         return floor_version(self.extent.acknowledged)
+
+    def floor_of(self, key: str) -> int:
+        """Return the greatest acknowledged version of the part of the log that a key of Redis is about."""
+        return floor_version(self.extent.acknowledged_of(keys.parse_key(key).plan_id))
+
+    def goes_beyond(self, key: str) -> bool:
+        """Return whether the log has facts about a record that only a newer release understands."""
+        record = keys.parse_key(key)
+        about = record.plan_id or record.server_id
+        return bool(self._beyond) and not self._beyond.isdisjoint({(about, ""), (about, record.examinee_id)})
 
     @property
     def end(self) -> int:
@@ -167,9 +178,12 @@ class Projection:
         self.messages += 1
         items: list[VersionedMessage] = []
         for item in facts_of(stored):
+            if isinstance(item, Malformed) and item.newer:
+                self.newer += 1
+                self._beyond.add((stored.subject.split(".")[2], named_examinee(item.raw)))
+                continue
             if isinstance(item, Malformed):
-                self.newer += item.newer
-                self.malformed += not item.newer
+                self.malformed += 1
                 continue
             self.facts += 1
             effective = [self._fold(item.version, item.message, *record) for record in records_of(item.message)]
@@ -265,6 +279,13 @@ class Projection:
                 held.pop(name, None)
                 if entry is not None:
                     held[name] = version, entry
+
+
+def named_examinee(raw: bytes) -> str:
+    """Return the examinee that a message of a newer release names; "": none, it is about the whole plan or a server."""
+    data = parse_json(raw).get("data")
+    named = data.get("examineeId") if isinstance(data, dict) else None
+    return named if isinstance(named, str) else ""
 
 
 def _last_heartbeat(socket: SocketWrite) -> float:

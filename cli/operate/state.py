@@ -144,6 +144,7 @@ def _report(report: AuditReport) -> dict[str, Any]:
         "indexEntries": report.index_entries,
         "older": report.older,
         "kept": report.kept,
+        "newer": report.newer,
         "inFlight": report.in_flight,
         "unprocessable": report.unprocessable,
         "differences": [
@@ -167,6 +168,8 @@ def _draw(report: AuditReport) -> RenderableType:
         lines.append(f"{report.older} records are older than the log: they cannot be compared")
     if report.kept:
         lines.append(f"{report.kept} keys hold facts that the log has lost: they are kept, and cannot be compared")
+    if report.newer:
+        lines.append(f"{report.newer} records are those of a newer release: only that one can compare them")
     if report.in_flight:
         lines.append(f"{report.in_flight} keys have facts that the state managers have not acknowledged yet")
     if report.unprocessable:

@@ -217,8 +217,8 @@ def _state_manager(name: str, filters: tuple[str, ...], description: str) -> Con
         description,
         # The messages of a killed manager are redelivered this soon. One that waits for Redis sends "in progress".
         ack_wait=4.0,
-        # Backpressure: at most this many messages (of up to 256 facts) wait in one state manager.
-        max_ack_pending=512,
+        # Some hundreds at most are in a state manager (`PinnedConsumer`); the others wait for a newer release.
+        max_ack_pending=10_000,
         pin_seconds=PIN_SECONDS,
     )
 

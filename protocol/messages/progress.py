@@ -53,7 +53,8 @@ state-manager: one is heard.
 class PartitionApplied(Wire):
     """How far one partition is: applied up to the stream sequence `upTo`; `pending` messages wait, the oldest of them
     for `oldestSeconds`, and for `stillSeconds` none was applied. By the broker's clock. `reads`: this state manager
-    works it off now; else it stands by. `waitingFor`: what this partition cannot go on without.
+    works it off now; else it stands by. `waitingFor`: what this partition cannot go on without. `newer`: so many more
+    messages wait for a newer release; the others do not wait for them.
     """
 
     up_to: Annotated[int, Field(ge=0)]
@@ -62,6 +63,7 @@ class PartitionApplied(Wire):
     still_seconds: Annotated[float, Field(ge=0)] | None = None
     reads: bool = False
     waiting_for: WaitingFor | None = None
+    newer: Annotated[int, Field(ge=0)] = 0
 
 
 class Applied(Message):
@@ -97,24 +99,32 @@ class ConsumerProgress:
     """A durable consumer as the broker reports it at the time `at` of its clock (seconds since the epoch).
 
     `pending` messages are not delivered yet, `unacknowledged` ones are. Every message up to the stream sequence
-    `ack_floor` is acknowledged.
+    `ack_floor` is acknowledged. `deliveries`: how many there were.
     """
 
     at: float
     pending: int
     unacknowledged: int
     ack_floor: int
+    deliveries: int = 0
+
+    @property
+    def settled(self) -> int:
+        """A number that grows with each acknowledgement, also while an older message waits."""
+        return self.deliveries - self.unacknowledged
 
 
 @dataclass(frozen=True, slots=True)
 class HeldDeliveries:
     """The deliveries that a reader holds unacknowledged: their `count`, and when the `oldest` was stored.
 
-    `oldest`: seconds since the epoch by the broker's clock; `None` when the reader holds none.
+    `oldest`: seconds since the epoch by the broker's clock; `None` when the reader holds none. `left`: so many messages
+    it has left to a newer state manager.
     """
 
     count: int = 0
     oldest: float | None = None
+    left: int = 0
 
 
 class ProgressTracker:
@@ -137,13 +147,21 @@ class ProgressTracker:
         died, wait at least since the first report that showed them.
         """
         last, self._last = self._last, consumer
-        if consumer.pending + consumer.unacknowledged == 0:
+        newer = min(held.left, consumer.unacknowledged)
+        pending = consumer.pending + consumer.unacknowledged - newer
+        if pending == 0:
             self._stalled_since = None
-        elif last is None or consumer.ack_floor != last.ack_floor or self._stalled_since is None:
+        elif (
+            last is None
+            or self._stalled_since is None
+            or consumer.ack_floor != last.ack_floor
+            or (newer and consumer.settled != last.settled)
+        ):
             self._stalled_since = consumer.at
         return PartitionApplied(
             up_to=consumer.ack_floor,
-            pending=consumer.pending + consumer.unacknowledged,
+            pending=pending,
+            newer=newer,
             oldest_seconds=_age(held.oldest, consumer.at),
             still_seconds=_age(self._stalled_since, consumer.at),
         )
@@ -204,7 +222,8 @@ class AppliedRegistry:
             if report.waiting_for is not None
         ]
         reason = max(delays, key=lambda delay: delay.seconds).waiting_for if delays else "log"
-        for _, progress in current:
+        # Who reads a part knows which of its messages wait for a newer release; others take these for a stall.
+        for progress in [progress for _, progress in current if progress.reads] or [each for _, each in current]:
             delays += delays_of(progress, progress.waiting_for or reason, "log")
         return max(delays, key=lambda delay: delay.severity, default=None)
 

@@ -244,6 +244,7 @@ class StreamAdmin:
             info["num_pending"],
             info["num_ack_pending"],
             info["ack_floor"]["stream_seq"],
+            info["delivered"]["consumer_seq"],
         )
 
     async def stream_state(self, name: str) -> StreamState:

@@ -17,7 +17,7 @@ from typing import Any
 from actors.runtime.store.state_store import StateStore
 from actors.status_log.projection import Projection, ReplayedRecord
 from actors.status_log.status_log import StatusLog
-from protocol.errors import StateDamaged
+from protocol.errors import NewerRecord, StateDamaged
 from protocol.log.gap import LogGap, covering
 from protocol.log.version import floor_version, sequence_of
 from protocol.records import keys, kinds
@@ -74,7 +74,8 @@ class AuditReport:
     """Result of comparing Redis with the log.
 
     `older`: records that began before the first message of the log and cannot be compared. `kept`: keys that hold facts
-    which the log has lost (`protocol.log.gap`), and cannot be compared either. `in_flight`: keys with facts that were
+    which the log has lost (`protocol.log.gap`), and cannot be compared either. `newer`: records that only a newer
+    release can compare: it has written them, or facts about them. `in_flight`: keys with facts that were
     still not acknowledged in the last pass. `unprocessable`: facts that no rule can process (they are dead letters).
     """
 
@@ -87,6 +88,7 @@ class AuditReport:
     index_entries: int = 0
     older: int = 0
     kept: int = 0
+    newer: int = 0
     in_flight: int = 0
     unprocessable: int = 0
     differences: list[Difference] = field(default_factory=list)
@@ -101,6 +103,7 @@ class _Pass:
     unsettled: set[str] = field(default_factory=set)
     older: set[str] = field(default_factory=set)
     kept: set[str] = field(default_factory=set)
+    newer: set[str] = field(default_factory=set)
 
     @property
     def to_compare_again(self) -> set[str]:
@@ -133,6 +136,7 @@ class Audit:
         compared: Collection[str] = await self._keys()
         older: set[str] = set()
         kept: set[str] = set()
+        newer: set[str] = set()
         self._gaps = await self._status.gaps()
         for number in range(PASSES):
             if number:
@@ -141,6 +145,7 @@ class Audit:
             result = await self._compare(compared)
             older |= result.older
             kept |= result.kept
+            newer |= result.newer
             compared = result.to_compare_again
             if not compared:
                 break
@@ -154,6 +159,7 @@ class Audit:
             index_entries=sum(map(len, projection.members.values())) + sum(map(len, projection.entries.values())),
             older=len(older),
             kept=len(kept),
+            newer=len(newer),
             in_flight=len(result.unsettled),
             unprocessable=projection.unprocessable,
             differences=sorted(result.differences, key=lambda difference: (difference.key, difference.field)),
@@ -201,9 +207,8 @@ class Audit:
             hashes = await self._store.raw_hashes(portion)
             extent = await self._status.extent()  # read after the records: none of them can be ahead of it
             for key, stored_hash in zip(portion, hashes, strict=True):
-                self._compare_record(
-                    key, stored_hash, floor_version(extent.acknowledged), floor_version(extent.last), result
-                )
+                acknowledged = floor_version(extent.acknowledged_of(keys.parse_key(key).plan_id))
+                self._compare_record(key, stored_hash, acknowledged, floor_version(extent.last), result)
         for portion in _portions([key for key in sorted(compared) if key in projection.sockets]):
             for key, stored_hash in zip(portion, await self._store.raw_hashes(portion), strict=True):
                 self._compare_socket(key, stored_hash, result)
@@ -251,27 +256,33 @@ class Audit:
                 result.kept.add(key)  # deleted by a purge that is in the gap
             elif replayed is not None and replayed.head == kind.state():
                 pass  # no fact has had an effect: such a record need not exist
-            elif replayed is not None and replayed.first <= self.projection.floor:
+            elif replayed is not None and replayed.first <= self.projection.floor_of(key):
                 result.differences.append(Difference(key, "", None, "a record"))
             elif replayed is not None:
                 result.unsettled.add(key)
             elif stored_hash:
                 result.differences.append(Difference(key, "", "not a record", None))
             return
+        floor = self.projection.floor_of(key)
         try:
             history = kind.read(stored_hash["history"])
+        except NewerRecord:
+            result.newer.add(key)
+            return
         except ValueError as error:
             result.differences.append(Difference(key, "history", str(error), "a history"))
             return
         newest = max([history.floor, *(version for version, _ in history.facts)])
         if newest > last or history.floor > acknowledged:
             result.differences.append(Difference(key, "history", f"version {newest}", f"ends at {last}"))
-        elif newest > self.projection.end or history.floor > self.projection.floor:
+        elif newest > self.projection.end or history.floor > floor:
             result.unsettled.add(key)  # newer than what is replayed
-        elif history.first_version <= (purged := self.projection.purged_up_to(key)) and purged > self.projection.floor:
+        elif history.first_version <= (purged := self.projection.purged_up_to(key)) and purged > floor:
             result.unsettled.add(key)  # about to be deleted
         elif history.kept:
             result.kept.add(key)
+        elif self.projection.goes_beyond(key):
+            result.newer.add(key)
         elif 0 < history.first_version < self.projection.beginning:
             result.older.add(key)
         elif replayed is None and (stored_hash.get("version") != "0" or fold(history, kind.rule) != kind.state()):
@@ -281,7 +292,7 @@ class Audit:
 
     def _compare_socket(self, key: str, stored_hash: Hash, result: _Pass) -> None:
         socket = self.projection.sockets[key]
-        if socket.version > self.projection.floor:
+        if socket.version > self.projection.floor_of(key):
             result.unsettled.add(key)
         elif self._may_have_changed_in_a_gap(socket.version) and not _is_socket_at(stored_hash, socket.version):
             result.kept.add(key)

@@ -14,7 +14,7 @@ from actors.state_manager.recovery.purge import PlanPurge, Purge
 from actors.state_manager.recovery.restoration import RECORDS_A_TRIP, Repair, Restoration, is_empty
 from actors.state_manager.recovery.restored_record import holds, in_flight, read_history, with_facts
 from actors.status_log.status_log import DeadLettered, LogExtent, StatusLog, facts_of
-from protocol.errors import NotPermitted
+from protocol.errors import NewerRecord, NotPermitted
 from protocol.log.version import floor_version
 from protocol.messages.base import Message
 from protocol.messages.plan_facts import PlanPurged
@@ -111,7 +111,11 @@ class CatchUp:
             stored = dict(zip(portion, await self._store.raw_hashes(portion), strict=True))
             histories: dict[str, History[Any, Any]] = {}
             for key in portion:
-                stored_history = read_history(kinds[key], key, stored[key])
+                try:
+                    stored_history = read_history(kinds[key], key, stored[key])
+                except NewerRecord as newer:
+                    log.warning("%s stays as it is: %s", key, newer)
+                    continue
                 if stored_history is None and stored[key]:
                     continue  # damaged, which is no matter of what came last: `state rebuild`
                 news = [version for version, _ in by_key[key] if not holds(stored_history, version)]

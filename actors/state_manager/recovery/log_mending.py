@@ -31,7 +31,7 @@ from actors.status_log.status_log import StatusLog
 from protocol.broker import subjects
 from protocol.broker.stream_codecs import encode_wait
 from protocol.broker.streams import STATUS
-from protocol.errors import BrokerUnavailable, StateDamaged
+from protocol.errors import BrokerUnavailable, NewerRecord, StateDamaged
 from protocol.log import entries
 from protocol.log.gap import LogGap
 from protocol.log.version import floor_version
@@ -162,7 +162,11 @@ class LogMending:
             for key, stored in zip(portion, await self._store.raw_hashes(portion), strict=True):
                 kind = record_kind(keys.parse_key(key))
                 assert kind is not None
-                history = read_history(kind, key, stored)
+                try:
+                    history = read_history(kind, key, stored)
+                except NewerRecord as newer:
+                    log.warning("%s stays as it is: %s", key, newer)
+                    continue
                 if history is None or isinstance(stored, StateDamaged) or not _is_in(history, gap):
                     continue
                 histories[key] = history = replace(history, kept=floor_version(gap.up_to))

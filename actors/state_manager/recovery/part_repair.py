@@ -7,6 +7,7 @@ before the next one is begun.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import time
 from collections.abc import Sequence
@@ -22,7 +23,7 @@ from actors.state_manager.recovery.restored_record import merged_history, read_h
 from actors.status_log.projection import Projection
 from actors.status_log.record_checkpoints import CheckpointedKey, Manifest, RecordCheckpoints
 from actors.status_log.status_log import DeadLettered, LogExtent, StatusLog
-from protocol.errors import NotPermitted
+from protocol.errors import NewerRecord, NotPermitted
 from protocol.log.partitions import part_of
 from protocol.messages.facts import ConnectionStatusCode
 from protocol.messages.progress import SERVERS_PART
@@ -260,8 +261,12 @@ class PartRepair:
             for stored, existing in zip(remaining, found, strict=True):
                 kind = record_kind(keys.parse_key(stored.key))
                 assert kind is not None
-                known = read_history(kind, stored.key, existing)
-                merged = merged_history(kind.read(stored.fields["history"]), known, kind)
+                try:
+                    known = read_history(kind, stored.key, existing)
+                    merged = merged_history(kind.read(stored.fields["history"]), known, kind)
+                except NewerRecord as newer:
+                    log.warning("%s stays as it is: %s", stored.key, newer)
+                    continue
                 if known is None and existing:
                     # Facts that came while it could not be read are dead letters: no event was published for them.
                     merged = replace(merged, restatement_due=True)
@@ -278,8 +283,9 @@ class PartRepair:
         histories = {}
         for key, stored in owed.items():
             kind = record_kind(keys.parse_key(key))
-            if kind is not None and (history := read_history(kind, key, dict(stored.fields))) is not None:
-                histories[key] = history
+            with contextlib.suppress(NewerRecord):
+                if kind is not None and (history := read_history(kind, key, dict(stored.fields))) is not None:
+                    histories[key] = history
         await self._tools.restoration.restate(histories, self._repair)
 
 

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from actors.runtime.store.state_store import StateStore
-from protocol.errors import StateDamaged, StateLost
+from protocol.errors import NewerRecord, StateDamaged, StateLost
 from protocol.ids import RecordRef
 from protocol.messages.plan_facts import PlanPurged
 from protocol.records import keys
@@ -147,6 +147,8 @@ def _began_later(record: RecordRef, stored_hash: Hash, purge: Purge) -> bool:
         return int(stored_hash.get("version", "0")) > purge.version
     try:
         return kind.read(stored_hash.get("history")).first_version > purge.version
+    except NewerRecord as newer:
+        return newer.first_version > purge.version
     except ValueError:
         return False
 

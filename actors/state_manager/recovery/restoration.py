@@ -6,6 +6,7 @@ processes may do this at once, and again after a crash.
 
 from __future__ import annotations
 
+import logging
 import secrets
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -17,7 +18,7 @@ from actors.state_manager.recovery.purge import unchanged
 from actors.state_manager.recovery.restored_record import lease_fields, read_history, restored_history
 from actors.status_log.projection import Projection, ReplayedRecord
 from protocol.broker import subjects
-from protocol.errors import StateDamaged
+from protocol.errors import NewerRecord, StateDamaged
 from protocol.messages.facts import ConnectionStatusCode
 from protocol.records import keys
 from protocol.records.kinds import RecordKind
@@ -25,6 +26,8 @@ from protocol.records.placement import restate_fact
 from protocol.records.writes import Guard, GuardedWrite, Index, SocketWrite
 from protocol.rules.history import History, fold
 from protocol.times import format_time
+
+log = logging.getLogger("examwire.state_repair")
 
 RECORDS_A_TRIP = 200
 
@@ -142,7 +145,14 @@ class Restoration:
             deleted: list[Guard] = []
             for key in portion:
                 by_log = projection.records.get(key) or ReplayedRecord(kinds[key])
-                stored_history = read_history(kinds[key], key, stored[key])
+                try:
+                    stored_history = read_history(kinds[key], key, stored[key])
+                except NewerRecord as newer:
+                    log.warning("%s stays as it is: %s", key, newer)
+                    continue
+                if stored_history is not None and projection.goes_beyond(key):
+                    log.warning("%s stays as it is: the log has facts about it that only a newer release knows", key)
+                    continue
                 wanted_history = restored_history(by_log, stored_history, projection)
                 if (
                     key not in projection.records

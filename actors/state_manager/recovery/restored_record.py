@@ -9,7 +9,7 @@ from typing import Any
 
 from actors.status_log.projection import Projection, ReplayedRecord
 from actors.status_log.status_log import LogExtent
-from protocol.errors import StateDamaged
+from protocol.errors import NewerRecord, StateDamaged
 from protocol.log.version import floor_version
 from protocol.messages.base import Message
 from protocol.records.kinds import RecordKind
@@ -99,7 +99,10 @@ def in_flight(history: History[Any, Any], extent: LogExtent) -> History[Any, Any
 def read_history(
     kind: RecordKind[Any, Any], key: str, stored: dict[str, str] | StateDamaged
 ) -> History[Any, Any] | None:
-    """Read the history of a record; `None` when there is none, or it cannot be read."""
+    """Read the history of a record; `None` when there is none, or it cannot be read.
+
+    Raises `NewerRecord`: leave it as it is.
+    """
     if isinstance(stored, StateDamaged):
         log.warning("%s", stored)
         return None
@@ -107,6 +110,8 @@ def read_history(
         return None
     try:
         return kind.read(stored["history"])
+    except NewerRecord:
+        raise
     except ValueError as error:
         log.warning("%s: %s", key, error)
         return None

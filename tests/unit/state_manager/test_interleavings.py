@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from actors.state_manager.order_of_work import Limits
+from actors.status_log.status_log import LogExtent
 from protocol.log.version import floor_version
 from protocol.messages.base import Message
 from protocol.messages.facts import ConnectionStatus
@@ -136,7 +137,8 @@ class StateManagers(RuleBasedStateMachine):
     @rule(who=managers)
     def a_manager_learns_what_is_acknowledged(self, who: int) -> None:
         self.managers[who].learned = self.broker.acknowledged_up_to
-        self.managers[who].decider.raise_floor(self.broker.acknowledged_up_to)
+        up_to = self.broker.acknowledged_up_to
+        self.managers[who].decider.raise_floors(LogExtent(1, up_to, up_to, up_to))
 
     @rule(who=managers)
     def a_manager_notes_what_redis_holds(self, who: int) -> None:

@@ -42,6 +42,7 @@ class Broker:
         self.undelivered: list[int] = []
         self.expired: set[int] = set()
         self.unacknowledged: set[int] = set()
+        self.left: set[int] = set()
         self.holders: dict[int, object] = {}
         self.proctors = PlanView()
         self.on_event: Callable[[Event], None] | None = None
@@ -95,6 +96,11 @@ class Broker:
 
     def acknowledge(self, sequence: int) -> None:
         self.unacknowledged.discard(sequence)
+        self.expired.discard(sequence)
+
+    def leave(self, sequence: int) -> None:
+        """A manager leaves a message to a newer one: it comes again some time, and stays unacknowledged."""
+        self.left.add(sequence)
         self.expired.discard(sequence)
 
     @property

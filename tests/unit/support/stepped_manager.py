@@ -56,6 +56,10 @@ class MemoryOwnership:
         await pause()
         return [delivery for delivery in deliveries if self._broker.holders[delivery.sequence] is batch]
 
+    async def leave(self, delivery: Delivery, reason: str) -> None:
+        await pause()
+        self._broker.leave(delivery.sequence)
+
 
 class Manager:
     """A process that works on one batch at a time, confirms earlier ones beside it, and may die at every step."""

@@ -20,12 +20,15 @@ from actors.runtime.broker.consumers.ordered import OrderedConsumer
 from actors.runtime.broker.stream_state import PinnedState
 from protocol.broker.streams import PIN_GROUP, ConsumerSpec
 from protocol.errors import BrokerUnavailable, ConsumerGone, NotPermitted
+from protocol.messages.progress import HeldDeliveries
 
 log = logging.getLogger("examwire.pull")
 
 PULL_SECONDS = 0.75
 """How long a pinned client's pull lasts: each new one tells the broker that this client is alive."""
 CHECK_SECONDS = 0.75
+MOST_IN_HAND = 512
+"""With more deliveries in hand a client asks for single messages only, so that it stays pinned and its memory flat."""
 RELEASED_SECONDS = 2.0
 """For so long a client that has released a consumer leaves it to the others."""
 _WRONG_PIN = "423"
@@ -60,6 +63,9 @@ class PinnedConsumer(OrderedConsumer):
         self._checked = asyncio.Event()
         self._released_until = 0.0
         self._left: str | None = None  # the pin that this client had when its iteration ended
+        # Sequences of the messages that were left for later, and of those that have come again since.
+        self._due_again: set[int] = set()
+        self._come_again: set[int] = set()
 
     @property
     def owned(self) -> bool:
@@ -89,6 +95,20 @@ class PinnedConsumer(OrderedConsumer):
         except (BrokerUnavailable, ConsumerGone) as error:
             log.debug("%s/%s: %s", self._stream, self._consumer, error)
 
+    async def leave(self, delivery: Delivery, delay: float) -> None:
+        """Have a message come again after `delay` seconds. Newer messages do not wait for it."""
+        if delivery.epoch == self.epoch:
+            self._due_again.add(delivery.sequence)
+            self._come_again.discard(delivery.sequence)
+            await delivery.nak(delay)
+
+    def in_hand(self) -> HeldDeliveries:
+        """Return the deliveries that are not settled yet. What was left for later is counted as such."""
+        self._come_again &= {delivery.sequence for delivery in self._unsettled}
+        held = [delivery.stored_at for delivery in self._unsettled if delivery.sequence not in self._come_again]
+        left = len(self._due_again) + len(self._come_again)
+        return HeldDeliveries(len(held), min(held, default=None), left)
+
     # -- pulling ---------------------------------------------------------------------------------------
 
     async def _pulled(self) -> AsyncGenerator[list[Delivery], None]:
@@ -107,6 +127,8 @@ class PinnedConsumer(OrderedConsumer):
         body = super()._request() | {"group": PIN_GROUP}
         if self._pin is not None:
             body |= {"id": self._pin, "expires": int(PULL_SECONDS * 1e9)}
+            if self._crowded:
+                body["batch"] = 1
             del body["idle_heartbeat"]
         return body
 
@@ -114,8 +136,13 @@ class PinnedConsumer(OrderedConsumer):
         pause = self._released_until - asyncio.get_running_loop().time()
         if pause > 0:
             await asyncio.sleep(pause)
+        if self._crowded:
+            await asyncio.sleep(PULL_SECONDS)
         pin, now = self._pin, asyncio.get_running_loop().time()
+        crowded = self._crowded
         await super()._pull()
+        if crowded:
+            self._outstanding = min(self._outstanding, 1)
         if pin is not None and pin == self._pin:
             self._pulled_at = now
 
@@ -132,8 +159,16 @@ class PinnedConsumer(OrderedConsumer):
             self._take(pin)
         await super()._received(msg)
 
+    @property
+    def _crowded(self) -> bool:
+        return self._pin is not None and len(self._unsettled) >= MOST_IN_HAND
+
     async def _takes_settled(self, delivery: Delivery) -> bool:
-        await delivery.ack()  # the reader of a pinned consumer settles with acks only
+        if delivery.sequence in self._due_again:
+            self._due_again.discard(delivery.sequence)
+            self._come_again.add(delivery.sequence)
+            return True
+        await delivery.ack()
         return False
 
     async def _read_again(self) -> None:
@@ -161,6 +196,8 @@ class PinnedConsumer(OrderedConsumer):
         self._pulled_at = self._confirmed = 0.0
         self._newest = 0
         self._unsettled.clear()
+        self._due_again.clear()
+        self._come_again.clear()
         self._buffer.clear()
         self._checked.set()
 

@@ -80,6 +80,21 @@ def test_messages_of_a_dead_reader_wait_also_while_another_reader_works() -> Non
     assert still(ProgressTracker(), *looks) == 4.0
 
 
+def test_messages_that_wait_for_a_newer_release_are_no_stall_and_a_stall_of_others_is_still_seen() -> None:
+    """The floor stays below the oldest of them, so it says nothing about the others."""
+    tracker = ProgressTracker()
+    left = HeldDeliveries(left=2)
+    for at in range(5):
+        progress = tracker.update(ConsumerProgress(float(at), 0, 2, 100, deliveries=50), left)
+        assert (progress.still_seconds, progress.pending, progress.newer) == (None, 0, 2)
+    works = [ConsumerProgress(float(at), 9, 3, 100, deliveries=50 + at) for at in range(5, 9)]
+    assert still(tracker, *((look, left) for look in works)) == 0.0
+    stands = [ConsumerProgress(float(at), 9, 3, 100, deliveries=58) for at in range(9, 13)]
+    assert still(tracker, *((look, left) for look in stands)) == 4.0
+    gone = tracker.update(ConsumerProgress(13.0, 0, 0, 200, deliveries=70), left)
+    assert (gone.pending, gone.newer) == (0, 0)
+
+
 # -- what state managers have report --------------------------------------------------------------------------
 
 
@@ -119,6 +134,15 @@ def test_of_two_managers_of_a_partition_the_one_behind_counts() -> None:
     reports.record(report("sm2", 0), 10.5)
     assert reports.delay_of("0", 11.0) == Delay("redis", 4.5)
     assert reports.delay_of("0", 10.1 + SILENT_SECONDS) is None  # what it report is old; the other one goes on
+
+
+def test_who_stands_by_takes_nothing_for_a_stall_that_the_reader_knows_better() -> None:
+    reports = AppliedRegistry(0.0)
+    reports.record(report("sm1", 0), 10.0)
+    reports.record(report("sm2", 0, still=60.0, reads=False), 10.0)
+    assert reports.delay_of("0", 11.0) is None
+    reports.record(report("sm1", 0, reads=False), 11.0)
+    assert reports.delay_of("0", 11.0) == Delay("log", 60.0)
 
 
 def test_a_missing_consumer_affects_only_those_that_depend_on_it() -> None:
