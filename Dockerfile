@@ -34,7 +34,7 @@ WORKDIR /data
 VOLUME /data
 EXPOSE 8080 9001 9464
 # A role says on its metrics port whether its work goes on. python as process 1 obeys SIGTERM: the role drains.
-HEALTHCHECK --interval=5s --timeout=4s --start-period=30s --retries=3 \
+HEALTHCHECK --interval=5s --timeout=4s --start-period=15m --retries=3 \
     CMD ["python", "-c", "import http.client, os, sys; c = http.client.HTTPConnection('127.0.0.1', int(os.environ['EXAMWIRE_METRICS__PORT']), timeout=3); c.request('GET', '/readyz'); sys.exit(c.getresponse().status != 200)"]
 ENTRYPOINT ["examwire"]
 CMD ["--help"]

@@ -85,6 +85,10 @@ class BrokerUnavailable(ExamwireError):
     """NATS did not accept or answer in time. The message may not be stored: publish again with the same message id."""
 
 
+class BrokerAbsent(BrokerUnavailable):
+    """Nobody listens where NATS should be: it was not started, or still reads its streams."""
+
+
 class NotAnswered(BrokerUnavailable):
     """NATS did not answer: it is away, or the stream has no leader or does not exist. The message may be stored."""
 

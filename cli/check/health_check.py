@@ -197,7 +197,8 @@ class HealthCheck:
             self._bus = await Bus.connect(self._settings, "examwire doctor", wait=CONNECT_SECONDS)
             findings.append(ok("nats", f"{self._settings.nats_url.rpartition('@')[2]} answers"))
         except (BrokerUnavailable, ConfigurationError) as error:
-            findings.append(failed("nats", str(error), "start it, or set nats_url"))
+            advice = "start it, or set nats_url; a server with a long log answers only when it has read it"
+            findings.append(failed("nats", str(error), advice))
         store = StateStore(self._settings.redis_url, self._settings.redis)
         try:
             await store.ping()
@@ -205,7 +206,8 @@ class HealthCheck:
             findings.append(ok("redis", f"{self._settings.redis_url.rpartition('@')[2]} answers"))
         except (StateUnavailable, StateDamaged) as error:
             await store.close()
-            findings.append(failed("redis", str(error), "start it, or set redis_url"))
+            advice = "start it, or set redis_url; while it is loading its data, wait"
+            findings.append(failed("redis", str(error), advice))
         return findings
 
     async def _nats(self) -> AsyncIterator[Finding]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import json
+import logging
 import os
 import platform
 import re
@@ -12,14 +13,23 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
-from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
+from typing import NoReturn
 
 from protocol.errors import ConfigurationError, RoleFailed
 
-START_SECONDS = 15.0
+QUIET_SECONDS = 120.0
+"""An engine that has done nothing for so long while it starts, and does not answer, has failed."""
+SAY_SECONDS = 5.0
+POLL_SECONDS = 0.02
+_WORKS = 0.02
+"""An engine that reads its log uses at least this share of a processor."""
+_COLOURS = re.compile(rb"\x1b\[[0-9;]*m")
+
+log = logging.getLogger("examwire.engines")
 
 
 def nats_server_binary() -> Path:
@@ -84,6 +94,8 @@ class Engine:
         self.directory = directory
         self.port = port
         self.process: subprocess.Popen[bytes] | None = None
+        self.stopping = threading.Event()
+        """Set by another thread: give up a start."""
         directory.mkdir(parents=True, exist_ok=True)
 
     def command(self) -> list[str]:
@@ -106,10 +118,14 @@ class Engine:
         return self.process.pid if self.process is not None else None
 
     def start(self) -> None:
-        """Start the process and wait until it answers. Raises `RoleFailed` with the end of its log."""
+        """Start the process and wait until it answers, however much it has to read first; say so every few seconds.
+
+        Raises `RoleFailed` with the end of its log when it ends, or has done nothing for `QUIET_SECONDS`.
+        """
+        self.stopping.clear()
         with self.log_path.open("ab") as output:
             # In its own session, so that Ctrl-C reaches only examwire, which stops the engines last.
-            self.process = subprocess.Popen(
+            self.process = process = subprocess.Popen(
                 self.command(),
                 stdin=subprocess.DEVNULL,
                 stdout=output,
@@ -119,11 +135,35 @@ class Engine:
                 start_new_session=True,
                 preexec_fn=die_with_parent,
             )
-        wait_until(self.answers, START_SECONDS, lambda: self.process is None or self.process.poll() is not None)
-        if not self.answers():
-            self.kill()
-            tail = self.log_path.read_text(errors="replace")[-2000:]
-            raise RoleFailed(f"{self.name} did not start on port {self.port}; its log ({self.log_path}) ends:\n{tail}")
+        began = worked_at = said_at = time.monotonic()
+        size, cpu = 0, 0.0
+        while not self.answers():
+            now = time.monotonic()
+            if process.poll() is not None or self.stopping.is_set():
+                self._fail(f"ended with {process.poll()}" if process.poll() is not None else "was stopped")
+            if now - said_at >= SAY_SECONDS:
+                size_before, cpu_before, size, cpu = size, cpu, self.log_path.stat().st_size, _cpu_seconds(process.pid)
+                if size > size_before or cpu - cpu_before > _WORKS * (now - said_at):
+                    worked_at = now
+                elif now - worked_at > QUIET_SECONDS:
+                    self._fail(f"has done nothing for {now - worked_at:.0f} s")
+                log.warning("%s has been starting for %.0f s: %s", self.name, now - began, self.doing())
+                said_at = now
+            time.sleep(POLL_SECONDS)
+
+    def _fail(self, why: str) -> NoReturn:
+        self.kill()
+        tail = self.log_path.read_text(errors="replace")[-2000:]
+        raise RoleFailed(
+            f"{self.name} {why} before it answered on port {self.port}; its log ({self.log_path}) ends:\n{tail}"
+        )
+
+    def doing(self) -> str:
+        """Return what an engine that starts is doing: the last line of its log."""
+        with self.log_path.open("rb") as written:
+            written.seek(max(0, self.log_path.stat().st_size - 1000))
+            lines = _COLOURS.sub(b"", written.read()).split(b"\n")
+        return next((line.decode(errors="replace").strip() for line in reversed(lines) if line.strip()), "no log yet")
 
     def stop(self, timeout: float = 10.0) -> None:
         """Send SIGTERM, and SIGKILL after `timeout` seconds."""
@@ -226,26 +266,38 @@ class RedisServer(Engine):
     def answers(self) -> bool:
         return _greets(self.port, b"PING\r\n", b"+PONG")
 
+    def doing(self) -> str:
+        """Say how much of the data is loaded: until then each command but INFO is refused with LOADING."""
+        loaded = re.search(rb"loading_loaded_perc:([\d.]+)", _answer(self.port, b"INFO persistence\r\n"))
+        return f"{loaded[1].decode()} % of the data are loaded" if loaded is not None else super().doing()
+
     @property
     def url(self) -> str:
         return f"redis://127.0.0.1:{self.port}/0"
 
 
-def wait_until(condition: Callable[[], bool], seconds: float, gave_up: Callable[[], bool] = lambda: False) -> bool:
-    """Poll until `condition` is true, at most for `seconds` or until `gave_up`; return whether it became true."""
-    deadline = time.monotonic() + seconds
-    while not condition():
-        if time.monotonic() > deadline or gave_up():
-            return condition()
-        time.sleep(0.02)
-    return True
+def _cpu_seconds(pid: int) -> float:
+    """Return the processor time of a process; 0 where the kernel has no /proc."""
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return 0.0
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def _greets(port: int, request: bytes, prefix: bytes) -> bool:
+    return _answer(port, request, len(prefix)).startswith(prefix)
+
+
+def _answer(port: int, request: bytes, least: int = 4096) -> bytes:
+    """Return what the server on a port of loopback says to a request, up to a read of at least `least` bytes."""
+    answer = b""
     try:
         with socket.create_connection(("127.0.0.1", port), timeout=1) as connection:
             connection.settimeout(1)
             connection.sendall(request)
-            return connection.recv(64).startswith(prefix)
+            while len(answer) < least and (read := connection.recv(4096)):
+                answer += read
     except OSError:
-        return False
+        pass  # it does not listen, or has said all
+    return answer

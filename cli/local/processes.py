@@ -14,6 +14,7 @@ import logging
 import os
 import signal
 import sys
+import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -28,7 +29,8 @@ from protocol.errors import RoleFailed, RoleSuperseded
 T = TypeVar("T")
 log = logging.getLogger("examwire.children")
 
-READY_SECONDS = 30.0
+READY_SECONDS = 15.0
+"""So often `up` says that a role is not ready. A role that cannot become ready ends by itself."""
 STOP_SECONDS = 25.0  # a role drains for 20 s at most
 ENGINE_STOP_SECONDS = 10.0
 
@@ -132,12 +134,15 @@ class RoleProcess(Child):
             preexec_fn=_die_at_once_with(os.getpid()),
         )
         assert self._process.stdout is not None
+        began = time.monotonic()
+        reading = asyncio.ensure_future(self._process.stdout.readline())
         try:
-            async with asyncio.timeout(READY_SECONDS):
-                line = await self._process.stdout.readline()
-        except TimeoutError:
-            await self.stop()
-            raise RoleFailed(f"{self.name} was not ready within {READY_SECONDS:g} s; its log is on stderr") from None
+            while not (await asyncio.wait({reading}, timeout=READY_SECONDS))[0]:
+                text = "%s is not ready after %.0f s; what it waits for is above"
+                log.warning(text, self.name, time.monotonic() - began)
+        finally:
+            reading.cancel()
+        line = reading.result()
         if not line:
             end = await self.ended()
             if end == SUPERSEDED_END:
@@ -216,6 +221,7 @@ class EngineProcess(Child):
         return _how(code)
 
     async def stop(self) -> None:
+        self.engine.stopping.set()  # the thread may wait for its start
         await self._in_thread(lambda: self.engine.stop(ENGINE_STOP_SECONDS))
         self._thread.shutdown(wait=False)
 

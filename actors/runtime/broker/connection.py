@@ -28,7 +28,7 @@ from actors.runtime.broker.refusals import Refusals
 from actors.runtime.broker.stream_admin import API_SECONDS, StreamAdmin
 from actors.runtime.config.sections import NatsSettings
 from actors.runtime.config.settings import Settings
-from protocol.errors import BrokerUnavailable, NoResponders, NotPermitted
+from protocol.errors import BrokerAbsent, BrokerUnavailable, NoResponders, NotPermitted
 
 __all__ = ["Bus", "Outgoing", "PubAck", "Respond", "Sent", "ServiceEntry"]
 
@@ -97,7 +97,8 @@ class Bus(Publishing, StreamAdmin):
         """Connect, trying for `wait` seconds. `at`: settings, or the URL of a broker without users.
 
         `dead_seconds`: the connection is lost after so long without an answer to a ping; by default `DEAD_SECONDS`.
-        Raises `BrokerUnavailable` naming the servers and what went wrong, `ConfigurationError`.
+        Raises `BrokerUnavailable` naming the servers and what went wrong (`BrokerAbsent`: nobody listens),
+        `ConfigurationError`.
         """
         url, settings = (at, NatsSettings()) if isinstance(at, str) else (at.nats_url, at.nats)
         credentials = login(url, settings)
@@ -177,7 +178,7 @@ class Bus(Publishing, StreamAdmin):
                 raise BrokerUnavailable(
                     f"no TLS with NATS at {servers_text}: {last_error}; see nats.ca_file"
                 ) from error
-            raise BrokerUnavailable(
+            raise BrokerAbsent(
                 f"no NATS server at {servers_text} within {wait:g} s: start it or set nats_url"
             ) from error
         bus = cls(client, name)

@@ -9,6 +9,7 @@ import os
 import signal
 import sys
 import threading
+import time
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from typing import Any
 
@@ -24,9 +25,13 @@ from actors.runtime.role.metrics_server import MetricsServer
 from actors.runtime.role.probes import Probes
 from actors.runtime.store.state_store import StateStore
 from actors.runtime.telemetry.metrics import ENGINE_UP
+from protocol.errors import BrokerAbsent
 
 log = logging.getLogger("examwire.role")
 
+CONNECT_SECONDS = 15.0
+ABSENT_SECONDS = 600.0
+"""A role that has found nobody where NATS should be for so long ends."""
 DRAIN_SECONDS = 20.0
 WORK_SECONDS = 5.0
 CLOSE_SECONDS = 5.0
@@ -111,7 +116,7 @@ class _Role:
         for engine in ("nats", "redis"):
             ENGINE_UP.labels(engine).set(0)  # not reached yet; alerts need a value
         await self._metrics.start(self._supervisor)  # first: /readyz says what the role waits for
-        self._bus = bus = await Bus.connect(self._settings, self._name)
+        self._bus = bus = await self._connect()
         self._store = store = StateStore(self._settings.redis_url, self._settings.redis)
         self._metrics.watch(bus, store)
         self._probes = Probes(bus, store)
@@ -129,6 +134,17 @@ class _Role:
         finally:
             running.cancel()
             cut_off.cancel()
+
+    async def _connect(self) -> Bus:
+        """Connect to NATS. A server with a long log listens only when it has read it, which takes minutes."""
+        began = time.monotonic()
+        while True:
+            try:
+                return await Bus.connect(self._settings, self._name, wait=CONNECT_SECONDS)
+            except BrokerAbsent as absent:
+                if time.monotonic() - began > ABSENT_SECONDS:
+                    raise
+                log.warning("%s: still waiting for NATS: %s", self._name, absent)
 
     async def stop(self) -> bool:
         """Stop actors, connections and metrics, each with a deadline; return False when one did not stop in time."""

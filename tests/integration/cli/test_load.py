@@ -18,11 +18,11 @@ from typer.testing import CliRunner
 
 from actors.runtime.config.settings import Settings
 from actors.runtime.store.state_store import StateStore
-from cli.local.engines import wait_until
 from cli.main import app
 from protocol.records.keys import PLANS
 from tests.integration.support.up import Up
 from tests.integration.support.up import running as running_up
+from tests.support.polling import wait_until
 
 SECRET = "a secret of the load's tests, long enough"
 EXAMINEES = "30"

@@ -15,14 +15,14 @@ from actors.runtime.actor.actor import Actor
 from actors.runtime.actor.cancellation import cancel_tasks
 from actors.runtime.actor.supervisor import ChildSpec, Supervisor
 from actors.runtime.broker.connection import Bus
-from actors.runtime.config.settings import Settings
+from actors.runtime.config.settings import Settings, load_settings
 from actors.runtime.role import role
 from actors.runtime.role.metrics_server import MetricsServer
 from actors.runtime.role.probes import Probes
 from actors.runtime.role.role import run_role
 from actors.runtime.store.state_store import StateStore
 from cli.local.engines import free_port
-from protocol.errors import ConfigurationError
+from protocol.errors import BrokerAbsent, ConfigurationError
 
 PATIENCE = 60.0
 """For what takes a second on a machine that has nothing else to do."""
@@ -45,6 +45,31 @@ def test_an_actor_that_cannot_be_created_ends_the_role(settings: Settings) -> No
         with pytest.raises(ConfigurationError, match="does not fit"):
             run(settings, make, never)
     assert time.monotonic() - began < PATIENCE
+
+
+async def end_at_once(supervisor: Supervisor) -> None:
+    supervisor.end()
+
+
+def test_a_role_waits_for_a_broker_that_still_reads_its_log(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(role, "CONNECT_SECONDS", 0.3)
+    nowhere = load_settings(nats_url="nats://127.0.0.1:1", redis_url=settings.redis_url, data_dir=settings.data_dir)
+    connect = Bus.connect
+
+    async def connecting(at: Settings, name: str, *, wait: float) -> Bus:
+        tries.append(wait)
+        return await connect(at if len(tries) < 3 else settings, name, wait=wait)
+
+    tries: list[float] = []
+    monkeypatch.setattr(Bus, "connect", connecting)
+    assert run(nowhere, lambda: Actor("test.actor"), end_at_once) == 0
+    assert sum("still waiting for NATS: no NATS server at" in record.getMessage() for record in caplog.records) == 2
+    tries.clear()
+    monkeypatch.setattr(role, "ABSENT_SECONDS", 0.0)
+    with pytest.raises(BrokerAbsent, match="no NATS server at"):
+        run(nowhere, lambda: Actor("test.actor"), end_at_once)
 
 
 class Stubborn(Actor):

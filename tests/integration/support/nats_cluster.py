@@ -16,10 +16,11 @@ from typing import Any, Self
 from pydantic import SecretStr
 
 from actors.runtime.config.settings import Settings
-from cli.local.engines import Engine, _greets, nats_server_binary, wait_until
+from cli.local.engines import Engine, _greets, nats_server_binary
 from cli.nats import SERVER_IDS
 from protocol.broker.permissions import SYSTEM_USER, BrokerRole, password_variable, user_of, users
 from tests.support.certificates import Certificates
+from tests.support.polling import wait_until
 
 CONFIGURATIONS = Path(__file__).parents[3] / "nats"
 EVERYONE = [user.user for user in users(SERVER_IDS)] + [SYSTEM_USER]
