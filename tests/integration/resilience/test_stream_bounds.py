@@ -107,6 +107,7 @@ async def test_a_log_that_is_nearly_full_drops_the_oldest_facts_and_nothing_that
     assert not any(await has(bus, old[:6]))
     assert all(await has(bus, [schedule, *needed]))
     assert state.limit == guarded.max_bytes
+    await guard.look(guarded)
     assert sample("examwire_log_shortened_seconds") == pytest.approx(guarded.max_age - state.max_age)
     (finding,) = judge_bound(guarded, state)
     assert "kept for" in finding.found
