@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from actors.queue_server.checkpoints import Checkpoints
-from actors.queue_server.log_guard import NEARLY_FULL, LogGuard
+from actors.queue_server.log_bound import NEARLY_FULL, LogBound
 from actors.queue_server.metrics import CONSUMER_UP, MADE_AGAIN, WRITABLE
 from actors.runtime.broker.connection import Bus
 from actors.runtime.broker.stream_admin import NoStorage
@@ -48,7 +48,7 @@ class Topology:
         self._replicas = replicas
         self._checkpoints = checkpoints
         self._share = 1.0
-        self.guard = LogGuard(bus, replicas)
+        self.log_bound = LogBound(bus, replicas)
 
     async def apply(self) -> None:
         """Create or update everything, and delete what an earlier release needed. Harmless when repeated.
@@ -150,7 +150,8 @@ class TopologyWatch:
             MADE_AGAIN.labels("consumer", _name(consumer))
         saved = 0.0
         while True:
-            await asyncio.gather(*(self._check_stream(stream) for stream in self._topology.streams), self._guard())
+            checks = [self._check_stream(stream) for stream in self._topology.streams]
+            await asyncio.gather(*checks, self._keep_log_bounded())
             if time.monotonic() - saved >= SAVE_SECONDS:
                 saved = time.monotonic()
                 await self.save()
@@ -183,17 +184,17 @@ class TopologyWatch:
         else:
             self._warn(stream.name, None)
 
-    async def _guard(self) -> None:
+    async def _keep_log_bounded(self) -> None:
         for stream in self._topology.streams:
             if not stream.guarded:
                 continue
             try:
-                await self._topology.guard.look(self._topology.granted(stream))
+                await self._topology.log_bound.look(self._topology.granted(stream))
             except BrokerUnavailable as error:
                 if self._bus.connected:
-                    self._warn("guard", f"{stream.name} cannot be kept from being full: {error}")
+                    self._warn("log", f"{stream.name} cannot be kept from being full: {error}")
             else:
-                self._warn("guard", None)
+                self._warn("log", None)
 
     async def _check_consumers(self, stream: StreamSpec) -> None:
         consumers = [consumer for consumer in self._topology.consumers if consumer.stream == stream.name]

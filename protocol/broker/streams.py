@@ -30,7 +30,7 @@ class StreamSpec:
     `max_bytes` and `max_age` bound it (0: no age). NATS reserves `max_bytes` of its storage; where it has less, all
     streams get a smaller share (`actors.queue_server.topology_watch`). At the bound the oldest messages are dropped;
     with `refuse_when_full` new ones are refused. A `guarded` stream never comes to its bound: it is kept for a shorter
-    time before (`actors.queue_server.log_guard`).
+    time before (`actors.queue_server.log_bound`).
 
     `first_seq_from_clock`: the first sequence is taken from the clock, so a recreated stream continues above the
     sequences of the lost one. Versions, checkpoints and late acks rely on that.

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from actors.queue_server import log_guard
+from actors.queue_server import log_bound
 from actors.queue_server.checkpoints import Checkpoints
-from actors.queue_server.log_guard import LogGuard
+from actors.queue_server.log_bound import LogBound
 from actors.queue_server.topology import apply_topology, topology_streams
 from actors.queue_server.topology_watch import Topology
 from actors.runtime.broker.connection import Bus, Outgoing
@@ -55,11 +55,11 @@ def small_server(tmp_path: Path) -> Iterator[str]:
 @pytest.fixture
 async def guarded(bus: Bus, monkeypatch: pytest.MonkeyPatch) -> StreamSpec:
     """STATUS with little room, guarded in seconds instead of days."""
-    monkeypatch.setattr(log_guard, "LEAST_AGE", 0.2)
-    monkeypatch.setattr(log_guard, "NEEDED_MARGIN", 1.0)
-    monkeypatch.setattr(log_guard, "NEEDED_SOON", 0.9)
-    monkeypatch.setattr(log_guard, "NEEDED_EACH_SECONDS", 0.0)
-    monkeypatch.setattr(log_guard, "PAUSE_SECONDS", 0.2)
+    monkeypatch.setattr(log_bound, "LEAST_AGE", 0.2)
+    monkeypatch.setattr(log_bound, "NEEDED_MARGIN", 1.0)
+    monkeypatch.setattr(log_bound, "NEEDED_SOON", 0.9)
+    monkeypatch.setattr(log_bound, "NEEDED_EACH_SECONDS", 0.0)
+    monkeypatch.setattr(log_bound, "PAUSE_SECONDS", 0.2)
     spec = replace(STATUS, max_bytes=1024 * KIB, duplicate_window=0.1)
     await bus.apply_stream(spec)
     await bus.apply_stream(RECORDS)
@@ -88,7 +88,7 @@ async def has(bus: Bus, sequences: list[int]) -> list[bool]:
 async def test_a_log_that_is_nearly_full_drops_the_oldest_facts_and_nothing_that_is_needed(
     bus: Bus, guarded: StreamSpec
 ) -> None:
-    guard = LogGuard(bus, 1)
+    guard = LogBound(bus, 1)
     timer = Outgoing(subjects.status_timer("P009", subjects.WHOLE_PLAN, "x"), b"x", headers={"Nats-TTL": "never"})
     schedule = (await bus.publish(timer)).sequence
     old = await fill(bus, 600)
@@ -126,7 +126,7 @@ async def test_a_log_that_is_nearly_full_drops_the_oldest_facts_and_nothing_that
 async def test_a_log_that_is_full_of_what_is_needed_has_no_bound_until_there_is_room(
     bus: Bus, guarded: StreamSpec
 ) -> None:
-    guard = LogGuard(bus, 1)
+    guard = LogBound(bus, 1)
     needed = await fill(bus, 950)
     await guard.look(guarded)
     state = await bus.stream_state(STATUS.name)

@@ -39,11 +39,11 @@ PAUSE_SECONDS = 5.0
 NEEDED_EACH_SECONDS = 60.0
 
 
-class LogGuard:
+class LogBound:
     """Looks how full STATUS is, and acts in time. Two queue servers may do it at once.
 
-    guard = LogGuard(bus, replicas=3)
-    await guard.look(spec)  # each second
+    log_bound = LogBound(bus, replicas=3)
+    await log_bound.look(spec)  # each second
     """
 
     def __init__(self, bus: Bus, replicas: int) -> None:
