@@ -137,8 +137,8 @@ class RecordCheckpoints:
 
     async def plans(self, part: str) -> list[str]:
         """Return the plans that a part has checkpoints of, sorted; the part of the servers has none."""
-        named = read_stream(self._bus, RECORDS.name, subject=subjects.record_of_any_plan(part))
-        return sorted([stored.subject.split(".")[2] async for stored in named])
+        named = await self._bus.stream_subjects(RECORDS.name, subjects.record_of_any_plan(part))
+        return sorted(subject.split(".")[2] for subject in named)
 
     async def read(self, part: str, plan_id: str | None = None) -> AsyncIterator[CheckpointedKey]:
         """Yield the keys of a part, or of one plan of it. A key that is written meanwhile comes twice, newer at last.
