@@ -2,6 +2,8 @@
 
 What clients see is current while the connection to NATS works, the server's queue is worked off, and state managers
 say that the plan's partition of the log is applied. An open socket alone says nothing about that.
+
+While a lost Redis is repaired, the view of a plan that is whole already is current: its events flow.
 """
 
 from __future__ import annotations
@@ -12,9 +14,11 @@ import functools
 import logging
 import time
 from collections.abc import Callable, Iterator, Sequence
+from typing import NamedTuple
 
 from actors.runtime.broker.consumers.listener import listen
 from actors.runtime.broker.consumers.progress import ConsumerWatch
+from actors.runtime.store.repair_marks import Whole
 from actors.sessions.context import ServerContext
 from actors.sessions.session import SocketSession
 from actors.socket_server.delivery.gaps import GapWatch
@@ -22,7 +26,7 @@ from actors.socket_server.delivery.queue import ServerQueue
 from actors.socket_server.sessions import Sessions
 from protocol.broker import subjects
 from protocol.broker.streams import SOCKET
-from protocol.errors import ProtocolError
+from protocol.errors import ProtocolError, StateDamaged, StateUnavailable
 from protocol.log.partitions import partition_of
 from protocol.messages.codec import Codec, encode
 from protocol.messages.frames import ViewStatus
@@ -34,6 +38,7 @@ from protocol.messages.progress import (
     Applied,
     AppliedRegistry,
     Delay,
+    WaitingFor,
     delays_of,
     is_current,
 )
@@ -47,7 +52,20 @@ JUDGE_SECONDS = 0.5
 SLICE = 256
 """So many clients are told without a pause, so that heartbeats go on while a whole hall is told."""
 
+REPAIRED_SECONDS = 3.0
+"""For so long after a repair, messages that waited for it are worked off."""
+
 _APPLIED = Codec.of((Applied,))
+
+
+class _Group(NamedTuple):
+    """Plans whose views have the same status: those of a partition; `whole`: while Redis is repaired, those done."""
+
+    partition: int
+    whole: bool
+
+    def __str__(self) -> str:
+        return f"partition {self.partition}" + (", in plans that are whole," if self.whole else "")
 
 
 class ViewWatch:
@@ -76,17 +94,21 @@ class ViewWatch:
         self._on_gap = on_gap
         self._reports = AppliedRegistry(time.monotonic())
         self._watches: dict[str, ConsumerWatch] = {}
-        self._states: dict[int, ViewStatus] = {}
+        self._store = context.store
+        self._whole: Whole | None = None
+        """What can be read of a Redis that is being repaired, or was until just now; `None`: it is not."""
+        self._states: dict[_Group, ViewStatus] = {}
+        self._told: dict[str, ViewStatus] = {}
         self._nats_away_at = -SILENT_SECONDS  # when NATS was last seen not to answer
         self._wake = asyncio.Event()
         self.not_current: list[str] = []
 
     def status(self, plan_id: str) -> ViewStatus:
         """Return whether the view of a plan is current."""
-        partition = partition_of(plan_id)
-        if partition not in self._states:
-            self._states[partition] = self._judge(partition)
-        return self._states[partition]
+        group = self._group_of(plan_id)
+        if group not in self._states:
+            self._states[group] = self._judge(group)
+        return self._told.setdefault(plan_id, self._states[group])
 
     async def run(self) -> None:
         """Listen to state managers, judge, and tell clients, until cancelled."""
@@ -94,6 +116,7 @@ class ViewWatch:
         async with listen(self._bus, subjects.applied("*"), self._record_applied), asyncio.TaskGroup() as group:
             group.create_task(self._watch_queue())
             group.create_task(self._tell_changes())
+            group.create_task(self._watch_repair())
 
     def _record_applied(self, payload: bytes) -> None:
         """Record that a state manager announced its progress."""
@@ -107,6 +130,7 @@ class ViewWatch:
         self._wake.set()
 
     async def _watch_queue(self) -> None:
+        stream, answered_at = None, 0.0
         while True:
             for consumer in self._watches.keys() - set(self._queue.consumers):
                 del self._watches[consumer]
@@ -114,17 +138,46 @@ class ViewWatch:
                 if consumer not in self._watches:
                     unsettled = functools.partial(self._queue.unsettled, consumer)
                     self._watches[consumer] = ConsumerWatch(self._bus, SOCKET.name, consumer, unsettled)
-            stream, asked = await self._gaps.stream_state(), time.monotonic()
-            await asyncio.gather(*(watch.look() for watch in self._watches.values()))
+            # Together: that NATS does not answer about one is known as soon as about the others.
+            looks = asyncio.gather(*(watch.look() for watch in self._watches.values()))
+            (before, answered_before), stream = (stream, answered_at), await self._gaps.stream_state()
+            answered_at = time.monotonic()
+            await looks
             self._wake.set()
-            if stream is not None:
+            if before is not None:
                 answered = {
-                    name: watch.progress for name, watch in self._watches.items() if watch.answered_since(asked)
+                    name: watch.progress
+                    for name, watch in self._watches.items()
+                    if watch.answered_since(answered_before)
                 }
-                if lost := self._gaps.with_gaps(stream, answered):
+                if lost := self._gaps.with_gaps(before, answered):
                     self._on_gap(lost)
             late = any(delay.seconds > REPORT_SECONDS for delay in self._own_delays(time.monotonic()))
             await asyncio.sleep(REPORT_SOON_SECONDS if late else REPORT_SECONDS)
+
+    async def _watch_repair(self) -> None:
+        """Ask what is whole already while a state manager reports that Redis is being repaired."""
+        ended_at: float | None = None
+        while True:
+            now = time.monotonic()
+            if self._reports.is_waiting_for("state", now):
+                ended_at = None
+            elif self._whole is not None:
+                ended_at = ended_at or now
+                if now - ended_at > REPAIRED_SECONDS:
+                    self._whole = None
+            if self._whole is not None or self._reports.is_waiting_for("state", now):
+                try:
+                    self._whole = await self._store.mark.whole_so_far()
+                except (StateUnavailable, StateDamaged) as error:
+                    log.debug("what is whole of Redis is not known: %s", error)
+                    self._whole = Whole()
+                self._wake.set()
+            await asyncio.sleep(JUDGE_SECONDS)
+
+    def _group_of(self, plan_id: str) -> _Group:
+        whole = self._whole is not None and self._whole.part(SERVERS_PART) and self._whole.plan(plan_id)
+        return _Group(partition_of(plan_id), whole)
 
     async def _tell_changes(self) -> None:
         while True:
@@ -143,35 +196,40 @@ class ViewWatch:
             if changed := self._changed():
                 await self._tell(changed, self._sessions.all())
 
-    def _changed(self) -> dict[int, ViewStatus]:
-        """Judge the plans of the clients on this server, and return the statuses that have changed, by partition."""
+    def _changed(self) -> dict[str, ViewStatus]:
+        """Judge the plans of the clients on this server, and return the statuses that have changed, by plan."""
         plans = {plan for plans_of_role in self._queue.plans.values() for plan in plans_of_role}
-        states = {partition: self._judge(partition) for partition in {partition_of(plan) for plan in plans}}
-        # Nobody has been told the status of a partition that is new on this server.
-        changed = {
-            number: state
-            for number, state in states.items()
-            if number in self._states and state is not self._states[number]
-        }
+        groups = {plan: self._group_of(plan) for plan in plans}
+        states = {group: self._judge(group) for group in set(groups.values())}
+        for group, state in states.items():
+            if group in self._states and state is not self._states[group]:
+                if state.current:
+                    log.warning("%s of the log is up to date again", group)
+                else:
+                    log.warning("%s of the log is behind since %s: %s", group, state.since, state.waiting_for)
         self._states = states
-        self.not_current = sorted(plan for plan in plans if not states[partition_of(plan)].current)
+        # Nobody has been told the status of a plan that is new on this server.
+        told, self._told = self._told, {plan: states[group] for plan, group in groups.items()}
+        self.not_current = sorted(plan for plan, state in self._told.items() if not state.current)
         self._reports.forget(time.monotonic())
-        for number, state in changed.items():
-            if state.current:
-                log.warning("partition %d of the log is up to date again", number)
-            else:
-                log.warning("partition %d of the log is behind since %s: %s", number, state.since, state.waiting_for)
-        return changed
+        return {
+            plan: state
+            for plan, state in self._told.items()
+            if plan in told and state is not told[plan] and not (state.current and told[plan].current)
+        }
 
-    def _judge(self, partition: int) -> ViewStatus:
-        """Return the status of a partition: the same object as before when nothing has changed."""
+    def _judge(self, group: _Group) -> ViewStatus:
+        """Return the status of some plans: the same object as before when nothing has changed."""
         now = time.monotonic()
-        before = self._states.get(partition)
+        before = self._states.get(group)
         was_current = before is None or before.current
         own_delays = [*self._own_delays(now)]
         if any(delay.waiting_for == "nats" and delay.seconds > REPORT_SECONDS / 2 for delay in own_delays):
             self._nats_away_at = now
-        for delay in (*own_delays, *(self._reports.delay_of(part, now) for part in (str(partition), SERVERS_PART))):
+        # Messages about plans that are not whole yet hold up the acknowledgements of their part.
+        ignored: tuple[WaitingFor, ...] = ("state", "log") if group.whole else ()
+        parts = (str(group.partition), SERVERS_PART)
+        for delay in (*own_delays, *(self._reports.delay_of(part, now, ignored) for part in parts)):
             if delay is None or is_current(delay, was_current=was_current):
                 continue
             waiting_for = delay.waiting_for
@@ -200,10 +258,10 @@ class ViewWatch:
             else:
                 yield from delays_of(watch.progress, "queue", "queue")
 
-    async def _tell(self, changed: dict[int, ViewStatus], sessions: Sequence[SocketSession]) -> None:
-        frames = {number: encode(state) for number, state in changed.items()}
+    async def _tell(self, changed: dict[str, ViewStatus], sessions: Sequence[SocketSession]) -> None:
+        frames = {plan_id: encode(state) for plan_id, state in changed.items()}
         for number, session in enumerate(sessions):
-            frame = frames.get(partition_of(session.plan_id))
+            frame = frames.get(session.plan_id)
             if frame is not None:
                 session.connection.send_now(frame)
             if number % SLICE == SLICE - 1:

@@ -15,7 +15,7 @@ Example::
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from typing import Annotated, ClassVar, Literal, NamedTuple
 
@@ -201,11 +201,15 @@ class AppliedRegistry:
         self._reports = {name: (at + seconds, report) for name, (at, report) in self._reports.items()}
         self._reported_at = {part: at + seconds for part, at in self._reported_at.items()}
 
-    def delay_of(self, part: str, now: float) -> Delay | None:
+    def is_waiting_for(self, reason: WaitingFor, now: float) -> bool:
+        """Return whether a state manager has lately reported that it waits for something."""
+        return any(report.waiting_for == reason for at, report in self._reports.values() if now - at <= SILENT_SECONDS)
+
+    def delay_of(self, part: str, now: float, ignored: Collection[WaitingFor] = ()) -> Delay | None:
         """Return the most severe delay of a part of the log, however short; `None`: all of it is applied.
 
-        What a state manager waits for counts for the parts that it reads. When nobody reads a part, because there is
-        nothing to do, it counts for those that stand by.
+        Waiting for something in `ignored` does not count. What a state manager waits for counts for the parts that it
+        reads. When nobody reads a part, because there is nothing to do, it counts for those that stand by.
         """
         reported_at = self._reported_at.get(part, self._listening_since)
         if now - reported_at > SILENT_SECONDS:
@@ -225,6 +229,7 @@ class AppliedRegistry:
         # Who reads a part knows which of its messages wait for a newer release; others take these for a stall.
         for progress in [progress for _, progress in current if progress.reads] or [each for _, each in current]:
             delays += delays_of(progress, progress.waiting_for or reason, "log")
+        delays = [delay for delay in delays if delay.waiting_for not in ignored]
         return max(delays, key=lambda delay: delay.severity, default=None)
 
     def forget(self, now: float, after: float = 60.0) -> None:

@@ -25,6 +25,7 @@ from actors.client.proctor import ProctorClient
 from actors.runtime.config.settings import Settings, load_settings
 from actors.runtime.telemetry.metrics import REGISTRY
 from actors.state_manager.manager import StateManager
+from actors.state_manager.recovery.part_repair import PartRepair
 from actors.state_manager.recovery.repair import StateRepair
 from actors.state_manager.recovery.restoration import Repair
 from cli.local.engines import NatsServer, RedisServer
@@ -219,6 +220,40 @@ async def test_a_repair_of_redis_is_shown(
         assert status["data"]["waitingFor"] == "state"
         go_on.set()
         await watched.told(current=True)
+
+
+async def test_a_plan_that_is_whole_is_current_while_another_one_is_repaired(
+    own_settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # The parts of the log are repaired in their order.
+    later = next(f"P{n:03}" for n in range(2, 99) if partition_of(f"P{n:03}") > partition_of("P001"))
+    reached, go_on, repair_plan = asyncio.Event(), asyncio.Event(), PartRepair.repair_plan
+
+    async def until_told(part: PartRepair, plan_id: str) -> None:
+        if plan_id == later:
+            reached.set()
+            await go_on.wait()
+        await repair_plan(part, plan_id)
+
+    async with System(own_settings) as system:
+        watched = await Watched.by(system)
+        waiting = await system.proctor(plan_id=later)
+        await system.examinee("E009", plan_id=later)
+        await waiting.expect("examinee_connected", examineeId="E009")
+        monkeypatch.setattr(PartRepair, "repair_plan", until_told)
+        redis = Redis.from_url(own_settings.redis_url)
+        await redis.flushall()
+        await redis.aclose()
+        await asyncio.wait_for(reached.wait(), 20)
+
+        assert (await waiting.expect("view_status", current=False))["data"]["waitingFor"] == "state"
+        watched.examinee.abort()
+        await watched.proctor.expect("examinee_disconnected", examineeId="E001")
+        statuses = [frame["data"]["current"] for frame in watched.proctor.frames if frame["type"] == "view_status"]
+        assert statuses[-1:] in ([], [True])
+        go_on.set()
+        await waiting.expect("view_status", current=True)
+        assert not system.failures
 
 
 async def test_a_missing_queue_of_the_server_is_shown(own_settings: Settings) -> None:
