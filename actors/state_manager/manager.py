@@ -117,6 +117,7 @@ class StateManager(Actor):
                     whole = await self._store.mark.advance(extent.acknowledged)
                 else:
                     whole = await self._store.mark.is_whole()
+                self._guard.doubtful |= not whole  # perhaps it is another one
                 if not whole and not self._partitions.gives_way:
                     await self._retry.restore_state()
             except (BrokerUnavailable, ConsumerGone, StateUnavailable, StateDamaged) as error:

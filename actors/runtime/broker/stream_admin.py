@@ -269,7 +269,7 @@ class StreamAdmin:
             current,
             limit,
             info.config.max_age or 0.0,
-            info.created.timestamp() if info.created is not None else 0.0,
+            round(info.created.timestamp(), 3) if info.created is not None else 0.0,
         )
 
     async def stream_subjects(self, name: str, pattern: str) -> list[str]:

@@ -74,7 +74,7 @@ class LogMark:
 
     async def follow(self, created: float, installation: float) -> None:
         """Note which log this is."""
-        identity = {"created": f"{created:.6f}", "installation": f"{installation:.6f}"}
+        identity = {"created": f"{created:.3f}", "installation": f"{installation:.3f}"}
         await self._run(self._redis.hset(keys.LOG, mapping=identity))
 
     async def claim(self, name: str) -> bool:

@@ -27,6 +27,8 @@ from actors.state_manager.recovery.log_mending import LogMending
 from actors.status_log.status_log import StatusLog
 from protocol.broker.streams import CHECKPOINT, STATUS
 from protocol.errors import NotPermitted, StateLost, StateUnavailable
+from protocol.records import keys
+from protocol.times import format_time
 
 log = logging.getLogger("examwire.log_guard")
 
@@ -42,8 +44,20 @@ WAIT_SECONDS = 0.2
 CLOCK_SECONDS = 0.001
 """Times of one message, as different answers of the broker write them, differ by less."""
 STEPS_BACK = 100
+RECORD_PATTERNS = ("plan:*", "SERVER_ID:*")
 MOST_MISSING = 20_000_000
 """A gap of more messages is not filled: it would take hours."""
+
+
+def _is_of_another_installation(known: KnownLog, state: StreamState, installation: float) -> bool:
+    """Return whether Redis follows another log: both existed at the same time, and so did both streams CHECKPOINT.
+
+    A log that was made again is younger than all that Redis knows; one that was restored has its old CHECKPOINT.
+    """
+    if not (known.created and known.installation and installation):
+        return False  # noted by nobody yet, or not permitted to be read
+    both_differ = known.created != state.created and known.installation != installation
+    return both_differ and state.created <= known.time
 
 
 class LogGuard:
@@ -115,8 +129,13 @@ class LogGuard:
     async def _follow(self) -> bool:
         """Compare the log, and mend it if that is for this manager to do. Return whether it may be followed now."""
         state = await self._bus.stream_state(STATUS.name)
-        known = (await self._store.log_mark.read()).or_newer(self._known)
+        stored = await self._store.log_mark.read()
+        known = stored.or_newer(self._known)
         installation = await self._installation()
+        if _is_of_another_installation(stored, state, installation):
+            if await self._store.log_mark.claim(self._name):
+                await self._discard_records(stored)
+            return False
         if await self._is_behind(known, state):
             missing = max(1, known.reached - state.last)
             LOG_BEHIND.set(missing)
@@ -135,6 +154,16 @@ class LogGuard:
         self.doubtful = self._reported = False
         self._end = None
         return True
+
+    async def _discard_records(self, known: KnownLog) -> None:
+        """Delete all records: they follow the log of another installation. They are written again from ours."""
+        found = [key for pattern in RECORD_PATTERNS for key in await self._store.raw_keys(pattern)]
+        created = format_time(known.created)
+        text = "Redis holds %d keys of another installation, whose log was created at %s: they are deleted"
+        log.error(text, len(found), created)
+        # First the marks: from now on nobody reads.
+        await self._store.raw_delete([*self._store.mark.keys, *found, keys.PLANS, keys.SERVERS])
+        await self._store.log_mark.forget()
 
     async def _mend(self, known: KnownLog) -> None:
         renewal = asyncio.create_task(self._renew_claim(), name="claim of the log")

@@ -7,8 +7,10 @@ import random
 import shutil
 from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
+from redis.asyncio import Redis
 from websockets.exceptions import InvalidStatus
 from websockets.protocol import State
 
@@ -22,6 +24,7 @@ from protocol.broker import subjects
 from protocol.client.plan_view import PlanView
 from protocol.errors import BrokerUnavailable
 from protocol.messages.frames import SERVER_FRAMES
+from protocol.records import keys
 from tests.integration.support.system import RawClient, System, eventually
 from tests.support.metrics import sample
 
@@ -265,3 +268,57 @@ async def test_whoever_dies_while_mending_is_followed_by_another(
         await system.status(name, "CONNECTED")
     await eventually(lambda: agreeing(system), "Redis and the log agree", 30)
     assert attempts >= 1
+
+
+async def test_the_redis_of_another_installation_is_replaced_by_what_the_log_says(system: System) -> None:
+    proctor = await system.proctor("SOCK002")
+    await system.examinee("E001")
+    gone = await system.examinee("E002")
+    gone.abort()
+    await proctor.expect("examinee_disconnected", examineeId="E002")
+    await system.stop("state-manager")
+    bus = system._buses["SOCK002"]
+    # What an operator brings back is the Redis of a rehearsal: another log was made there while ours was in use.
+    async with Redis.from_url(system.settings.redis_url, decode_responses=True) as redis:
+        record: dict[Any, Any] = await redis.hgetall(keys.progress("P001", "E001"))
+        await redis.hset(keys.progress("REHEARSAL", "E001"), mapping=record)
+        await redis.delete(keys.progress("P001", "E001"))
+        newer: dict[Any, Any] = {"reached": str(2**50), "time": f"{bus.clock.now() + 60:.6f}"}
+        newer |= {"created": "1700000000.0", "installation": "1700000001.0"}
+        await redis.hset(keys.LOG, mapping=newer)
+
+        repairs = sample("examwire_state_repairs_total", found="lost")
+        await system.start("state-manager", lambda bus: StateManager(system.settings, bus, system.store, "sm2"))
+
+        await system.status("E001", "CONNECTED")
+        await system.status("E002", "DISCONNECTED")
+        assert await redis.exists(keys.progress("REHEARSAL", "E001")) == 0
+    assert sample("examwire_state_repairs_total", found="lost") == repairs + 1
+    await eventually(lambda: agreeing(system), "Redis and the log agree")
+    assert await StatusLog(bus).newest_gap() is None
+    late = await system.examinee("E003")
+    late.abort()
+    await proctor.expect("examinee_disconnected", examineeId="E003")
+
+
+async def test_a_redis_newer_than_the_log_that_starts_again_is_kept(
+    system: System, own_engines: Engines, tmp_path: Path
+) -> None:
+    """A half restore: the broker's data is older, and Redis was restarted, too."""
+    nats, redis = own_engines
+    proctor = await system.proctor("SOCK002")
+    backup = Backup(nats, tmp_path)
+    await system.examinee("E001")
+    gone = await system.examinee("E002")
+    gone.abort()
+    await proctor.expect("examinee_disconnected", examineeId="E002")
+    await asyncio.to_thread(redis.stop)
+    await bring_back(system, backup)
+    await asyncio.to_thread(redis.start)
+    late = await system.examinee("E003")
+    late.abort()
+    await proctor.expect("examinee_disconnected", examineeId="E003")
+    await system.status("E001", "CONNECTED")
+    await system.status("E002", "DISCONNECTED")
+    report = await eventually(lambda: agreeing(system), "Redis and the log agree", 30)
+    assert report.kept >= 2
