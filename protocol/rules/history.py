@@ -246,23 +246,31 @@ def insert(
         return Insertion(grown, outcome.state, outcome.events, outcome.effects, changed=True)
 
     place = bisect_left(facts, version, key=lambda entry: entry[0])
+    before, _, _, earlier_change = _replay(history.base, facts[:place], rule, visible_part)
     if facts[place][0] == version:
         # Delivered again. The state manager that wrote it may have died before it published, so the same events and
         # effects are returned once more; for a late fact, also those of the facts after it.
-        last = facts[-1][0] if version in history.late else version
-        state, events, effects, _ = _replay(history, rule, visible_part, version, last)
-        return Insertion(history, state, tuple(events), tuple(effects), restate=history.restatement_due)
+        repeated = facts[place:] if version in history.late else facts[place : place + 1]
+        _, events, effects, _ = _replay(before, repeated, rule, visible_part)
+        return Insertion(history, fold(history, rule), tuple(events), tuple(effects), restate=history.restatement_due)
 
-    grown = replace(history, facts=(*facts[:place], (version, fact), *facts[place:]), late=(*history.late, version))
-    old_state, old_events, old_effects, old_change = _replay(history, rule, visible_part)
-    new_state, new_events, new_effects, new_change = _replay(grown, rule, visible_part)
-    new_only = tuple(event for event in new_events if event not in old_events)
+    newer = facts[place:]
+    old_state, old_events, old_effects, old_change = _replay(before, newer, rule, visible_part, earlier_change)
+    newer = ((version, fact), *newer)
+    new_state, new_events, new_effects, new_change = _replay(before, newer, rule, visible_part, earlier_change)
+    told: dict[int | None, list[Event]] = {}
+    for event in old_events:
+        told.setdefault(event.version, []).append(event)
+    new_only = tuple(event for event in new_events if event not in told.get(event.version, ()))
+    carried_out = set(old_effects)
     # Clients drop an event that is older than one they have seen, so the event of the last change may not reach them.
     # Nobody knows which untrue newer events they have seen: the same state by another fact is restated, too.
     moved = (visible_part(new_state), new_change) != (visible_part(old_state), old_change)
     restatement_due = history.restatement_due or (moved and new_change <= history.newest_event)
     grown = replace(
-        grown,
+        history,
+        facts=(*facts[:place], *newer),
+        late=(*history.late, version),
         newest_event=_newest_event(history, new_only),
         restatement_due=restatement_due,
         first_version=min(first_version, version),
@@ -273,7 +281,7 @@ def insert(
         grown,
         new_state,
         new_only,
-        tuple(effect for effect in new_effects if effect not in old_effects),
+        tuple(effect for effect in new_effects if effect not in carried_out),
         changed=True,
         late=True,
         restate=restatement_due,
@@ -290,27 +298,26 @@ def _newest_event(history: History[S, F], events: Iterable[Event]) -> int:
 
 
 def _replay(
-    history: History[S, F],
+    state: S,
+    facts: Iterable[tuple[int, F | NewerFact]],
     rule: Rule[S, F],
     visible_part: Callable[[S], Any],
-    first: int = 0,
-    last: int | None = None,
+    last_change: int = 0,
 ) -> tuple[S, list[Event], list[Effect], int]:
-    """Apply all facts of a history again.
+    """Apply facts to a state again.
 
-    Return the state, the events and effects of the facts from version `first` to `last` (`None`: to the end), and the
-    version of the last fact that changed the visible part.
+    Return the state after them, their events and effects, and the version of the last fact that changed the visible
+    part; `last_change`: of the last one before them.
     """
-    state = history.base
     events: list[Event] = []
     effects: list[Effect] = []
-    last_change = 0
-    for version, fact in history.facts:
+    visible = visible_part(state)
+    for version, fact in facts:
         outcome = _outcome(rule, state, version, fact)
-        if visible_part(outcome.state) != visible_part(state):
-            last_change = version
-        state = outcome.state
-        if first <= version and (last is None or version <= last):
-            events.extend(outcome.events)
-            effects.extend(outcome.effects)
+        if outcome.state is not state:
+            state, before = outcome.state, visible
+            if (visible := visible_part(state)) != before:
+                last_change = version
+        events.extend(outcome.events)
+        effects.extend(outcome.effects)
     return state, events, effects, last_change
