@@ -40,8 +40,9 @@ class Crowd:
         self.finished: list[str] = []
         self._numbers: Counter[str] = Counter()
         self.clients: dict[str, tuple[str, RawClient]] = {}
-        self._proctors: list[tuple[str, list[RawClient]]] = []
+        self._proctors: dict[str, list[RawClient]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
+        self._failures: list[BaseException] = []
 
     # -- clients -------------------------------------------------------------------------------------
 
@@ -67,7 +68,12 @@ class Crowd:
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.create_task(work)
         self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        task.add_done_callback(self._over)
+
+    def _over(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            self._failures.append(error)
 
     async def join(self, examinee_id: str) -> RawClient:
         """Connect an examinee, and again whenever their server sends them away."""
@@ -100,8 +106,7 @@ class Crowd:
 
     async def watch(self, name: str, home: str) -> None:
         """Connect a proctor, who stays at `home` whenever that server takes clients."""
-        connections: list[RawClient] = []
-        self._proctors.append((name, connections))
+        connections = self._proctors[name] = []
         await self._watch_once(name, home, connections)
         self._spawn(self._watch(name, home, connections))
 
@@ -117,7 +122,7 @@ class Crowd:
 
     async def send_home(self, name: str) -> None:
         """Let a proctor leave the server that took them in, for their own."""
-        (connections,) = [connections for watcher, connections in self._proctors if watcher == name]
+        connections = self._proctors[name]
         before = len(connections)
         await connections[-1].close()
 
@@ -132,7 +137,7 @@ class Crowd:
         await asyncio.gather(*self._tasks, return_exceptions=True)
         for _, client in self.clients.values():
             await client.close()
-        for _, connections in self._proctors:
+        for connections in self._proctors.values():
             await connections[-1].close()
 
     # -- churn ---------------------------------------------------------------------------------------
@@ -172,7 +177,7 @@ class Crowd:
         """Return how often proctors were told what: for each type of event a count by examinee, each version once."""
         events = {
             (frame["type"], frame["data"]["examineeId"], frame["data"]["version"]): frame
-            for _, connections in self._proctors
+            for connections in self._proctors.values()
             for client in connections
             for frame in client.frames
             if "version" in frame["data"] and "examineeId" in frame["data"] and not frame["data"].get("restated")
@@ -188,9 +193,13 @@ class Crowd:
     def _counted(self, counts: dict[str, Counter[str]], kind: str) -> Counter[str]:
         return +Counter({name: count for name, count in counts.get(kind, {}).items() if name in self.connects})
 
+    def heard(self, name: str, kind: str) -> bool:
+        """Return whether a proctor was told an event of this type."""
+        return any(frame["type"] == kind for client in self._proctors[name] for frame in client.frames)
+
     def check_order(self) -> None:
         """Check that no proctor was told an event twice, or after a newer one about the same examinee."""
-        for name, connections in self._proctors:
+        for name, connections in self._proctors.items():
             for client in connections:
                 for examinee_id in self.examinees:
                     versions = [frame["data"]["version"] for frame in client.about(examinee_id)]
@@ -200,6 +209,8 @@ class Crowd:
         """Wait until each loss and each recovery was told once. Raises `AssertionError` with what is missing."""
 
         async def told() -> bool:
+            if self._failures:
+                raise self._failures[0]
             counts = self.told()
             return (
                 self._counted(counts, "examinee_connected") == +self.connects

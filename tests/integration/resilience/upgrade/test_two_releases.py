@@ -17,6 +17,7 @@ import pytest
 
 from actors.runtime.config.settings import Settings
 from actors.runtime.config.tokens import issue_token
+from cli.shared.output import ExitCode
 from tests.integration.resilience.upgrade.crowd import PLAN, Crowd
 from tests.integration.resilience.upgrade.installation import ROOT, Installation, Release
 from tests.integration.resilience.upgrade.next_release import PACKAGES, make_next_release
@@ -85,7 +86,8 @@ async def operator(own_settings: Settings, tmp_path: Path) -> AsyncIterator[Oper
         await crowd.end()
 
 
-@pytest.mark.skip(reason="records do not keep yet what only the next release knows")
+@pytest.mark.skip(reason="state managers do not leave yet what only the next release knows")
+@pytest.mark.timeout(400)
 async def test_the_next_release_is_upgraded_to_rolled_back_and_upgraded_to_again(
     operator: Operator, tmp_path: Path
 ) -> None:
@@ -94,7 +96,9 @@ async def test_the_next_release_is_upgraded_to_rolled_back_and_upgraded_to_again
     await operator.begin(this, *MANAGERS, *SERVERS, "web-server")
     await operator.step("one manager is newer", new, "queue-server", MANAGERS[0], commands=this)
     await operator.step("one server is newer", new, MANAGERS[1], SERVERS[0], commands=new)
+    assert crowd.heard("proctor-1", "examinee_checked"), "a server passes on what it does not know"
     await crowd.finish("F001", SERVERS[0])
+    await every_command_answers(installation, this)
     await operator.step("upgraded", new, SERVERS[1], commands=new)
     await everything_new_is_applied(operator)
     # The worst order: what newer servers write waits in the log, and records hold facts of a type that is not known.
@@ -104,10 +108,12 @@ async def test_the_next_release_is_upgraded_to_rolled_back_and_upgraded_to_again
     assert await status_of(installation, "F002") != "FINISHED"
     assert await fields_only_the_next_release_knows(installation, crowd) == []
     assert "NEWER" in await timeline_of(installation, crowd.examinees[0])
+    await every_command_answers(installation, this)
     await operator.step("upgraded again", new, "queue-server", MANAGERS[0], SERVERS[0], commands=new)
     await everything_new_is_applied(operator)
 
 
+@pytest.mark.timeout(400)
 async def test_the_tagged_release_is_upgraded_to_this_one_and_back(operator: Operator, tmp_path: Path) -> None:
     tagged, this = Release("tagged", tagged_tree(tmp_path / "tagged")), Release("this", ROOT)
     await operator.begin(tagged, MANAGERS[0], *SERVERS)
@@ -141,6 +147,23 @@ async def everything_new_is_applied(operator: Operator) -> None:
         return all([await status_of(installation, examinee_id) == "FINISHED" for examinee_id in crowd.finished])
 
     await eventually(applied, "what was written in new types is applied", 40)
+
+
+async def every_command_answers(installation: Installation, release: Release) -> None:
+    """Run what operators look with, on records and roles of another release."""
+    for command in (
+        ("actors", "ls"),
+        ("sessions", "ls"),
+        ("queues", "ls"),
+        ("plans", "show", PLAN),
+        ("plans", "report", PLAN),
+        ("plans", "timeline", PLAN, "F001"),
+        ("examinees", "show", PLAN, "F001"),
+        ("doctor",),
+    ):
+        code, answer = await installation.command(release, *command)
+        assert code in (ExitCode.OK, ExitCode.DEGRADED, ExitCode.FAILED), (command, code)
+        assert answer, command
 
 
 async def status_of(installation: Installation, examinee_id: str) -> str | None:
