@@ -35,7 +35,7 @@ class QueueReader:
     await reader.run()  # until cancelled
 
     Messages older than the queue's `expireTime` are not delivered. When more than `maxSize` messages wait, they are
-    dropped; then, or when a consumer had vanished, what clients must know comes from Redis instead.
+    dropped. Then, or when a consumer had vanished, what clients must know comes from Redis instead.
     """
 
     def __init__(
@@ -47,6 +47,7 @@ class QueueReader:
         self._lease = lease
         self._server = server
         self._reading: set[str] = set()
+        self._missed: set[str] = set()
 
     async def run(self) -> None:
         """Read all consumers that the queue has, and those that it gets later."""
@@ -80,7 +81,7 @@ class QueueReader:
             try:
                 async with contextlib.aclosing(queue.batches(consumer)) as batches:
                     async for deliveries in batches:
-                        await self._take(receiver, deliveries)
+                        await self._take(consumer, receiver, deliveries)
                         if deliveries[-1].pending > queue.config.max_size:
                             log.error("%s: %d messages wait; dropping them", consumer, deliveries[-1].pending)
                             await queue.create_surely(reset=[consumer])
@@ -95,13 +96,18 @@ class QueueReader:
                 # Others may have vanished too, and were created again before their readers have noticed.
                 await self.resynchronise(queue.consumers)
 
-    async def _take(self, receiver: Receiver[Element], deliveries: list[Delivery]) -> None:
+    async def _take(self, consumer: str, receiver: Receiver[Element], deliveries: list[Delivery]) -> None:
         """Hand over deliveries to the server, and wait until they are handled and acknowledged."""
         expired = await self._expired(deliveries)
         for delivery in expired:
             await delivery.ack()
         if fresh := [delivery for delivery in deliveries if delivery not in expired]:
             await receiver.take(fresh)
+        if expired:
+            self._missed.add(consumer)
+        if consumer in self._missed and (fresh or not deliveries[-1].pending):
+            self._missed.remove(consumer)  # it has caught up
+            await self.resynchronise([consumer])
 
     async def _expired(self, deliveries: list[Delivery]) -> set[Delivery]:
         """Return the deliveries that are older than `expireTime`, by the broker's clock, and log how many there are."""

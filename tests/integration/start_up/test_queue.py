@@ -125,10 +125,10 @@ class Gate:
         self.reached = asyncio.Event()
         monkeypatch.setattr(server._queue_reader, "_take", self._wait)
 
-    async def _wait(self, receiver: Receiver[Element], deliveries: list[Delivery]) -> None:
+    async def _wait(self, consumer: str, receiver: Receiver[Element], deliveries: list[Delivery]) -> None:
         self.reached.set()
         await (self._broadcasts if deliveries[0].subject.endswith(".proctors") else self._open).wait()
-        await self._take(receiver, deliveries)
+        await self._take(consumer, receiver, deliveries)
 
     def open_for_broadcasts(self) -> None:
         self._broadcasts.set()
@@ -278,6 +278,7 @@ async def test_a_message_older_than_expire_time_is_not_delivered_and_an_unused_q
         await bus.publish(event("FRESH", 2))
         await proctor.expect("examinee_connected", examineeId="FRESH")
         assert proctor.about("STALE") == []
+        await proctor.expect("plan_snapshot", resync=True)  # with what the old message would have told
         assert await filters_of(bus, "SOCK001_Q") is not None
         await system.stop("SOCK001")
         await filters_become(bus, "SOCK001_Q", None)
