@@ -234,3 +234,31 @@ async def test_a_backup_that_is_damaged_newer_or_not_complete_is_refused(
         raise OSError(errno.ENOSPC, "No space left on device")
     with pytest.raises(DamagedBackup, match="did not come to its end"):
         read_manifest(tmp_path / "full")
+
+
+async def test_a_restored_broker_beside_a_redis_that_is_newer_loses_nobody(
+    settings: Settings, bus: Bus, elsewhere: Settings, tmp_path: Path
+) -> None:
+    directory = tmp_path / "backup"
+    async with System(settings) as system:
+        await system.examinee("E001")
+        await back_up(settings, directory)
+        await system.examinee("E002")
+        (await system.examinee("E003")).abort()
+        await system.status("E003", "DISCONNECTED")
+    beside = load_settings(nats_url=elsewhere.nats_url, redis_url=settings.redis_url, data_dir=settings.data_dir)
+    with pytest.raises(NotRestored, match="--keep-redis"):
+        await put_back(beside, directory)
+    await put_back(beside, directory, keep_redis=True)
+    async with System(beside) as restored:
+        for name in ("E001", "E002", "E003"):
+            await restored.status(name, "DISCONNECTED")
+        await restored.examinee("E002", connection_no=2)
+        await restored.status("E002", "CONNECTED")
+        invoke = command_with({"EXAMWIRE_NATS_URL": beside.nats_url, "EXAMWIRE_REDIS_URL": beside.redis_url})
+
+        async def agrees() -> bool:
+            return (await invoke("state", "verify")).exit_code == 0
+
+        await eventually(agrees, "Redis and the log agree")
+    assert restored.failures == []
