@@ -150,6 +150,11 @@ class _StateManagers(Collector):
         for reason in ("redis", "state"):
             waiting.add_metric([reason], max((detail["waitingFor"] == reason for detail in details), default=0))
         yield waiting
+        yield GaugeMetricFamily(
+            "examwire_newer_messages_waiting",
+            "Messages of the log that this state manager leaves to a newer release, which it does not understand",
+            value=sum(detail["newer"] for detail in details),
+        )
 
 
 REGISTRY.register(_StateManagers())

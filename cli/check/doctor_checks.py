@@ -301,6 +301,17 @@ def judge_actor(actor: Mapping[str, Any]) -> Iterator[Finding]:
         yield warning("actors", problem, "see its log")
 
 
+def judge_newer(actors: Iterable[Mapping[str, Any]]) -> Finding:
+    """Check how many messages the state managers leave to a newer release."""
+    managers = [actor for actor in actors if actor.get("kind") == "state-manager"]
+    count = sum(int(manager.get("details", {}).get("newer") or 0) for manager in managers)
+    if count:
+        problem = f"{count} messages of the log wait for a newer state manager: nobody is told what they say"
+        advice = "start a state manager of the newest release; docs/runbook.md#newermessageswait"
+        return failed("newer", problem, advice)
+    return ok("newer", "no message of the log waits for a newer release")
+
+
 def judge_versions(versions: Mapping[str, set[str]], own: str) -> Finding:
     """Check that all processes have the same version. `versions`: version to addresses; `own`: of this command."""
     if set(versions) <= {own}:

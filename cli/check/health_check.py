@@ -38,6 +38,7 @@ from cli.check.doctor_checks import (
     judge_log,
     judge_memory,
     judge_nats,
+    judge_newer,
     judge_process,
     judge_redis,
     judge_roles,
@@ -304,6 +305,7 @@ class HealthCheck:
             for finding in judge_actor(actor):
                 yield finding
         yield judge_versions(versions, VERSION)
+        yield judge_newer(self._actors)
         async for finding in self._processes(bus):
             yield finding
 

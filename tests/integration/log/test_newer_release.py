@@ -65,6 +65,7 @@ async def test_newer_facts_and_records_wait_for_a_newer_release_and_nothing_else
             return bool(system.actors["state-manager"].details()["newer"] == 2)
 
         await eventually(both_wait, "both messages wait")
+        assert sample("examwire_newer_messages_waiting") == 2
         assert (await system.progress("E004"))["enrolled"] == "1"
         await system.examinee("E002")
         await system.status("E002", "CONNECTED")

@@ -18,6 +18,7 @@ from cli.check.doctor_checks import (
     judge_log,
     judge_memory,
     judge_nats,
+    judge_newer,
     judge_process,
     judge_redis,
 )
@@ -60,6 +61,8 @@ FACTS = ProcessFacts(
             "redis.eviction",
             WARNING,
         ),
+        ([judge_newer([{"kind": "state-manager", "details": {"newer": 0}}, {"kind": "web-server"}])], "newer", OK),
+        ([judge_newer([{"kind": "state-manager", "details": {"newer": 3}}])], "newer", FAILED),
         ([judge_checkpoints({"servers": DAWN, "3": DAWN - 590}, DAWN - 9999, DAWN)], "checkpoints", OK),
         ([judge_checkpoints({"servers": DAWN, "3": DAWN - 610}, DAWN - 9999, DAWN)], "checkpoints", WARNING),
         ([judge_checkpoints({"servers": DAWN, "3": None}, DAWN - 610, DAWN)], "checkpoints", WARNING),
