@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import json
 import os
 import signal
@@ -39,16 +38,14 @@ from cli.shared.options import flatten, takes_settings, to_environment
 from cli.shared.output import ExitCode, print_json
 from cli.shared.running_system import ISSUER_KEYS, READY_FILE, SECRET_FINGERPRINT, TOPOLOGY, TOPOLOGY_SETTINGS
 from cli.shared.signing import secret_fingerprint
-from protocol.errors import ConfigurationError, RoleFailed, StateUnavailable
+from protocol.errors import ConfigurationError
 from protocol.ids import check_id
 from protocol.log.gap import LogGap
-from protocol.times import parse_time
 
 if TYPE_CHECKING:  # imported only with --tls
     from cli.local.trial_certificate import TrialCertificate
 
 SERVER_IDS = ("SOCK001", "SOCK002")
-RECORDED_SECONDS = 15.0
 INTENSITY = Intensity(restarts=5, period=60.0, backoff=0.2, backoff_max=5.0)
 SAMPLE = "sample.jpg"
 TARGETS_FILE = "prometheus-targets.json"
@@ -154,6 +151,7 @@ class LocalSystem:
         self._saved_ports = SavedPorts(self.data_dir / PORTS_FILE)
         self._log_level = log_level
         self._gap: LogGap | None = None
+        self._plans_whole: int | None = None
         self._certificate = certificate
 
     async def run(self, json_ready: bool) -> int:
@@ -249,36 +247,11 @@ class LocalSystem:
 
     async def _wait_until_recorded(self, roles: Mapping[str, RoleProcess]) -> None:
         """Wait until both socket servers are READY in Redis, so that clients learn both addresses."""
-        from actors.runtime.store.state_store import StateStore
+        from cli.local.recorded_servers import RecordedServers
 
-        expected = {(server_id, roles[server_id].ready["url"]) for server_id in SERVER_IDS}
-        store = StateStore(self.redis_url, self.settings.redis)
-        missing = expected
-        try:
-            async with asyncio.timeout(RECORDED_SECONDS):
-                while missing:
-                    with contextlib.suppress(StateUnavailable):  # an external Redis may start later
-                        records = await store.servers()
-                        ready = {
-                            (record["serverId"], record.get("url"))
-                            for record in records
-                            if record.get("statusCode") == "READY"
-                        }
-                        missing = expected - ready
-                    await asyncio.sleep(0.05)
-            gap = await store.log_mark.gap()
-            if gap is not None and parse_time(gap.timestamp) > self._began:
-                self._gap = gap
-            # Each of them reads the addresses of the others this soon (`ready_servers.EARLY_SECONDS`).
-            await asyncio.sleep(0.25)
-        except TimeoutError:
-            names = ", ".join(sorted(server_id for server_id, _ in missing))
-            raise RoleFailed(
-                f"{names} announced READY, but it did not reach Redis within {RECORDED_SECONDS:g} s: "
-                "see the state manager's log on stderr"
-            ) from None
-        finally:
-            await store.close()
+        recorded = RecordedServers(self.redis_url, self.settings.redis, self._began)
+        await recorded.wait({(server_id, roles[server_id].ready["url"]) for server_id in SERVER_IDS})
+        self._gap, self._plans_whole = recorded.gap, recorded.plans_whole
 
     def _stop_order(self, supervisor: ProcessSupervisor) -> list[list[Any]]:
         """Return the groups of processes in stop order: dependent roles first, engines last."""
@@ -320,6 +293,7 @@ class LocalSystem:
             "pages": page_links(page_bases(web_url, self.settings)[0], self.settings, self.plan),
             **trial,
             **({"logGap": self._gap.model_dump(by_alias=True)} if self._gap is not None else {}),
+            **({"plansWhole": self._plans_whole} if self._plans_whole is not None else {}),
         }
 
     def _write(self, name: str, value: object, mode: int = 0o600) -> None:
@@ -340,6 +314,11 @@ class LocalSystem:
         lines = [
             "examwire is up. Ctrl-C stops it.",
             "",
+            *(
+                ["Redis is still being repaired: plans that are not whole yet say so.", ""]
+                if self._plans_whole is not None
+                else []
+            ),
             *([f"The log was older than Redis, and was mended: {self._gap}.", ""] if self._gap is not None else []),
             *describe_links(ready["pages"]),
             *access_notes(page_bases(ready["webUrl"], self.settings), self.settings, sockets, self._certificate),

@@ -65,6 +65,16 @@ class Whole:
     everything: bool = False
     marks: set[str] = field(default_factory=set)
 
+    @property
+    def being_repaired(self) -> bool:
+        """Whether a repair of this Redis process has begun and is not over."""
+        return not self.everything and any(mark.startswith("repair:") for mark in self.marks)
+
+    @property
+    def plans(self) -> int:
+        """How many plans the repair has made whole."""
+        return sum(mark.startswith("plan:") for mark in self.marks)
+
     def part(self, part: str) -> bool:
         """Return whether a part of the log is whole."""
         return self.everything or part_mark(part) in self.marks
