@@ -9,21 +9,37 @@ from dataclasses import dataclass
 from actors.runtime.broker.connection import Bus
 from actors.runtime.broker.stream_state import StoredMessage
 from actors.status_log.replacements import read_replacements, read_with_replacements
+from actors.status_log.status_log import StatusLog
 from protocol.broker import subjects
 from protocol.broker.streams import STATUS
 from protocol.log.entries import LogEntry, may_mention, read_entries
+from protocol.log.gap import LogGap
 from protocol.log.outages import Outages
-from protocol.times import format_time
+from protocol.times import format_time, parse_time
 
+ANNOUNCED_AGAIN_SECONDS = 3600.0
 MESSAGES_PER_YIELD = 500  # then other tasks of the process may run
 
 
 @dataclass(frozen=True, slots=True)
 class Beginning:
-    """Time of the first message in the log (RFC 3339; `None`: empty log). `truncated`: earlier ones have expired."""
+    """Time of the first message in the log (RFC 3339; `None`: empty log). `truncated`: earlier ones have expired.
+
+    `gaps`: the gaps of the log after its beginning.
+    """
 
     since: str | None
     truncated: bool
+    gaps: tuple[LogGap, ...] = ()
+
+    def gaps_of(self, first: float | None) -> list[LogGap]:
+        """Return the gaps that may concern a plan whose first fact was logged at `first` (`None`: not known).
+
+        What began in a gap has its first fact soon after it: live sessions are announced again.
+        """
+        return [
+            gap for gap in self.gaps if first is None or first <= parse_time(gap.timestamp) + ANNOUNCED_AGAIN_SECONDS
+        ]
 
 
 class PlanLog:
@@ -49,7 +65,8 @@ class PlanLog:
         # STATUS numbers its messages from the time of its creation in ms: an old first sequence means expired messages.
         truncated = state.messages > 0 and state.first / 1000 < oldest
         # Some messages are kept for ever; the log goes back to them, but not without gaps.
-        return Beginning(format_time(max(first.time, oldest)) if first is not None else None, truncated)
+        since = format_time(max(first.time, oldest)) if first is not None else None
+        return Beginning(since, truncated, tuple(await StatusLog(self._bus).gaps()))
 
     async def new_entries(self, examinee_id: str | None = None) -> AsyncIterator[LogEntry]:
         """Yield the entries stored since the last call (the first time: all), of one examinee or of all.

@@ -172,6 +172,7 @@ class Archive:
                 "examwire": version("examwire"),
                 "logSince": beginning.since,
                 "logTruncated": beginning.truncated,
+                "logGaps": [gap.model_dump(mode="json", by_alias=True) for gap in beginning.gaps],
                 "withPictures": self._pictures is not None,
                 "counts": counts,
                 "files": self._files,

@@ -17,13 +17,21 @@ from cli.plans.timeline import never_seen
 from cli.shared.live_actors import connected
 from cli.shared.options import takes_settings
 from cli.shared.output import Format, NotFound, OutputOption, console, say, show, table, with_heading
-from cli.shared.times import TIME_HELP, duration_text, local_time, parse_time_option, zone_name
+from cli.shared.times import (
+    TIME_HELP,
+    duration_text,
+    local_time,
+    parse_time_option,
+    with_local_times,
+    zone_name,
+)
 from protocol.errors import ConfigurationError
 from protocol.ids import check_id
+from protocol.log.gap import gap_texts
 from protocol.log.outage_csv import format_reasons, outages_csv
 from protocol.log.outages import EndStatus, OutageRow, OutageTotals, sum_rows
 from protocol.rules.plan_state import PlanState
-from protocol.times import format_time
+from protocol.times import format_time, parse_time
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -82,6 +90,9 @@ def report(
         if outages.newer:
             text = "facts were written by a newer release and are left out: run the report of that release"
             say(f"{outages.newer} {text}", err=True)
+        gaps = [gap for gap in beginning.gaps_of(window[0]) if parse_time(gap.missing_from) <= window[1]]
+        for text in gap_texts(gaps):
+            say(with_local_times(text), err=True)
         total_row = sum_rows(rows)
         if affected:
             rows = [row for row in rows if row.outages]
@@ -94,6 +105,7 @@ def report(
             "to": format_time(window[1]),
             "ignoreBelowSeconds": ignore_below,
             "logSince": beginning.since,
+            "logGaps": [gap.model_dump(mode="json", by_alias=True) for gap in gaps],
             "plan": plan_json(outages.plan),
             "examinees": [_json(row) for row in rows],
             "totals": _json(total_row),

@@ -24,6 +24,7 @@ from cli.shared.output import (
 )
 from cli.shared.times import TIME_HELP, duration_text, local_time, parse_time_option, with_local_times, zone_name
 from protocol.ids import check_id
+from protocol.log.gap import gap_texts
 from protocol.log.timeline import Timeline
 from protocol.log.timeline_entry import EntryKind, StatusAtTime, TimelineEntry, status_at_time
 from protocol.messages.facts import ConnectionStatusCode
@@ -133,6 +134,9 @@ def never_seen(plan_id: str, examinee_id: str | None, beginning: Beginning) -> s
 
 
 def _say_what_is_missing(timeline_state: Timeline, examinee_id: str | None, beginning: Beginning) -> None:
+    first_logged = min((person.first_logged for person in timeline_state.examinees.values()), default=None)
+    for text_of_gap in gap_texts(beginning.gaps_of(first_logged)):
+        say(with_local_times(text_of_gap), err=True)
     missing = [person for person in timeline_state.examinees.values() if not person.complete]
     if not missing:
         return

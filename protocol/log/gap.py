@@ -52,6 +52,11 @@ class LogGap(Wire):
         return self.after < sequence_of(version) <= self.up_to
 
 
+def gap_texts(gaps: Iterable[LogGap]) -> list[str]:
+    """Return for each gap what a reader of a timeline or a report must know."""
+    return [f"{gap}: the log was restored from an older copy, or has lost its end" for gap in gaps]
+
+
 def covering(gaps: Iterable[LogGap], version: int) -> LogGap | None:
     """Return the gap in which a version lies."""
     return next((gap for gap in gaps if gap.covers(version)), None)

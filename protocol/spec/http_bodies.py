@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from protocol.ids import Id
+from protocol.log.gap import LogGap
 from protocol.log.outages import OutageRow
 from protocol.log.timeline_entry import TimelineEntry
 from protocol.messages.base import Wire
@@ -45,7 +46,8 @@ class TimelineOfExaminee(Wire):
 
     `before`: the parameter of a request for older entries; `null`: there are none. `older`: how many older entries were
     read. Of an examinee with more than 2,000 messages only the newest are read at once. `logSince`: the time of the
-    oldest fact in the log. `complete`: false when the beginning of the first connection was not read, or has expired.
+    oldest fact in the log. `logGaps`: the times of which it has lost the facts. `complete`: false when the beginning of
+    the first connection was not read, or has expired.
     `outages`: `null` with `before`.
     """
 
@@ -53,6 +55,7 @@ class TimelineOfExaminee(Wire):
     examinee_id: Id
     as_of: Timestamp
     log_since: Timestamp | None
+    log_gaps: list[LogGap] = Field(default=[])
     complete: bool
     older: int
     before: int | None

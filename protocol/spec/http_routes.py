@@ -277,6 +277,7 @@ ROUTES: tuple[HttpRoute, ...] = (
                 examinee_id="E001",
                 as_of=_MOMENT,
                 log_since="2026-11-15T00:00:00.000Z",
+                log_gaps=[],
                 complete=True,
                 older=12,
                 before=451263979520000,

@@ -130,11 +130,13 @@ class PlanApi:
             (row,) = outages.rows(outages.begin, max(self._bus.clock.now(), outages.begin)) or (None,)
         if row is not None and read.whole_from:
             row = row.model_copy(update={"complete": False})
+        first_logged = timeline.examinees[examinee_id].first_logged if known else None
         answer = {
             "planId": plan_id,
             "examineeId": examinee_id,
             "asOf": format_time(self._bus.clock.now()),
             "logSince": beginning.since,
+            "logGaps": [gap.model_dump(mode="json", by_alias=True) for gap in beginning.gaps_of(first_logged)],
             "complete": not read.whole_from and (not known or timeline.examinees[examinee_id].complete),
             "older": count - len(newest),
             "before": newest[0].version if count > len(newest) else read.whole_from or None,

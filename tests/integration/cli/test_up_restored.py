@@ -42,6 +42,10 @@ def test_up_starts_with_an_older_log_and_says_what_is_missing(tmp_path: Path) ->
         verified = CliRunner().invoke(app, ["state", "verify", "--data-dir", str(data_dir), "-o", "json"])
         assert verified.exit_code == 0, verified.stdout
         assert json.loads(verified.stdout)["kept"] >= 2
+        report = CliRunner().invoke(app, ["plans", "report", "P001", "--data-dir", str(data_dir), "-o", "json"])
+        assert [each["upTo"] for each in json.loads(report.stdout)["logGaps"]] == [gap["upTo"]]
+        timeline = CliRunner().invoke(app, ["plans", "timeline", "P001", "E001", "--data-dir", str(data_dir)])
+        assert "are missing: the log was restored from an older copy" in timeline.stderr
         doctor = CliRunner().invoke(app, ["doctor", "--data-dir", str(data_dir), "-o", "json"])
         (finding,) = [each for each in json.loads(doctor.stdout)["findings"] if each["check"] == "log"]
         assert (finding["state"], gap["missingFrom"] in finding["found"]) == ("warning", True)
