@@ -1,10 +1,10 @@
-"""Keeps STATUS from dropping what is needed at its bound.
+"""Keeps STATUS within its bound, without dropping what is needed.
 
-NATS drops the oldest messages of a full stream, whatever they are: facts that nobody has processed, and the schedule
-that ends an exam in a month; it allows no other policy for a stream with schedules. So STATUS must never be full. When
-it is nearly, it is kept for a shorter time: facts go by their age, and schedules stay. When that would drop what is
-needed or what is younger than a day, the bound is lifted: the log then grows up to what NATS can store, where NATS
-refuses new messages and publishers keep them.
+NATS would drop the oldest messages of a full stream, whatever they are: facts that nobody has processed, and the
+schedule that ends an exam in a month. It refuses no new ones instead in a stream with schedules. So NATS does not know
+the bound. When STATUS is nearly full, it is kept for a shorter time: facts go by their age, and schedules stay. What is
+needed, or younger than a day, is kept; the log may then grow up to what NATS can store. There NATS refuses new
+messages, and publishers keep them.
 
 Needed is every fact that the checkpoints do not hold (`actors.status_log.record_checkpoints`): a checkpoint holds only
 what a state manager has acknowledged.
@@ -16,7 +16,7 @@ import logging
 import time
 from dataclasses import replace
 
-from actors.queue_server.metrics import LOG_BOUND_LIFTED, LOG_SHORTENED
+from actors.queue_server.metrics import LOG_SHORTENED
 from actors.runtime.broker.connection import Bus
 from actors.runtime.broker.stream_state import StoredMessage, StreamState
 from actors.status_log.record_checkpoints import RecordCheckpoints
@@ -25,13 +25,12 @@ from protocol.log.partitions import PARTS
 
 log = logging.getLogger("examwire.queue_server")
 
-NEARLY_FULL, TOO_FULL, ROOM_AGAIN = 0.8, 0.9, 0.6
-"""Shares of the bound: from the first on the log is kept for a shorter time. When that does not help, the bound is
-lifted from the second on. Below the third the log is kept as long as declared."""
+NEARLY_FULL, ROOM_AGAIN = 0.8, 0.6
+"""Shares of the bound: from the first on the log is kept for a shorter time, below the second as long as declared."""
 CUT = 0.1
 """The share of its messages that go at once."""
 LEAST_AGE = DAY
-"""The log is never kept for less, as long as the disk has room: an exam of today has its timeline and report."""
+"""The log is never kept for less: an exam of today has its timeline and report."""
 NEEDED_MARGIN, NEEDED_SOON = 2 * HOUR, HOUR
 """The log is kept for so much longer than the age of what is needed, and set back when less than the second is left."""
 PAUSE_SECONDS = 5.0
@@ -51,40 +50,38 @@ class LogBound:
         self._replicas = replicas
         self._checkpoints = RecordCheckpoints(bus)
         self._quiet_until = self._needed_at = 0.0
+        self._said = False
 
     async def look(self, spec: StreamSpec) -> None:
-        """Shorten the time that STATUS is kept, lift its bound, or set both back.
+        """Shorten the time that STATUS is kept, or set it back.
 
         `spec`: STATUS as it should be, with the bound for which NATS has storage. Raises `BrokerUnavailable` or
         `NotPermitted`.
         """
         state = await self._bus.stream_state(STATUS.name)
         filled = state.size / spec.max_bytes
-        LOG_BOUND_LIFTED.set(state.limit is None)
         LOG_SHORTENED.set(max(0.0, spec.max_age - state.max_age))
         if time.monotonic() < self._quiet_until:
             return
-        if filled >= NEARLY_FULL:
+        shortened = state.max_age < spec.max_age
+        if shortened and (filled < ROOM_AGAIN or await self._needed_soon(state)):
+            log.warning("the log is kept for %.0f days again", spec.max_age / DAY)
+            await self._apply(spec)
+        elif filled >= NEARLY_FULL:
             self._quiet_until = time.monotonic() + PAUSE_SECONDS
             await self._make_room(spec, state)
-        elif state.max_age < spec.max_age and await self._needed_soon(state):
-            log.error("facts that nobody has processed are nearly as old as the log: it is kept as long as declared")
-            await self._apply(replace(spec, max_bytes=state.limit or -1))
-        elif state.limit is None or (filled < ROOM_AGAIN and state.max_age < spec.max_age):
-            max_age = spec.max_age if filled < ROOM_AGAIN else state.max_age
-            await self._apply(replace(spec, max_age=max_age))
-            log.warning("the log has room again: it holds %s, and is kept for %s", *_held(spec, max_age))
+        else:
+            self._said = False
 
     async def _make_room(self, spec: StreamSpec, state: StreamState) -> None:
         oldest, age = await self._oldest(), await self._possible_age(state)
-        about = f"{state.size / 2**20:,.0f} MiB of {spec.max_bytes / 2**20:,.0f} MiB are used"
+        about = f"{state.size / 2**20:,.0f} of {spec.max_bytes / 2**20:,.0f} MiB are used"
         if oldest is not None and age < min(state.max_age, self._bus.clock.now() - oldest.time):
             log.warning("the log is nearly full (%s): it is kept for %.1f days only", about, age / DAY)
-            await self._apply(replace(spec, max_age=age, max_bytes=state.limit or -1))
-        elif state.limit is not None and state.size > TOO_FULL * spec.max_bytes:
-            text = "the log is nearly full (%s), and all of it is needed or younger than a day: its bound is lifted"
-            log.error(text, about)
-            await self._apply(replace(spec, max_age=state.max_age, max_bytes=-1))
+            await self._apply(replace(spec, max_age=age))
+        elif not self._said:
+            log.error("the log is nearly full (%s), and all of it is needed or younger than a day", about)
+            self._said = True
 
     async def _apply(self, spec: StreamSpec) -> None:
         await self._bus.apply_stream(spec, replicas=self._replicas)
@@ -124,7 +121,3 @@ class LogBound:
             await self._bus.next_message(STATUS.name, subject, 1) for spec in STATE_MANAGERS for subject in spec.filters
         ]
         return min((fact for fact in found if fact is not None), key=lambda fact: fact.sequence, default=None)
-
-
-def _held(spec: StreamSpec, max_age: float) -> tuple[str, str]:
-    return f"at most {spec.max_bytes / 2**20:,.0f} MiB", f"{max_age / DAY:.1f} days"

@@ -36,11 +36,6 @@ LOG_SHORTENED = Gauge(
     "By how much the log is kept for a shorter time than declared, because it was nearly full",
     registry=REGISTRY,
 )
-LOG_BOUND_LIFTED = Gauge(
-    "examwire_log_bound_lifted",
-    "Whether the log has no bound, because all of it is needed",
-    registry=REGISTRY,
-)
 WRITABLE = Gauge("examwire_jetstream_writable", "Whether the broker has stored the latest probe", registry=REGISTRY)
 
 

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from actors.queue_server.checkpoints import Checkpoints
-from actors.queue_server.log_bound import NEARLY_FULL, LogBound
+from actors.queue_server.log_bound import LogBound
 from actors.queue_server.metrics import CONSUMER_UP, MADE_AGAIN, WRITABLE
 from actors.runtime.broker.connection import Bus
 from actors.runtime.broker.stream_admin import NoStorage
@@ -99,11 +99,6 @@ class Topology:
     async def apply_stream(self, stream: StreamSpec) -> None:
         """Create or update a stream. Raises as `apply`."""
         stream = self.granted(stream)
-        if stream.guarded and await self._bus.stream_config(stream.name) is not None:
-            state = await self._bus.stream_state(stream.name)
-            if state.size > NEARLY_FULL * stream.max_bytes and (state.limit is None or state.limit > stream.max_bytes):
-                log.warning("%s: its bound stays: it holds more than the new one allows", stream.name)
-                stream = replace(stream, max_bytes=state.limit or -1)  # a smaller one would drop what is needed
         first = None
         if stream.first_seq_from_clock:
             # A stream that was lost starts above the versions in Redis: its first sequence is the time of the broker,

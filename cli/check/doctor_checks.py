@@ -210,13 +210,10 @@ def judge_bound(spec: StreamSpec, state: StreamState) -> Iterator[Finding]:
     """Check how much of its bound a stream uses, and whether STATUS is kept for less time than declared."""
     name, size = spec.name, f"{state.size / 2**20:,.0f} MiB"
     if state.limit is None:
-        problem = f"stream {name}: no bound, {size} are used"
-        if spec.guarded:
-            problem += ": all of it is needed, and at the end of the disk no fact is recorded"
-        yield failed("streams", problem, "see LogBoundLifted in the runbook")
+        yield failed("streams", f"stream {name}: {size} are used, without a bound", "start a queue server")
     elif state.size > FILLED * state.limit:
         problem = f"stream {name}: {size} of {state.limit / 2**20:,.0f} MiB are used; when it is full, {spec.at_bound}"
-        judge = failed if spec.refuse_when_full and state.size > FULL * state.limit else warning
+        judge = failed if (spec.refuse_when_full or spec.guarded) and state.size > FULL * state.limit else warning
         yield judge("streams", problem, "see StreamNearItsBound in the runbook")
     if spec.guarded and 0 < state.max_age < spec.max_age:
         problem = f"stream {name}: kept for {state.max_age / DAY:.1f} days, not {spec.max_age / DAY:.0f}"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from enum import Enum
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -27,7 +27,7 @@ from cli.shared.output import (
     watch,
 )
 from cli.shared.running_system import TOPOLOGY_SETTINGS
-from protocol.broker.streams import DAY, StreamSpec
+from protocol.broker.streams import DAY, MAX_BYTES, StreamSpec
 from protocol.times import format_time
 
 if TYPE_CHECKING:
@@ -134,13 +134,18 @@ async def compare_topology(bus: Bus, settings: Settings) -> list[TopologyCompari
     findings = []
     for stream in topology_streams(settings):
         actual = await bus.stream_config(stream.name)
+        wanted = stream_config(stream, settings.nats.replicas)
         if actual is not None:
+            bound = (actual.get("metadata") or {}).get(MAX_BYTES)
+            if stream.guarded and bound is not None:  # compare it as if NATS knew it
+                wanted = wanted.evolve(max_bytes=stream.max_bytes, metadata=None)
+                actual["max_bytes"] = int(bound)
             # A small disk gets smaller bounds; a log that is nearly full is kept for a shorter time.
             if 0 < actual.get("max_bytes", -1) < stream.max_bytes:
-                stream = replace(stream, max_bytes=actual["max_bytes"])
+                wanted = wanted.evolve(max_bytes=actual["max_bytes"])
             if stream.guarded and 0 < actual.get("max_age", 0.0) < stream.max_age:
-                stream = replace(stream, max_age=actual["max_age"])
-        findings.append(_finding("stream", stream.name, stream_config(stream, settings.nats.replicas), actual))
+                wanted = wanted.evolve(max_age=actual["max_age"])
+        findings.append(_finding("stream", stream.name, wanted, actual))
     for consumer in topology_consumers():
         name = f"{consumer.stream}/{consumer.name}"
         actual = await bus.consumer_config(consumer.stream, consumer.name)

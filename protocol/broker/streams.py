@@ -29,8 +29,8 @@ class StreamSpec:
 
     `max_bytes` and `max_age` bound it (0: no age). NATS reserves `max_bytes` of its storage; where it has less, all
     streams get a smaller share (`actors.queue_server.topology_watch`). At the bound the oldest messages are dropped;
-    with `refuse_when_full` new ones are refused. A `guarded` stream never comes to its bound: it is kept for a shorter
-    time before (`actors.queue_server.log_bound`).
+    with `refuse_when_full` new ones are refused. Of a `guarded` stream NATS drops nothing: it is kept for a shorter
+    time before it is full (`actors.queue_server.log_bound`).
 
     `first_seq_from_clock`: the first sequence is taken from the clock, so a recreated stream continues above the
     sequences of the lost one. Versions, checkpoints and late acks rely on that.
@@ -88,7 +88,7 @@ STATUS = StreamSpec(
     max_age=7 * DAY,
     max_bytes=8 * GIB,
     least_bytes=64 * MIB,
-    guarded=True,  # NATS refuses nothing in a stream with schedules, and would drop them with the oldest messages
+    guarded=True,  # NATS would drop what is needed: the schedules of exams are among the oldest messages
     allow_atomic=True,  # a replay stores the payload and its marker, or neither
     allow_msg_schedules=True,
     allow_msg_ttl=True,
@@ -266,6 +266,10 @@ ADVISORY_WATCH = ConsumerSpec(
 )
 RETIRED_CONSUMERS = ((ADVISORY.name, "reconnect-exhausted"),)
 """Consumers of earlier releases (stream, name), which the queue server deletes."""
+
+
+MAX_BYTES = "examwire.maxBytes"
+"""The metadata of a guarded stream with its bound, which NATS does not know."""
 
 
 def is_marker(headers: Mapping[str, str]) -> bool:

@@ -18,7 +18,7 @@ from nats.js.client import JetStreamContext
 from actors.runtime.broker.nats_client import NatsClient
 from actors.runtime.broker.stream_specs import PinnedConfig, beginning, consumer_config, plain, stream_config
 from actors.runtime.broker.stream_state import ConsumerState, PinnedState, StorageState, StoredMessage, StreamState
-from protocol.broker.streams import PIN_GROUP, ConsumerSpec, StreamSpec
+from protocol.broker.streams import MAX_BYTES, PIN_GROUP, ConsumerSpec, StreamSpec
 from protocol.errors import BrokerUnavailable, ConfigurationError, ConsumerGone, NotAnswered
 from protocol.messages.progress import ConsumerProgress
 from protocol.times import parse_time
@@ -102,12 +102,20 @@ class StreamAdmin:
         `BrokerUnavailable`, or `ConfigurationError` when several copies are wanted without a cluster.
         """
         config = stream_config(spec, replicas)
+        target = f"stream {spec.name}"
         try:
-            if await self.stream_config(spec.name) is None:
-                created = config.evolve(first_seq=first_seq) if first_seq else config
-                await self._request(f"stream {spec.name}", lambda: self._js.add_stream(created))
+            exists = await self.stream_config(spec.name) is not None
+            created = config.evolve(first_seq=first_seq) if first_seq and not exists else config
+            if spec.guarded and not (exists and (await self.stream_state(spec.name)).size > spec.max_bytes / 2):
+                # Has NATS room for it? It is asked, and then told not to keep the bound.
+                bounded = created.evolve(max_bytes=spec.max_bytes)
+                put = self._js.update_stream if exists else self._js.add_stream
+                await self._request(target, lambda: put(bounded))
+                exists = True
+            if exists:
+                await self._request(target, lambda: self._js.update_stream(config))
             else:
-                await self._request(f"stream {spec.name}", lambda: self._js.update_stream(config))
+                await self._request(target, lambda: self._js.add_stream(created))
         except nats.js.errors.APIError as error:
             if error.err_code == NO_CLUSTER:
                 raise ConfigurationError(
@@ -258,7 +266,7 @@ class StreamAdmin:
         replicas = info.config.num_replicas or 1
         followers = (info.cluster.replicas or []) if info.cluster else []
         current = 1 + sum(bool(follower.current) and not follower.offline for follower in followers)
-        limit = info.config.max_bytes if (info.config.max_bytes or -1) > 0 else None
+        limit = int((info.config.metadata or {}).get(MAX_BYTES) or info.config.max_bytes or 0)
         return StreamState(
             state.first_seq,
             state.last_seq,
@@ -267,7 +275,7 @@ class StreamAdmin:
             replicas,
             leader,
             current,
-            limit,
+            limit if limit > 0 else None,
             info.config.max_age or 0.0,
             round(info.created.timestamp(), 3) if info.created is not None else 0.0,
         )

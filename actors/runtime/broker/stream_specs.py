@@ -16,7 +16,7 @@ from nats.js.api import (
     SubjectTransform,
 )
 
-from protocol.broker.streams import PIN_GROUP, ConsumerSpec, StreamSpec
+from protocol.broker.streams import MAX_BYTES, PIN_GROUP, ConsumerSpec, StreamSpec
 
 BEGINNING = ("deliver_policy", "opt_start_seq", "opt_start_time")
 
@@ -49,7 +49,8 @@ def stream_config(spec: StreamSpec, replicas: int = 1) -> StreamConfig:
         allow_direct=True,
         # The server enables this itself where it is needed; set here so that a comparison finds no difference.
         allow_rollup_hdrs=spec.allow_rollup or spec.allow_msg_schedules or spec.delete_marker_ttl is not None,
-        max_bytes=spec.max_bytes,
+        max_bytes=-1 if spec.guarded else spec.max_bytes,
+        metadata={MAX_BYTES: str(spec.max_bytes)} if spec.guarded else None,
         discard=DiscardPolicy.NEW if spec.refuse_when_full else DiscardPolicy.OLD,
         allow_msg_ttl=spec.allow_msg_ttl or None,
         allow_msg_schedules=spec.allow_msg_schedules or None,
