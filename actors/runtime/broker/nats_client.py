@@ -12,6 +12,7 @@ import json
 import logging
 import math
 import re
+from collections.abc import Sequence
 from typing import Any
 
 import nats.errors
@@ -108,6 +109,19 @@ class NatsClient(Client):
                 raise
             finally:
                 del self._requests[asking]
+
+    async def publish_copies(self, subject: str, headers: Sequence[bytes]) -> None:
+        """Publish a message without a payload for each of these header blocks, in one write.
+
+        One by one they cost this process a hundred times as much. Raises what `publish` raises.
+        """
+        if not self.is_connected:
+            raise nats.errors.ConnectionClosedError
+        target = subject.encode()
+        blocks = [b"NATS/1.0\r\n%b\r\n" % block for block in headers]
+        commands = [b"HPUB %b %d %d\r\n%b\r\n" % (target, len(block), len(block), block) for block in blocks]
+        await self._send_command(b"".join(commands))
+        await self._flush_pending()
 
     def _fail_request(self, asking: asyncio.Task[Msg], why: Exception) -> None:
         self._requests[asking] = why

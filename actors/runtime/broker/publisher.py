@@ -236,6 +236,21 @@ class Publishing:
                         raise self.refusals.refusal("publish", subjects[refusal.subject]) from None
                 raise
 
+    async def publish_fillers(self, subject: str, count: int, seconds: int) -> PubAck:
+        """Store `count` empty messages, at most 1000, as one atomic batch; they expire after `seconds`.
+
+        Raises `BrokerUnavailable` or `NotPermitted`.
+        """
+        self._batch_no += 1
+        batch = f"{self._batch_prefix}{self._batch_no}"
+        common = f"Nats-TTL: {seconds}s\r\nNats-Batch-Id: {batch}\r\nNats-Batch-Sequence: ".encode()
+        try:
+            await self._nc.publish_copies(subject, [b"%b%d\r\n" % (common, number) for number in range(1, count)])
+        except nats.errors.Error as error:
+            raise BrokerUnavailable(f"{subject}: not sent ({type(error).__name__})") from error
+        commit = {"Nats-Batch-Id": batch, "Nats-Batch-Sequence": str(count), "Nats-Batch-Commit": "1"}
+        return await self.publish(Outgoing(subject, b"", headers={"Nats-TTL": f"{seconds}s", **commit}))
+
     async def _publish_atomic(self, messages: Sequence[Outgoing]) -> PubAck:
         self._batch_no += 1
         batch = f"{self._batch_prefix}{self._batch_no}"

@@ -16,7 +16,7 @@ from __future__ import annotations
 import logging
 import secrets
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -125,17 +125,17 @@ class LogMending:
 
     async def _move(self, after: int, place: int) -> int:
         """Publish the facts between the known end and the place of the gap again, and delete them there."""
-        early = [stored async for stored in self._facts(after + 1, place)]
+        early = [
+            stored
+            for subject in (subjects.status_server("*"), "status.plan.>")  # not through all the fillers
+            async for stored in read_stream(self._bus, STATUS.name, subject=subject, first=after + 1, last=place)
+        ]
+        early.sort(key=lambda stored: stored.sequence)
         messages = [self._copy(stored) for stored in early]
         await self._bus.publish_in_batches(messages)
         for stored in early:
             await self._bus.delete_message(STATUS.name, stored.sequence)
         return len(early)
-
-    async def _facts(self, first: int, last: int) -> AsyncIterator[StoredMessage]:
-        async for stored in read_stream(self._bus, STATUS.name, first=first, last=last):
-            if stored.subject.startswith(("status.plan.", "status.server.")):
-                yield stored
 
     def _copy(self, stored: StoredMessage) -> Outgoing:
         message_id = f"moved:{stored.sequence}"
@@ -207,10 +207,10 @@ async def fill_log(bus: Bus, up_to: int) -> None:
     """Publish fillers until the log has reached a sequence. Raises `BrokerUnavailable` when its end is not known."""
     while (missing := up_to - (await bus.stream_state(STATUS.name)).last) > 0:
         log.warning("%d messages are missing in the log: filling their places", missing)
-        filler = Outgoing(subjects.LOG_FILLER, b"", headers={"Nats-TTL": f"{FILLER_SECONDS}s"})
         for start in range(0, missing, FILLERS_AT_ONCE):
             try:
-                await bus.publish_atomic([filler] * min(FILLERS_AT_ONCE, missing - start))
+                count = min(FILLERS_AT_ONCE, missing - start)
+                await bus.publish_fillers(subjects.LOG_FILLER, count, FILLER_SECONDS)
             except BrokerUnavailable as error:
                 log.warning("fillers were not stored: %s", error)
                 break
