@@ -27,7 +27,7 @@ CHUNK_BYTES = 128 * 1024
 WINDOW_BYTES = 2 * 1024 * 1024
 """So much the broker sends before the first of it is acknowledged."""
 API_SECONDS = 5.0
-CHECK_SECONDS = 600.0
+CHECK_SECONDS = 120.0
 """Before it sends anything, a broker may read the whole stream to verify its checksums."""
 QUIET_SECONDS = 20.0
 RESTORE_DEAD_SECONDS = 30.0
@@ -47,6 +47,8 @@ async def save_stream(bus: Bus, stream: str, write: Callable[[bytes], object]) -
     Raises `BrokerUnavailable`, `SnapshotFailed` when it cannot be read or chunks were lost, `NotPermitted`, and what
     `write` raises.
     """
+    if await bus.stream_config(stream) is None:  # in a cluster nobody answers a request to save it
+        return None
     end: asyncio.Future[None] = asyncio.get_running_loop().create_future()
     chunks = 0
 
@@ -84,10 +86,7 @@ async def save_stream(bus: Bus, stream: str, write: Callable[[bytes], object]) -
             {"deliver_subject": inbox, "chunk_size": CHUNK_BYTES, "window_size": WINDOW_BYTES, "jsck": True},
             CHECK_SECONDS,
         )
-        if "error" in about:
-            if about["error"].get("err_code") == NO_STREAM:
-                return None
-            raise SnapshotFailed(f"stream {stream}: NATS cannot save it: {about['error'].get('description')}")
+        _raise_error(stream, about)
         received = -1
         while not end.done():
             if received == chunks:
