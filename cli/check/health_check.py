@@ -49,6 +49,7 @@ from cli.check.doctor_checks import (
     merge_ok,
 )
 from cli.check.doctor_pages import check_page_origins
+from cli.check.state_check import check_state
 from cli.local.engines import NatsServer
 from cli.operate.streams import compare_topology
 from cli.shared.findings import Finding, State, failed, ok, unknown, warning
@@ -135,6 +136,8 @@ class HealthCheck:
                 yield self._nats_clock
             yield self._actors_here
             yield self._roles
+        if self._store is not None:
+            yield self._state
         if jetstream:
             yield self._lag
         if self._store is not None:
@@ -150,10 +153,6 @@ class HealthCheck:
             yield unknown(name, "the NATS user has no permission for this check")
         except (BrokerUnavailable, NoResponders) as error:
             yield failed(name, str(error), "check NATS and JetStream")
-        except StateLost as error:
-            yield failed(
-                "state", str(error), "check that a state manager runs; `examwire state verify` shows what is missing"
-            )
         except (StateUnavailable, StateDamaged) as error:
             yield failed(name, str(error), "check Redis, then run `examwire state verify`")
 
@@ -335,12 +334,20 @@ class HealthCheck:
         if self._store is None:
             yield unknown("roles", "which servers are READY is stored in Redis, which cannot be reached")
             return
-        servers = await self._store.servers()
+        try:
+            servers = await self._store.servers()
+        except StateLost:
+            yield unknown("roles", "which servers are READY is not known until Redis is repaired")
+            return
         for finding in judge_roles(self._actors, servers):
             yield finding
         async for finding in check_page_origins(self._actors, servers, self._settings):
             yield finding
-        yield ok("state", "Redis holds the state of the log")
+
+    async def _state(self) -> AsyncIterator[Finding]:
+        assert self._store is not None
+        async for finding in check_state(self._store, self._actors):
+            yield finding
 
     async def _lag(self) -> AsyncIterator[Finding]:
         first = {(consumer.stream, consumer.name): consumer for consumer in await self._consumers()}

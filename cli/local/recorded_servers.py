@@ -32,7 +32,7 @@ class RecordedServers:
 
     Example::
 
-        recorded = RecordedServers(redis_url, settings.redis, time.time())
+        recorded = RecordedServers(redis_url, settings.redis, began)
         await recorded.wait({("SOCK001", "ws://127.0.0.1:8081/v1/connect")})
     """
 

@@ -201,6 +201,9 @@ class StateRepair:
         """Apply what Redis lacks; return False when somebody else does."""
         if not await self._store.mark.claim(name, [EVERYTHING]):
             return False
+        repair.found = "restarted"  # unless it turns out that it lacks what it had
+        assert self.progress is not None
+        self.progress.begin((), live=0, plans=0)
         last = await self._catch_up.run(applied, repair, lambda: self._renew(name, [EVERYTHING]))
         if await self._store.mark.end(name, last):
             REPAIRS.labels(repair.found).inc()
@@ -219,9 +222,10 @@ class StateRepair:
         dead_lettered = await dead_letters(self._status)
         works = [PartRepair(part, self._tools, dead_lettered, repair) for part in claimed]
         surveys = [await work.survey() for work in works]
-        if repair.found == "whole":
-            repair.found = self._found = "lost" if _was_lost(surveys) else "new"
-            REPAIRS.labels(repair.found).inc()
+        found = "lost" if _was_lost(surveys) else "new"
+        if repair.found != found:  # else this is about parts that somebody else has left
+            repair.found = self._found = found
+            REPAIRS.labels(found).inc()
         assert self.progress is not None
         live = sum(len(survey.live) for survey in surveys)
         self.progress.begin(claimed, live, live + sum(len(survey.others) for survey in surveys))

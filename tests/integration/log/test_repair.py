@@ -28,6 +28,7 @@ from protocol.records import keys
 from protocol.records.kinds import CONNECTION
 from protocol.rules.history import insert
 from tests.support.log_of_size import SERVERS, LogSize, WrittenLog, write_log
+from tests.support.metrics import sample
 from tests.unit.support.facts import connected, disconnected
 
 TWO_DAYS = LogSize(messages=2400, examinees=120, plans=12)
@@ -69,6 +70,7 @@ class Watched(StateRepair):
     def __init__(self, bus: Bus, store: StateStore, holds: Collection[str] = PARTS, stop_after: int = 10_000) -> None:
         super().__init__(bus, store, checkpoints=RecordCheckpoints(bus), turns=self)
         self.plans: list[str] = []
+        self.running = 0.0
         self.changed = self.note
         self._parts = holds
         self._stop_after = stop_after
@@ -83,6 +85,7 @@ class Watched(StateRepair):
         for mark in sorted(whole.marks - {f"plan:{plan_id}" for plan_id in self.plans}):
             if mark.startswith("plan:"):
                 self.plans.append(mark.removeprefix("plan:"))
+        self.running = max(self.running, sample("examwire_state_repair_running", found="lost"))
         if len(self.plans) == self._stop_after:
             raise asyncio.CancelledError  # the process has died
 
@@ -99,6 +102,9 @@ async def test_live_plans_come_first_and_little_is_read_from_the_log(
     result = await repair.restore_state()
 
     assert result.found == "lost"
+    assert repair.running == 1, "the alert fires while it runs"
+    assert sample("examwire_state_repair_running", found="lost") == 0
+    assert sample("examwire_state_repair_plans", plans="whole") == len(log.plans)
     assert result.messages == 1, "everything else is in the checkpoints"
     first = {*log.live_plans, yesterday}
     of_part = {part: [plan_id for plan_id in repair.plans if part_of(plan_id) == part] for part in PARTS}
