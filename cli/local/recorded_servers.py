@@ -55,6 +55,11 @@ class RecordedServers:
                     if whole.being_repaired:
                         deadline = time.monotonic() + RECORDED_SECONDS
                         self._wait_for_repair(whole, time.monotonic() - began)
+                    if (await self._store.log_mark.read()).mending:  # a million missing messages take a minute
+                        deadline = time.monotonic() + RECORDED_SECONDS
+                        self._say(
+                            "the log is behind Redis and is being mended: %.0f s so far", time.monotonic() - began
+                        )
                     records = await self._store.servers()
                     ready = {
                         (record["serverId"], record.get("url"))
@@ -79,11 +84,14 @@ class RecordedServers:
 
     def _wait_for_repair(self, whole: Whole, waited: float) -> None:
         """Say now and then how far the repair is; after `REPAIR_SECONDS` go on without its end."""
+        text = "Redis has lost its state and is being repaired: %d plans are whole after %.0f s"
+        self._say(text, whole.plans, waited)
+        if waited > REPAIR_SECONDS:
+            self.plans_whole = whole.plans
+
+    def _say(self, text: str, *values: float) -> None:
+        """Log something that lasts, every `SAY_SECONDS`."""
         now = time.monotonic()
         if now - self._said_at >= SAY_SECONDS:
             self._said_at = now
-            log.warning(
-                "Redis has lost its state and is being repaired: %d plans are whole after %.0f s", whole.plans, waited
-            )
-        if waited > REPAIR_SECONDS:
-            self.plans_whole = whole.plans
+            log.warning(text, *values)
