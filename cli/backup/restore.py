@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import shutil
+import time
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -47,6 +48,7 @@ from protocol.times import format_time, parse_time
 LEAST_MISSING, MESSAGES_A_SECOND, MOST_MISSING = 20_000, 50, 1_000_000
 """How many messages the log may have got between the backup and its loss: more than it can have. A day of 15,000
 examinees has 150,000."""
+CONSUMER_SECONDS = 10.0
 EMPTY_REDIS_BYTES = 500
 """The files of a Redis that holds nothing are smaller."""
 ENDED = (ServerStatusCode.STOPPED, ServerStatusCode.LOST)
@@ -233,6 +235,13 @@ class Restore:
 
     async def _set_readers_back(self) -> None:
         """Have the log read from where it was when the backup began: its effects are younger than the other streams."""
+        # A cluster brings the restored consumers a moment later: they must not come after those that are made here.
+        deadline = time.monotonic() + CONSUMER_SECONDS
+        names = self._manifest.acknowledged.keys()
+        while names - {state.name for state in await self._bus.consumer_states(STATUS.name)}:
+            if time.monotonic() > deadline:
+                break
+            await asyncio.sleep(0.1)
         for consumer in STATE_MANAGERS:
             if (acknowledged := self._manifest.acknowledged.get(consumer.name)) is not None:
                 await self._bus.apply_consumer(consumer, anew=True, first=acknowledged + 1)

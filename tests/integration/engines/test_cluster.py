@@ -205,8 +205,12 @@ async def test_streams_of_a_cluster_are_saved_and_restored_with_their_copies(
         assert about is not None
         await delete_stream(bus, "STATUS")
         await restore_stream(bus, about["config"], about["state"], io.BytesIO(saved).read)
-        states = {state.name for state in await bus.consumer_states("STATUS")}
-        assert {consumer.name for consumer in STATE_MANAGERS} <= states
+
+        async def has_consumers() -> bool:
+            names = {state.name for state in await bus.consumer_states("STATUS")}
+            return names == {consumer.name for consumer in STATE_MANAGERS}
+
+        await eventually(has_consumers, "the consumers")
 
         async def has_copies() -> bool:
             state = await bus.stream_state("STATUS")
