@@ -25,7 +25,7 @@ GROWTH = 2000
 
 TRIES = 20
 MENDING_SECONDS = 10.0
-"""So long after a connection the log may be behind: the broker was restored, and a state manager mends the log."""
+"""So long after a new connection the log may be behind: the broker was restored, and a state manager mends the log."""
 AHEAD_SECONDS = 3600.0
 
 
@@ -42,9 +42,14 @@ class LogEnd:
         self._subject = subjects.status_server(context.server_id)
         self._known = 0
         self._asked_at = -ASK_SECONDS
+        self._connected_again_at = -MENDING_SECONDS
+        self._bus.on_reconnected.append(self._connected_again)
+
+    async def _connected_again(self) -> None:
+        self._connected_again_at = time.monotonic()
 
     def _may_be_behind(self) -> bool:
-        return time.monotonic() - self._bus.connected_at < MENDING_SECONDS
+        return time.monotonic() - self._connected_again_at < MENDING_SECONDS
 
     async def has_reached(self, version: int) -> bool:
         """Return whether the log holds the message of this version. While the broker is away, wait for it."""
