@@ -29,6 +29,7 @@ from actors.runtime.config.settings import Settings
 from actors.runtime.store.state_store import StateStore
 from actors.socket_server.delivery.queue import QueueRefused
 from actors.socket_server.server import SocketServer
+from actors.state_manager.manager import StateManager
 from actors.web_server.server import WebServer
 from cli.main import app
 from cli.shared.options import to_environment
@@ -36,6 +37,7 @@ from protocol.broker import subjects
 from protocol.broker.streams import PHONE, RESTORING, STATE_MANAGERS
 from protocol.close_codes import CloseCode
 from protocol.errors import BrokerUnavailable, NotPermitted, RoleFailed
+from protocol.log.version import version_of
 from protocol.messages.base import Message
 from protocol.messages.codec import encode
 from protocol.messages.server_messages import ServerStatus, ServerStatusCode
@@ -223,6 +225,21 @@ async def test_who_purges_plans_and_examinees_has_the_permissions(
         assert await client.closed() == CloseCode.EXAM_OVER
     assert await system.store.raw_keys("plan:P001*") == []
     assert refusals(caplog) == []
+
+
+async def test_a_state_manager_mends_a_log_that_is_behind_with_the_permissions(system: System) -> None:
+    """As if the broker had lost its newest messages: Redis knows one that lies far beyond the end."""
+    proctor = await system.proctor(plan_id="P-MEND")
+    await system.stop("state-manager")
+    early = await system.raw()
+    await early.hello(system.token("examinee", "E001", "P-MEND"))
+    known = await system.store.log_mark.read()
+    await system.store.log_mark.reach(known.reached + 2500, known.time)
+    as_manager = logged_in(system.settings, "state-manager")
+    await system.start("state-manager", lambda bus: StateManager(as_manager, bus, system.store, "sm2"))
+    connected = await proctor.expect("examinee_connected", examineeId="E001")
+    assert connected["data"]["version"] > version_of(known.reached + 2500)
+    await early.expect("session_state")
 
 
 async def test_the_monitor_sees_streams_consumers_and_actors(system: System, secured: Settings) -> None:

@@ -18,13 +18,16 @@ from actors.runtime.config.settings import Settings
 from actors.state_manager.manager import StateManager
 from actors.state_manager.recovery.audit import Audit, AuditReport
 from actors.state_manager.recovery.log_mending import LogMending
+from actors.status_log.record_checkpoints import RecordCheckpoints
 from actors.status_log.status_log import StatusLog
 from cli.local.engines import NatsServer, RedisServer
 from protocol.broker import subjects
 from protocol.client.plan_view import PlanView
 from protocol.errors import BrokerUnavailable
+from protocol.log.partitions import part_of
 from protocol.messages.frames import SERVER_FRAMES
 from protocol.records import keys
+from tests.integration.support.settings import changed
 from tests.integration.support.system import RawClient, System, eventually
 from tests.support.metrics import sample
 
@@ -322,3 +325,33 @@ async def test_a_redis_newer_than_the_log_that_starts_again_is_kept(
     await system.status("E002", "DISCONNECTED")
     report = await eventually(lambda: agreeing(system), "Redis and the log agree", 30)
     assert report.kept >= 2
+
+
+async def test_what_only_redis_held_outlives_redis(
+    own_settings: Settings, own_engines: Engines, tmp_path: Path
+) -> None:
+    """The checkpoints hold it: the log never will."""
+    async with System(changed(own_settings, {"checkpoints.seconds": 0.5})) as system:
+        proctor = await system.proctor("SOCK002")
+        await system.examinee("E001")
+        backup = Backup(own_engines[0], tmp_path)
+        gone = await system.examinee("E002")
+        gone.abort()
+        await proctor.expect("examinee_disconnected", examineeId="E002")
+        await bring_back(system, backup)
+        newcomer = await system.examinee("E003")  # the log is mended
+        bus = system._buses["state-manager"]
+        checkpoints, mended = RecordCheckpoints(bus), (await bus.stream_state("STATUS")).last
+
+        async def copied() -> bool:
+            manifest = await checkpoints.manifest(part_of("P001"))
+            return manifest is not None and manifest.sequence >= mended
+
+        await eventually(copied, "a checkpoint is newer than the mending")
+        async with Redis.from_url(system.settings.redis_url) as redis:
+            await redis.flushall()
+        await system.status("E002", "DISCONNECTED")
+        await system.status("E001", "CONNECTED")
+        assert newcomer.websocket.close_code is None
+        report = await eventually(lambda: agreeing(system), "Redis and the log agree", 30)
+        assert report.kept >= 1
