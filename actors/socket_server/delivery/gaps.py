@@ -6,6 +6,8 @@ NATS goes on with the next message and says nothing.
 from __future__ import annotations
 
 import logging
+import time
+from collections import deque
 from collections.abc import Mapping
 
 from actors.runtime.broker.connection import Bus
@@ -16,6 +18,9 @@ from protocol.messages.progress import PartitionApplied
 
 log = logging.getLogger("examwire.server_queue")
 
+FULL, NEARLY = 0.8, 0.8
+"""Shares of the bounds in bytes and in age that a stream has reached when it drops messages; then it holds less."""
+
 
 class GapWatch:
     """Compares where SOCKET begins with how far each consumer was when it was last looked at.
@@ -24,12 +29,14 @@ class GapWatch:
     stream = await gaps.stream_state()  # before the consumers are asked
     lost = gaps.with_gaps(stream, {"SOCK001_Q": progress})
 
-    It may also name a consumer that has lost nothing, when the stream has dropped only messages for others.
+    It may also name a consumer that has lost nothing, when the stream has dropped only messages for others. What a
+    purge has deleted is no loss: the stream is not full then, and has not held it for its whole age.
     """
 
     def __init__(self, bus: Bus) -> None:
         self._bus = bus
         self._read_up_to: dict[str, int] = {}
+        self._ends: deque[tuple[float, int]] = deque()  # when the stream ended where
         self._lost: set[str] = set()
         self._permitted = True
 
@@ -53,8 +60,11 @@ class GapWatch:
         further ones, and what it is told from Redis would be more messages for the full stream.
         """
         lost = []
+        full = stream.limit is not None and stream.size > FULL * stream.limit
+        old_end = self._end_of_old(stream)
         for name, progress in consumers.items():
-            if stream.first > self._read_up_to.get(name, stream.first) + 1:
+            first_unread = self._read_up_to.get(name, stream.first) + 1
+            if stream.first > first_unread and (full or first_unread <= old_end):
                 self._lost.add(name)
             # With nothing pending it has read all of its messages that were in the stream, however long ago.
             read = progress.up_to if progress.pending else stream.last
@@ -63,3 +73,15 @@ class GapWatch:
                 lost.append(name)
             self._read_up_to[name] = max(read, stream.first - 1)
         return lost
+
+    def _end_of_old(self, stream: StreamState) -> int:
+        """Return up to where the stream has held messages for so long that it drops them by their age."""
+        if not stream.max_age:
+            return 0
+        now = time.monotonic()
+        if not self._ends or self._ends[-1][1] != stream.last:
+            self._ends.append((now, stream.last))
+        while len(self._ends) > 1 and now - self._ends[1][0] >= NEARLY * stream.max_age:
+            self._ends.popleft()
+        seen_at, end = self._ends[0]
+        return end if now - seen_at >= NEARLY * stream.max_age else 0

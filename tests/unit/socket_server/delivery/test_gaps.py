@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
@@ -12,8 +13,10 @@ from protocol.errors import NotPermitted
 from protocol.messages.progress import PartitionApplied
 
 
-def look(gaps: GapWatch, first: int, last: int, up_to: int, pending: int) -> list[str]:
-    stream = StreamState(first, last, last - first + 1, 0)
+def look(
+    gaps: GapWatch, first: int, last: int, up_to: int, pending: int, *, size: int = 990, max_age: float = 0.0
+) -> list[str]:
+    stream = StreamState(first, last, last - first + 1, size, limit=1000, max_age=max_age)
     return gaps.with_gaps(stream, {"SOCK001_Q": PartitionApplied(up_to=up_to, pending=pending)})
 
 
@@ -40,6 +43,21 @@ def test_a_consumer_that_is_still_overtaken_is_named_when_it_reads_again(gaps: G
     for first in (80, 180, 280):
         assert look(gaps, first, first + 100, 50, 9) == []
     assert look(gaps, 280, 400, 300, 2) == ["SOCK001_Q"]
+
+
+def test_what_a_purge_has_deleted_is_no_gap(gaps: GapWatch) -> None:
+    assert look(gaps, 1, 100, 100, 0, size=200, max_age=60) == []
+    assert look(gaps, 131, 130, 130, 0, size=0, max_age=60) == [], "read and deleted since the last look"
+
+
+def test_what_was_too_old_unread_is_a_gap(gaps: GapWatch, monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 1000.0
+    monkeypatch.setattr("actors.socket_server.delivery.gaps.time", SimpleNamespace(monotonic=lambda: now))
+    assert look(gaps, 1, 100, 50, 9, size=200, max_age=60) == []
+    now += 30
+    assert look(gaps, 1, 120, 50, 29, size=200, max_age=60) == []
+    now += 31
+    assert look(gaps, 101, 130, 130, 0, size=100, max_age=60) == ["SOCK001_Q"]
 
 
 async def test_without_permission_nobody_is_asked_again() -> None:
