@@ -298,12 +298,15 @@ def decode(deliveries: Sequence[Delivery]) -> Portion:
     for delivery in deliveries:
         scheduled = entries.SCHEDULER in delivery.headers
         decoded = entries.decode_status(delivery.subject, delivery.payload, delivery.stored_at, scheduled=scheduled)
+        newer = [message for message in decoded if isinstance(message, Malformed) and message.newer]
+        if newer:
+            portion.newer[delivery.sequence] = str(newer[0].error)
+            if delivery.left_before:
+                continue  # what else it holds was published before it was left
         for index, message in enumerate(decoded):
-            if isinstance(message, Malformed) and message.newer:
-                portion.newer[delivery.sequence] = str(message.error)
-                continue
             if isinstance(message, Malformed):
-                portion.malformed.append((delivery, message))
+                if not message.newer:
+                    portion.malformed.append((delivery, message))
                 continue
             if len(decoded) == 1:
                 spans.adopt(message, delivery.headers)

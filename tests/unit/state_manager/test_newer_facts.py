@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import Any, ClassVar
 
 import pytest
 
+from actors.state_manager.order_of_work import decode
 from actors.status_log.status_log import LogExtent
 from protocol.messages.base import FORMAT
 from protocol.messages.codec import encode
@@ -61,6 +63,14 @@ def test_a_message_with_something_newer_is_left_and_the_other_facts_of_it_are_ap
     hall.work_off(1)  # it comes again
     assert hall.store.rows == before
     assert hall.broker.unacknowledged == {1}
+
+
+def test_what_else_a_left_message_holds_is_published_once_however_often_it_comes_again() -> None:
+    hall = Hall()
+    publish(hall.broker, [connected(A), ASLEEP], f"status.plan.{PLAN}")
+    first = hall.broker.delivery(1)
+    again = replace(first, left_before=True)
+    assert [(len(decode([one]).items), list(decode([one]).newer)) for one in (first, again)] == [(1, [1]), (0, [1])]
 
 
 def test_a_fact_about_a_record_of_a_newer_release_is_left_and_the_record_stays_as_it_is() -> None:

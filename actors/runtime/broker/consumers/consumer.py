@@ -41,6 +41,8 @@ class Delivery:
     _unsettled: set[Delivery]
     epoch: int = 0
     """The `epoch` of its consumer when it came."""
+    left_before: bool = False
+    """This reader has had it before and left it for later (`PinnedConsumer.leave`)."""
 
     async def ack(self) -> None:
         """Done: it will not come again. Lost acks lead to a redelivery, which has no second effect."""

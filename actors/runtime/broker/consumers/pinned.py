@@ -167,6 +167,7 @@ class PinnedConsumer(OrderedConsumer):
         if delivery.sequence in self._due_again:
             self._due_again.discard(delivery.sequence)
             self._come_again.add(delivery.sequence)
+            delivery.left_before = True
             return True
         await delivery.ack()
         return False
