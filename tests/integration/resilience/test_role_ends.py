@@ -21,7 +21,10 @@ from actors.runtime.role.metrics_server import MetricsServer
 from actors.runtime.role.probes import Probes
 from actors.runtime.role.role import run_role
 from actors.runtime.store.state_store import StateStore
+from cli.local import processes
 from cli.local.engines import free_port
+from cli.local.processes import RoleProcess
+from cli.shared.options import to_environment
 from protocol.errors import BrokerAbsent, ConfigurationError
 
 PATIENCE = 60.0
@@ -70,6 +73,20 @@ def test_a_role_waits_for_a_broker_that_still_reads_its_log(
     monkeypatch.setattr(role, "ABSENT_SECONDS", 0.0)
     with pytest.raises(BrokerAbsent, match="no NATS server at"):
         run(nowhere, lambda: Actor("test.actor"), end_at_once)
+
+
+async def test_up_waits_for_a_role_that_lives(
+    settings: Settings, bus: Bus, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(processes, "READY_SECONDS", 0.1)  # no role is so quick
+    addresses = {"nats_url": settings.nats_url, "redis_url": settings.redis_url, "data_dir": str(settings.data_dir)}
+    child = RoleProcess("queue-server", ["queue-server"], to_environment(addresses))
+    try:
+        await child.start()
+        assert child.ready["role"] == "queue-server"
+    finally:
+        await child.stop()
+    assert any("queue-server is not ready after 0 s" in record.getMessage() for record in caplog.records)
 
 
 class Stubborn(Actor):
