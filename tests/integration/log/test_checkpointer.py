@@ -102,18 +102,29 @@ async def agrees(bus: Bus, redis: Redis) -> dict[str, CheckpointedKey]:
     return held
 
 
+async def copied(bus: Bus, system: System, redis: Redis, writer: Checkpointer) -> dict[str, CheckpointedKey]:
+    """Write a checkpoint and assert that it agrees; again when something has happened meanwhile (a slow machine)."""
+    while True:
+        before = (await StatusLog(bus).extent()).last
+        await write(bus, system, writer)
+        try:
+            return await agrees(bus, redis)
+        except AssertionError:
+            if (await StatusLog(bus).extent()).last == before:
+                raise
+
+
 async def test_what_facts_change_is_copied_with_its_place_in_the_indexes(
     bus: Bus, system: System, redis: Redis
 ) -> None:
     proctor = await system.proctor()
     examinees = [await system.examinee(f"E00{number}", f"SOCK00{1 + number % 2}") for number in range(4)]
     await system.examinee("E100", plan_id="P002")
-    await write(bus, system, writer := checkpointer(bus, system))
-    first = await agrees(bus, redis)
+    first = await copied(bus, system, redis, writer := checkpointer(bus, system))
     reader = RecordCheckpoints(bus)
     manifests = [await reader.manifest(part) for part in PARTS]
     acknowledged = (await StatusLog(bus).extent()).acknowledged
-    assert [manifest.sequence for manifest in manifests if manifest] == [acknowledged] * len(PARTS)
+    assert all(manifest is not None and 0 < manifest.sequence <= acknowledged for manifest in manifests)
     assert manifests[0] is not None
     assert manifests[0].live == {"P001": 4, "P002": 1}
     assert await reader.plans(part_of("P001")) == ["P001"]
@@ -124,8 +135,7 @@ async def test_what_facts_change_is_copied_with_its_place_in_the_indexes(
     await proctor.expect("notice", examineeId="E002")
     enrolled = Enrol(plan_id="P003", examinee_id="E300", timestamp=format_time(bus.clock.now()), name="Kim")
     await bus.publish(Outgoing.of(subjects.status_plan("P003", subjects.OPERATOR), enrolled))
-    await write(bus, system, writer)
-    second = await agrees(bus, redis)
+    second = await copied(bus, system, redis, writer)
     changed = {key for key, one in second.items() if key not in first or one.sequence != first[key].sequence}
     assert keys.progress("P001", "E001") in changed
     assert keys.notices("P001", "E002") in changed
@@ -158,12 +168,10 @@ async def test_a_stream_of_checkpoints_that_was_lost_is_made_anew(bus: Bus, syst
     await system.examinee("E002", "SOCK002")
     lost.abort()
     await proctor.expect("examinee_disconnected", examineeId="E001")
-    await write(bus, system, writer := checkpointer(bus, system))
-    before = await agrees(bus, redis)
+    before = await copied(bus, system, redis, writer := checkpointer(bus, system))
     await bus.purge_stream(RECORDS.name)
     await write(bus, system, writer)
-    await write(bus, system, writer)  # at first it only learns that somebody else has written
-    after = await agrees(bus, redis)
+    after = await copied(bus, system, redis, writer)  # at first it only learns that somebody else has written
     assert set(after) == set(before)
     assert after[keys.plan("P001")].fields == {}
     ended = [key for key, one in after.items() if one.fields.get("status") == "DISCONNECTED" and "socket" in key]
@@ -182,11 +190,9 @@ async def test_a_writer_that_was_paused_writes_nothing_old(
     async with held_up(bus, system, paused, monkeypatch):
         client.abort()
         await system.status("E002", "DISCONNECTED")
-        await write(bus, system, checkpointer(bus, system))
-        held = await agrees(bus, redis)
+        held = await copied(bus, system, redis, checkpointer(bus, system))
     assert await checkpoints(bus) == held
-    await write(bus, system, paused)
-    await agrees(bus, redis)
+    await copied(bus, system, redis, paused)
 
 
 @pytest.mark.parametrize("examinee_id", [None, "E001"])
@@ -256,14 +262,11 @@ async def test_records_that_were_written_anew_from_the_log_are_copied_too(
 
 async def test_nothing_is_copied_from_a_redis_that_is_not_whole(bus: Bus, system: System, redis: Redis) -> None:
     await system.examinee("E001")
-    await write(bus, system, writer := checkpointer(bus, system))
-    before = await agrees(bus, redis)
+    before = await copied(bus, system, redis, checkpointer(bus, system))
     part = part_of("P001")
     stored = await RecordCheckpoints(bus).checkpoint(part)
     await system.stop("state-manager")
     await redis.flushall()
-    for known in writer._parts.values():
-        known.tried = 0.0
     await system.store.mark.begin("test")
     with pytest.raises(Exception, match="a state manager must bring it up"):
         await CheckpointWrites(bus, system.store).write(
@@ -295,8 +298,7 @@ async def test_a_lost_redis_comes_back_with_all_whose_facts_the_log_has_dropped(
         ]
         for fact in facts:
             await bus.publish(Outgoing.of(subjects.status_plan(fact.plan_id, subjects.OPERATOR), fact))
-        await write(bus, system)
-        held = await agrees(bus, redis)
+        held = await copied(bus, system, redis, checkpointer(bus, system))
         in_redis = {key: await redis.smembers(key) for key in [keys.PLANS, keys.plan_examinees("P001"), keys.SERVERS]}
         assert await bus.purge_stream("STATUS", up_to=(await StatusLog(bus).extent()).last) > 0, (
             "the log has dropped all"
