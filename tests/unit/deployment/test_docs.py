@@ -23,6 +23,7 @@ PAGES = [
     "CHANGELOG.md",
     "docs/architecture.md",
     "docs/backup.md",
+    "docs/capacity.md",
     "docs/decisions.md",
     "docs/protocol.md",
     "docs/runbook.md",
