@@ -98,11 +98,12 @@ end
 return {{0, marks}}"""
 
 # Claim parts for a repair, for some seconds; return those that nobody else has claimed. KEYS[1] mark; ARGV: name,
-# seconds, parts
+# seconds, how many at most, parts
 _CLAIM = """
 local now = tonumber(redis.call('TIME')[1])
 local claimed = {}
-for at = 3, #ARGV do
+for at = 4, #ARGV do
+  if #claimed == tonumber(ARGV[3]) then break end
   local owner, since = string.match(redis.call('HGET', KEYS[1], 'claim:' .. ARGV[at]) or '', '^(%S+) (%d+)$')
   if not owner or owner == ARGV[1] or now - tonumber(since) > tonumber(ARGV[2]) then
     redis.call('HSET', KEYS[1], 'claim:' .. ARGV[at], ARGV[1] .. ' ' .. now)
@@ -232,12 +233,12 @@ class StateMark:
         marks = [set(answer[1]) if isinstance(answer, list) and len(answer) > 1 else set() for answer in answers]
         return Whole(marks=set.intersection(*marks))
 
-    async def claim(self, repair: str, parts: Sequence[str]) -> list[str]:
-        """Claim parts for a repair and return those that no other repair has; claim them again to keep them."""
+    async def claim(self, repair: str, parts: Sequence[str], most: int | None = None) -> list[str]:
+        """Claim parts for a repair, `most` of them; return those that no other repair has. Claim again to keep them."""
         if not parts:
             return []
         first = self._places.marks[:1]  # one place for all shards
-        (claimed,) = await self._script(_CLAIM, repair, CLAIM_SECONDS, *parts, marks=first)
+        (claimed,) = await self._script(_CLAIM, repair, CLAIM_SECONDS, most or len(parts), *parts, marks=first)
         return claimed if isinstance(claimed, list) else []
 
     async def add(self, repair: str, marks: Sequence[str]) -> bool:

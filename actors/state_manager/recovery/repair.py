@@ -213,10 +213,10 @@ class StateRepair:
     async def _repair_parts(self, name: str, repair: Repair, waited: float) -> bool:
         """Repair the parts that this one can claim; return False when there is none."""
         missing = [part for part in PARTS if not self.whole.part(part)]
-        wanted = [part for part in missing if self._turns.holds(part)]
-        if not wanted and waited > PATIENCE_SECONDS:
-            wanted = missing[: -(-len(missing) // self._turns.managers())]
-        claimed = await self._store.mark.claim(name, wanted)
+        claimed = await self._store.mark.claim(name, [part for part in missing if self._turns.holds(part)])
+        if not claimed and waited > PATIENCE_SECONDS:
+            share = -(-len(missing) // self._turns.managers())
+            claimed = await self._store.mark.claim(name, missing, share)
         if not claimed:
             return False
         dead_lettered = await dead_letters(self._status)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Collection
+from collections.abc import AsyncIterator, Collection, Sequence
 
 import pytest
 from redis.asyncio import Redis
@@ -14,7 +14,7 @@ from actors.runtime.config.settings import Settings
 from actors.runtime.store import state_mark
 from actors.runtime.store.repair_marks import Whole
 from actors.runtime.store.state_store import StateStore
-from actors.state_manager.recovery import checkpointer
+from actors.state_manager.recovery import checkpointer, repair
 from actors.state_manager.recovery.audit import Audit, AuditReport
 from actors.state_manager.recovery.checkpointer import Checkpointer
 from actors.state_manager.recovery.repair import StateRepair
@@ -98,18 +98,18 @@ async def test_live_plans_come_first_and_little_is_read_from_the_log(
     fact = connected("SOCK001-new").model_copy(update={"plan_id": yesterday, "examinee_id": "E-NEW"})
     await bus.publish(Outgoing.of(subjects.status_plan(yesterday, subjects.WEB), fact))
 
-    repair = Watched(bus, store)
-    result = await repair.restore_state()
+    watched = Watched(bus, store)
+    result = await watched.restore_state()
 
     assert result.found == "lost"
-    assert repair.running == 1, "the alert fires while it runs"
+    assert watched.running == 1, "the alert fires while it runs"
     assert sample("examwire_state_repair_running", found="lost") == 0
     assert sample("examwire_state_repair_plans", plans="whole") == len(log.plans)
     assert result.messages == 1, "everything else is in the checkpoints"
     first = {*log.live_plans, yesterday}
-    of_part = {part: [plan_id for plan_id in repair.plans if part_of(plan_id) == part] for part in PARTS}
-    assert set(repair.plans[: len(first)]) == first, of_part
-    assert sorted(repair.plans) == sorted(log.plans)
+    of_part = {part: [plan_id for plan_id in watched.plans if part_of(plan_id) == part] for part in PARTS}
+    assert set(watched.plans[: len(first)]) == first, of_part
+    assert sorted(watched.plans) == sorted(log.plans)
     report = await audit(bus, store)
     assert (report.whole, report.differences) == (True, [])
     assert report.records == 2 * 120 * 2 + len(log.plans) + 2 + 1
@@ -152,9 +152,16 @@ async def test_who_dies_leaves_the_rest_to_another_one(
 
 
 @pytest.mark.usefixtures("checkpoints")
-async def test_two_state_managers_share_the_parts(bus: Bus, store: StateStore, redis: Redis) -> None:
-    one, other = Watched(bus, store, PARTS[:5]), Watched(bus, store, PARTS[5:])
-    results = await asyncio.gather(one.restore_state(), other.restore_state())
+@pytest.mark.parametrize("parts", [(PARTS[:5], PARTS[5:]), ((), ())], ids=["read by them", "read by nobody"])
+async def test_two_state_managers_share_the_parts(
+    parts: tuple[Sequence[str], Sequence[str]],
+    bus: Bus,
+    store: StateStore,
+    redis: Redis,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(repair, "PATIENCE_SECONDS", 0.0)
+    results = await asyncio.gather(*(Watched(bus, store, held).restore_state() for held in parts))
     assert all(result.records > 0 for result in results)
     await redis.flushall()
     alone = await Watched(bus, store).restore_state()

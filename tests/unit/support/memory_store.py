@@ -64,11 +64,13 @@ class MemoryMark(StateMark):
         await pause()
         return Whole(everything=self.whole, marks=self._valid())
 
-    async def claim(self, repair: str, parts: Sequence[str]) -> list[str]:
+    async def claim(self, repair: str, parts: Sequence[str], most: int | None = None) -> list[str]:
         await pause()
         claims = self._store.marked.claims
-        claimed = []
+        claimed: list[str] = []
         for part in parts:
+            if most is not None and len(claimed) == most:
+                break
             owner, refused = claims.get(part, (repair, 0))
             if owner == repair or refused >= REFUSALS:
                 claims[part] = repair, 0
