@@ -55,7 +55,7 @@ from cli.operate.streams import compare_topology
 from cli.shared.findings import Finding, State, failed, ok, unknown, warning
 from cli.shared.live_actors import inspection_of
 from protocol.broker import subjects
-from protocol.broker.streams import CHECKPOINT, DEADLETTER, SOCKET, STATUS
+from protocol.broker.streams import CHECKPOINT, DEADLETTER, RESTORING, SOCKET, STATUS
 from protocol.errors import (
     BrokerUnavailable,
     ConfigurationError,
@@ -265,6 +265,9 @@ class HealthCheck:
 
     async def _streams(self) -> AsyncIterator[Finding]:
         assert self._bus is not None
+        if await self._bus.stream_config(RESTORING.name) is not None:
+            problem = "a restore has begun and has not come to its end: streams may be incomplete"
+            yield failed("streams", problem, "repeat `examwire restore`; docs/backup.md")
         for finding in judge_streams(await compare_topology(self._bus, self._settings)):
             yield finding
         for spec in topology_streams(self._settings):

@@ -175,6 +175,9 @@ async def test_a_restore_that_was_broken_off_is_noticed_and_repeated(
     there = await Bus.connect(elsewhere, "test")
     with pytest.raises(ConfigurationError, match="examwire restore"):
         await apply_topology(there, elsewhere)
+    invoke = command_with({"EXAMWIRE_NATS_URL": elsewhere.nats_url, "EXAMWIRE_REDIS_URL": elsewhere.redis_url})
+    findings = json.loads((await invoke("doctor", "-o", "json")).stdout)
+    assert "a restore has begun" in json.dumps(findings)
     await put_back(elsewhere, directory)  # it need not say that it replaces its own half
     await apply_topology(there, elsewhere)
     assert await there.stream_config(RESTORING.name) is None
