@@ -191,7 +191,8 @@ class RecordCheckpoints:
         if manifest is not None:
             payload = manifest.model_dump_json(exclude_none=True).encode()
         else:
-            manifest, payload = checkpoint.manifest, checkpoint.payload or _BEGUN.model_dump_json().encode()
+            begun = _BEGUN.model_dump_json(exclude_none=True).encode()
+            manifest, payload = checkpoint.manifest, checkpoint.payload or begun
         if not records:
             ack = await self._bus.publish(Outgoing(subject, payload, headers=expected))
         else:

@@ -25,6 +25,10 @@ HEADERS: dict[str, Schema] = {
         "pattern": "^[0-9]+$",
         "description": "A fence: NATS refuses the message unless the subject's newest has this sequence (0: none).",
     },
+    "Nats-Expected-Last-Subject-Sequence-Subject": {
+        **TEXT,
+        "description": "The subject that the fence is about, when it is not that of the message.",
+    },
     "Nats-Schedule": {**TEXT, "pattern": "^@at ", "description": "When NATS publishes it, as `@at <RFC 3339>`."},
     "Nats-Schedule-Target": {**TEXT, "description": "The subject on which NATS publishes it."},
     SCHEDULER: {**TEXT, "description": "Set by NATS: the subject of the schedule that published this message."},

@@ -139,6 +139,14 @@ _MARKER_HEADERS = {
     "Nats-Batch-Id": True,
     "Nats-Batch-Sequence": True,
 }
+_CHECKPOINT_HEADERS = {
+    "Nats-Expected-Last-Subject-Sequence": False,
+    "Nats-Expected-Last-Subject-Sequence-Subject": False,
+    "Nats-TTL": False,
+    "Nats-Batch-Id": False,
+    "Nats-Batch-Sequence": False,
+    "Nats-Batch-Commit": False,
+}
 _INSPECTION = BarePayload("inspection", "How the actor is.", model=Inspection)
 
 
@@ -316,6 +324,7 @@ def nats_channels() -> tuple[NatsChannel, ...]:
                 ),
             ),
             RECORDS,
+            _CHECKPOINT_HEADERS,
         ),
         NatsChannel(
             "probe",

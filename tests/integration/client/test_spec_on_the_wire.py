@@ -15,6 +15,7 @@ from actors.retention.purger import Purger
 from actors.runtime.broker.connection import Bus, Outgoing
 from actors.runtime.config.settings import Settings, token_secret
 from actors.runtime.store.state_store import StateStore
+from actors.state_manager.recovery.announcement import announce_sessions
 from actors.web_server.server import WebServer
 from cli.operate.dead_letter_admin import DeadLetterAdmin
 from cli.shared.live_actors import RequestRefused, ask
@@ -392,6 +393,8 @@ class Exam:
         invalid_request = QueueCreate(server_id="SOCK003", queue_id="SOCK009_Q")
         assert json.loads(await self.bus.request(subjects.QUEUE_CREATE, encode(invalid_request)))["type"] == "error"
         socket_id = (await examinee.expect("session_state"))["data"]["socketId"]
+        await announce_sessions(self.bus, "STATE_REPAIRED")  # as a state manager does after a loss of Redis
+        await examinee.expect("session_state", after=len(examinee.frames))
         await ask(self.bus, "socket.SOCK002", Kick(socket_id=socket_id))
         assert await examinee.closed() == CloseCode.KICKED
         await proctor.expect("examinee_disconnected", examineeId="E005", reason="KICKED")
