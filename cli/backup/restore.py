@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import shutil
 import time
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -24,6 +25,7 @@ from actors.runtime.broker.consumers.stream_snapshot import (
     restore_stream,
     stream_subjects,
 )
+from actors.runtime.broker.stream_state import ConsumerState
 from actors.runtime.config.settings import Settings
 from actors.runtime.store.state_store import StateStore
 from actors.state_manager.recovery.log_mending import fill_log
@@ -36,7 +38,14 @@ from cli.shared.live_actors import CONNECT_SECONDS, address_of
 from cli.shared.options import takes_settings
 from cli.shared.output import Format, OutputOption, say, show
 from protocol.broker import subjects
-from protocol.broker.streams import RESTORING, STATE_MANAGERS, STATUS
+from protocol.broker.streams import (
+    ADVISORY_WATCH,
+    LEASE_WATCH,
+    RECONNECT_WATCH,
+    RESTORING,
+    STATE_MANAGERS,
+    STATUS,
+)
 from protocol.errors import ConfigurationError, ExamwireError
 from protocol.log.gap import LogGap
 from protocol.messages.base import FORMAT
@@ -245,10 +254,17 @@ class Restore:
         for consumer in STATE_MANAGERS:
             if (acknowledged := self._manifest.acknowledged.get(consumer.name)) is not None:
                 await self._bus.apply_consumer(consumer, anew=True, first=acknowledged + 1)
+        for watch in (LEASE_WATCH, RECONNECT_WATCH, ADVISORY_WATCH):
+            if await self._bus.stream_config(watch.stream) is None:
+                continue
+            last = (await self._bus.stream_state(watch.stream)).last
+            if is_ahead(await self._bus.consumer_states(watch.stream), watch.name, last):
+                await self._bus.apply_consumer(watch, anew=True)
 
     async def _go_on_above(self) -> None:
         """Have the log go on above what was in it after the backup: open pages know those versions."""
-        (last,) = [int(stream.state["last_seq"]) for stream in self._manifest.streams if stream.name == STATUS.name]
+        # NATS 2.14 also saves what is stored while it saves: the manifest may name an earlier end.
+        last = (await self._bus.stream_state(STATUS.name)).last
         now = self._bus.clock.now()
         since = parse_time(self._manifest.created)
         up_to = last + min(MOST_MISSING, LEAST_MISSING + round(MESSAGES_A_SECOND * max(0.0, now - since)))
@@ -318,6 +334,14 @@ class Restore:
             shutil.copyfile(self._directory / saved.name, aside)
             aside.chmod(0o600)
             aside.replace(target)
+
+
+def is_ahead(states: Iterable[ConsumerState], consumer: str, last: int) -> bool:
+    """Return whether a consumer has read beyond the end of its stream, so that it would skip what comes next.
+
+    NATS 2.14 saves consumers after the messages, with what they have read meanwhile.
+    """
+    return any(state.name == consumer and max(state.delivered, state.ack_floor) > last for state in states)
 
 
 def _release(text: str) -> tuple[int, ...]:

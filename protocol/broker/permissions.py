@@ -308,6 +308,7 @@ def _purge() -> list[str]:
 def _backup_and_restore() -> list[str]:
     """Return the subjects to save all streams, and to delete them and put them back (`cli.backup`)."""
     saved = (*(stream.name for stream in STREAMS), CAPTURES_STREAM)
+    readers = (*STATE_MANAGERS, LEASE_WATCH, RECONNECT_WATCH, ADVISORY_WATCH)
     return [
         *(f"{API}.STREAM.{verb}.{name}" for verb in ("SNAPSHOT", "RESTORE", "DELETE") for name in saved),
         # What happened after the backup has no versions again.
@@ -315,12 +316,12 @@ def _backup_and_restore() -> list[str]:
         "$JS.SNAPSHOT.ACK.*.>",
         "$JS.SNAPSHOT.RESTORE.*.*",
         *(f"{API}.STREAM.{verb}.{RESTORING.name}" for verb in ("CREATE", "UPDATE", "DELETE")),
-        # The readers of the log are set back.
-        *(f"{API}.CONSUMER.CREATE.{consumer.stream}.{consumer.name}.>" for consumer in STATE_MANAGERS),
+        # The readers of the log are set back, and watches that are ahead of their streams.
+        *(f"{API}.CONSUMER.CREATE.{consumer.stream}.{consumer.name}.>" for consumer in readers),
         *(
             f"{API}.CONSUMER.{verb}.{consumer.stream}.{consumer.name}"
             for verb in ("CREATE", "DURABLE.CREATE", "DELETE")
-            for consumer in STATE_MANAGERS
+            for consumer in readers
         ),
     ]
 

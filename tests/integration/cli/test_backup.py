@@ -13,12 +13,13 @@ import pytest
 from actors.queue_server.topology import apply_topology
 from actors.runtime.broker.connection import Bus, Outgoing
 from actors.runtime.broker.consumers.stream_snapshot import restore_stream
+from actors.runtime.broker.stream_state import ConsumerState
 from actors.runtime.config.settings import Settings, load_settings
 from actors.runtime.store.state_store import StateStore
 from cli.backup import restore as restore_module
 from cli.backup.backup import Backup
 from cli.backup.manifest import DamagedBackup, Manifest, SavedStream, new_backup, read_manifest, verify
-from cli.backup.restore import NotRestored, Restore
+from cli.backup.restore import NotRestored, Restore, is_ahead
 from cli.local.engines import NatsServer, RedisServer
 from protocol.broker import subjects
 from protocol.broker.streams import LEASE, RESTORING, STATUS, is_marker
@@ -265,3 +266,14 @@ async def test_a_restored_broker_beside_a_redis_that_is_newer_loses_nobody(
 
         await eventually(agrees, "Redis and the log agree")
     assert restored.failures == []
+
+
+@pytest.mark.parametrize(
+    ("ack_floor", "delivered", "ahead"), [(7, 7, False), (3, 8, True), (8, 8, True), (0, 0, False)]
+)
+def test_a_consumer_that_has_read_beyond_the_end_of_its_stream_is_found(
+    ack_floor: int, delivered: int, ahead: bool
+) -> None:
+    state = ConsumerState("RECONNECT", "watch", "", (), {}, 0, 0, 0, 0, ack_floor, delivered)
+    assert is_ahead([state], "watch", last=7) == ahead
+    assert not is_ahead([state], "another", last=7)
