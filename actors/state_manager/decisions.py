@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 import logging
 import secrets
+import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple, TypeGuard
@@ -44,6 +46,8 @@ from protocol.rules.socket_server import ServerState
 from protocol.times import parse_time
 
 log = logging.getLogger("examwire.state_manager")
+
+TURN_SECONDS = 0.02
 
 
 @dataclass(slots=True)
@@ -122,6 +126,19 @@ class Updates:
         return cls(list(updates.values()), items, _related_records(items))
 
 
+class _Turns:
+    """Lets other tasks of the process run while one computes for long."""
+
+    def __init__(self) -> None:
+        self._given_at = time.perf_counter()
+
+    async def give_way(self) -> None:
+        """Let the others run, if they have not for `TURN_SECONDS`."""
+        if time.perf_counter() - self._given_at > TURN_SECONDS:
+            await asyncio.sleep(0)
+            self._given_at = time.perf_counter()
+
+
 class Decider:
     """Reads records, decides by the pure rules, writes if nobody else has written meanwhile.
 
@@ -132,7 +149,7 @@ class Decider:
         updates = Updates.of(items)
         while updates.records:
             stored = await decider.read(updates)
-            outcomes = decider.decide(updates, stored, decision)
+            outcomes = await decider.decide(updates, stored, decision)
             updates = await decider.write(updates, outcomes, decision)
     """
 
@@ -142,6 +159,7 @@ class Decider:
         # Never a value that the record had before, not even before a Redis that lost its last writes came back.
         self._revs = itertools.count(secrets.randbits(52))
         self._floors: dict[str, int] = {}
+        self._turns = _Turns()
 
     def raise_floors(self, extent: LogExtent) -> None:
         """Note up to where everything is acknowledged, in each part of the log: no fact that old can come late."""
@@ -159,17 +177,21 @@ class Decider:
             [*(update.key for update in updates.records), *(record.key for record in updates.related)]
         )
 
-    def decide(
+    async def decide(
         self, updates: Updates, stored: Sequence[StoredRecord | StateDamaged], decision: Decision
     ) -> list[tuple[RecordUpdate, Outcome]]:
-        """Apply the rules to what was read; facts about damaged records go into `decision` as such."""
+        """Apply the rules to what was read; facts about damaged records go into `decision` as such.
+
+        A late fact of a long history costs milliseconds, and a backlog has many: the other tasks of the process get
+        their turns, or its partitions would be given to another state manager.
+        """
         _keep_related(updates.related, stored[len(updates.records) :], decision)
         outcomes = []
         for update, record in zip(updates.records, stored, strict=False):
             try:
                 if isinstance(record, StateDamaged):
                     raise record
-                outcomes.append((update, self._apply(update, record)))
+                outcomes.append((update, await self._apply(update, record)))
             except (StateDamaged, ValueError) as damage:
                 decision.add_damage(update.key, update.items, damage)
         return outcomes
@@ -206,12 +228,13 @@ class Decider:
                     outcome.write = None
         return dropped
 
-    def _apply(self, update: RecordUpdate, stored: StoredRecord) -> Outcome:
+    async def _apply(self, update: RecordUpdate, stored: StoredRecord) -> Outcome:
         kind = update.kind
         history = kind.read(stored.history, self.floor_of(part_of(keys.parse_key(update.key).plan_id)))
         outcome = Outcome(kind)
         changed = False
         for item in update.items:
+            await self._turns.give_way()
             insertion = insert(history, kind.rule, item.version, item.message, kind.visible_part)
             history, outcome.state = insertion.history, insertion.state
             if stored.history is None and (outcome.state == kind.state() or _only_ends(outcome, update, item)):

@@ -201,7 +201,7 @@ class OrderOfWork:
             updates = Updates.of(facts)
             while updates.records:
                 stored = await self._decider.read(updates)
-                outcomes = self._decider.decide(updates, stored, decision)
+                outcomes = await self._decider.decide(updates, stored, decision)
                 updates = await self._decider.write(updates, outcomes, decision)
             await self._decider.follow_connects(facts, decision)
             if isinstance(purged := facts[-1].message, PlanPurged):

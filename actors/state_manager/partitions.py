@@ -31,6 +31,8 @@ log = logging.getLogger("examwire.state_manager")
 _APPLIED = Codec.of((Applied,))
 
 BALANCE_SECONDS = 5.0
+MOST_PATIENCE_SECONDS = 12.0
+"""For so long at most a state manager waits for a newer one that is silent again."""
 LEFT_SECONDS, LEFT_MOST_SECONDS = 5.0, 60.0
 """A message that only a newer release understands comes again after so many seconds, first and at most."""
 LEAVE_SECONDS = 5.0
@@ -57,6 +59,7 @@ class StatePartitions:
         self._newest, self._gives_way = asyncio.Event(), asyncio.Event()
         self._newest.set()
         self._newer_silent: asyncio.TimerHandle | None = None
+        self._patience = 0.0
         self._has_left = False
 
     @property
@@ -187,18 +190,22 @@ class StatePartitions:
             self._applied_at[report.state_manager] = time.monotonic()
 
     def _give_way_to(self, newer: Applied) -> None:
-        """Read nothing until no newer state manager has announced its progress for `SILENT_SECONDS`."""
+        """Read nothing until no newer state manager has announced its progress for `SILENT_SECONDS`.
+
+        One that comes back after that was busy, not gone: it is given more time, or the log would go to and fro.
+        """
         if not self._gives_way.is_set():
+            self._patience = min(self._patience * 2, MOST_PATIENCE_SECONDS) if self._patience else SILENT_SECONDS
             text = "state manager %s is newer (format %d; this one: %d): it works off the log from now on"
             log.warning(text, newer.state_manager, newer.understood_format, FORMAT)
             self._newest.clear()
             self._gives_way.set()
         if self._newer_silent is not None:
             self._newer_silent.cancel()
-        self._newer_silent = asyncio.get_running_loop().call_later(SILENT_SECONDS, self._go_on)
+        self._newer_silent = asyncio.get_running_loop().call_later(self._patience, self._go_on)
 
     def _go_on(self) -> None:
-        log.warning("no newer state manager has announced its progress for %g s: this one goes on", SILENT_SECONDS)
+        log.warning("no newer state manager has announced its progress for %g s: this one goes on", self._patience)
         self._newer_silent = None
         self._gives_way.clear()
         self._newest.set()

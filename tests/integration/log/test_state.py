@@ -266,7 +266,8 @@ async def test_a_redelivered_message_after_an_outage_restores_no_ended_socket(
     ]
     decider, updates = Decider(system.store, status), Updates.of(items)
     # The acknowledgement was lost, and the message is processed again.
-    await decider.write(updates, decider.decide(updates, await decider.read(updates), Decision()), Decision())
+    outcomes = await decider.decide(updates, await decider.read(updates), Decision())
+    await decider.write(updates, outcomes, Decision())
     assert items
     assert await redis.hgetall(keys.server_sockets("SOCK001")) == {}
 
