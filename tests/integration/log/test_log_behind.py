@@ -355,3 +355,19 @@ async def test_what_only_redis_held_outlives_redis(
         assert newcomer.websocket.close_code is None
         report = await eventually(lambda: agreeing(system), "Redis and the log agree", 30)
         assert report.kept >= 1
+
+
+async def test_the_attempts_of_an_outage_go_on_after_the_broker_was_restored(
+    own_settings: Settings, own_engines: Engines, tmp_path: Path
+) -> None:
+    """Whom it was waiting for was lost with the broker's data."""
+    ladder = {"reconnect.max_attempts": 3, "reconnect.backoff_seconds": [1.0, 1.0, 1.0]}
+    async with System(changed(own_settings, ladder)) as system:
+        proctor = await system.proctor("SOCK002")
+        gone = await system.examinee("E001")
+        backup = Backup(own_engines[0], tmp_path)
+        gone.abort()
+        await proctor.expect("examinee_reconnecting", examineeId="E001", attempt=1)
+        await bring_back(system, backup)
+        await proctor.expect("examinee_reconnecting", examineeId="E001", attempt=3)
+        await proctor.expect("examinee_reconnect_exhausted", examineeId="E001")
