@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import AsyncIterator, Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -251,11 +251,19 @@ class Checkpointer:
                     await asyncio.sleep(0)
         except StateDamaged as error:
             log.warning("sockets that have ended are in no checkpoint, because searching for them failed: %s", error)
-        for server_id in await self._store.members(keys.SERVERS):
-            for socket_id, value in (await self._store.entries(keys.server_sockets(server_id))).items():
-                plan_id = keys.SocketEntry.decode(value.partition(" ")[2]).examinee.plan_id
-                found[part_of(plan_id)][keys.socket(plan_id, socket_id)] = server_id
+        async for server_id, socket_id, plan_id in self._entries():
+            found[part_of(plan_id)][keys.socket(plan_id, socket_id)] = server_id
         return found
+
+    async def _entries(self) -> AsyncIterator[tuple[str, str, str]]:
+        """Yield the server, socket and plan of each live session. An entry that cannot be read is left out."""
+        for server_id in await self._store.members(keys.SERVERS):
+            key = keys.server_sockets(server_id)
+            for socket_id, value in (await self._store.entries(key)).items():
+                try:
+                    yield server_id, socket_id, keys.SocketEntry.decode(value.partition(" ")[2]).examinee.plan_id
+                except ValueError:
+                    log.warning("%s: the entry of %s cannot be read: run `examwire state rebuild`", key, socket_id)
 
     async def _copy(
         self, known: _Part, checkpoint: PartCheckpoint, copied: Mapping[str, str | None], sequence: int
@@ -277,10 +285,8 @@ class Checkpointer:
     async def _live(self) -> dict[str, int]:
         """Count the live sessions of each plan."""
         live: dict[str, int] = {}
-        for server_id in await self._store.members(keys.SERVERS):
-            for value in (await self._store.entries(keys.server_sockets(server_id))).values():
-                plan_id = keys.SocketEntry.decode(value.partition(" ")[2]).examinee.plan_id
-                live[plan_id] = live.get(plan_id, 0) + 1
+        async for _, _, plan_id in self._entries():
+            live[plan_id] = live.get(plan_id, 0) + 1
         return live
 
     async def _forget(self, known: _Part, checkpoint: PartCheckpoint, purged: PlanPurged) -> PartCheckpoint:

@@ -323,3 +323,12 @@ async def test_a_lost_redis_comes_back_with_all_whose_facts_the_log_has_dropped(
         await proctor.expect("examinee_disconnected", examineeId="E004")
         assert system.failures == []
     await redis.aclose()
+
+
+async def test_an_entry_of_a_socket_that_cannot_be_read_keeps_nothing_from_being_copied(
+    system: System, bus: Bus, redis: Redis
+) -> None:
+    await system.examinee("E001")
+    await redis.hset(keys.server_sockets("SOCK001"), "SOCK001-odd", "odd")
+    await write(bus, system)
+    assert keys.progress("P001", "E001") in await checkpoints(bus)

@@ -7,8 +7,8 @@ from collections.abc import Awaitable, Callable
 from typing import Any, cast
 
 from actors.runtime.broker.connection import Bus
-from actors.runtime.broker.consumers.consumer import PullConsumer
-from actors.runtime.broker.consumers.pinned import PinnedConsumer
+from actors.runtime.broker.consumers.consumer import Delivery, PullConsumer
+from actors.runtime.broker.consumers.pinned import MOST_IN_HAND, PinnedConsumer
 from actors.runtime.broker.refusals import Refusals
 from actors.runtime.broker.stream_state import PinnedState
 from protocol.broker.streams import STATE_MANAGERS
@@ -82,3 +82,17 @@ async def test_a_client_that_connects_again_resets_its_consumer_if_it_is_the_pin
     await until(lambda: bus.resets == 1)
     reading.cancel()
     await asyncio.wait({reading}, timeout=5)
+
+
+async def test_a_client_with_many_deliveries_in_hand_stays_pinned_and_asks_for_one_message_at_a_time() -> None:
+    consumer = PinnedConsumer(cast(Bus, Silent()), STATE_MANAGERS[0])
+    consumer._take("ours")
+    assert consumer._request()["batch"] > 1
+    for sequence in range(MOST_IN_HAND):
+        consumer._unsettled.add(Delivery("status.server.S", b"", {}, sequence, 1, 0, 0.0, "", _settled, set()))
+    request = consumer._request()
+    assert (request["id"], request["batch"]) == ("ours", 1)
+
+
+async def _settled(_reply: str, _verdict: bytes) -> None:
+    pass
