@@ -22,7 +22,7 @@ from actors.status_log.record_checkpoints import (
 )
 from protocol.broker import subjects
 from protocol.broker.streams import RECORDS
-from protocol.errors import BrokerUnavailable, StateDamaged, WrongLastSequence
+from protocol.errors import BrokerUnavailable, StateDamaged, StreamFull, WrongLastSequence
 from protocol.log.partitions import part_of
 from protocol.messages.facts import ConnectionStatusCode
 from protocol.messages.progress import SERVERS_PART
@@ -124,7 +124,11 @@ class CheckpointWrites:
         part = part_of(plan_id)
         if not await self._has_checkpoints():
             return
-        fenced = await self._bring_up(part, lambda: _given({}))
+        try:
+            fenced = await self._bring_up(part, lambda: _given({}))
+        except StreamFull:
+            await self._make_room(plan_id)
+            fenced = await self._bring_up(part, lambda: _given({}))
         await self._forget_live(plan_id)
         if plan_id in await self._store.members(keys.PLANS):
             await self._bring_up(part, lambda: self._known(plan_id))
@@ -134,8 +138,21 @@ class CheckpointWrites:
     async def forget_examinee(self, plan_id: str, examinee_id: str) -> None:
         """Delete the checkpoints of an examinee whose records were deleted, and write those of the plan anew."""
         part = part_of(plan_id)
-        if await self._has_checkpoints():
+        if not await self._has_checkpoints():
+            return
+        try:
             await self._bring_up(part, lambda: self._known(plan_id, examinee_id))
+        except StreamFull:
+            await self._make_room(plan_id, examinee_id)
+            await self._bring_up(part, lambda: self._known(plan_id, examinee_id))
+
+    async def _make_room(self, plan_id: str, examinee_id: str | None = None) -> None:
+        """Delete the checkpoints of what Redis does not have. The stream is full: nobody can write any now."""
+        known = list((await self._known(plan_id, examinee_id)).items())
+        for start in range(0, len(known), KEYS_A_BATCH):
+            copies = await self._copies(dict(known[start : start + KEYS_A_BATCH]), ())
+            for key in copies.absent:
+                await self._bus.purge_stream(RECORDS.name, subjects.record(key))
 
     async def _forget_live(self, plan_id: str) -> None:
         """Remove a plan from the counts of live sessions."""

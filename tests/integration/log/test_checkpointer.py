@@ -6,6 +6,7 @@ import asyncio
 import json
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -20,6 +21,7 @@ from actors.status_log.record_checkpoints import CheckpointedKey, Manifest, Reco
 from actors.status_log.status_log import StatusLog
 from protocol.broker import subjects
 from protocol.broker.streams import RECORDS
+from protocol.errors import StreamFull
 from protocol.log.partitions import PARTS, part_of
 from protocol.messages.facts import Enrol, ExamineeFact
 from protocol.messages.plan_facts import ExamWindow, PlanFact, PlanSchedule
@@ -218,6 +220,21 @@ def mentioned(held: Mapping[str, CheckpointedKey]) -> set[str]:
         one for one in held.values() if keys.parse_key(one.key).kind not in ("server", "plan", "plan_notices")
     ]
     return {name for one in of_examinees for name in ("E001", "E002") if name in repr(one)}
+
+
+@pytest.mark.parametrize("examinee_id", [None, "E001"])
+async def test_a_purge_also_deletes_checkpoints_from_a_stream_that_is_full(
+    bus: Bus, system: System, examinee_id: str | None
+) -> None:
+    await system.examinee("E001")
+    await system.examinee("E002", "SOCK002")
+    await write(bus, system)
+    size = (await bus.stream_state(RECORDS.name)).size
+    await bus.apply_stream(replace(RECORDS, max_bytes=size))
+    with pytest.raises(StreamFull):
+        await bus.publish(Outgoing("record.3.P002.plan", b"{}"))
+    await Purger(bus, system.store, "kim").purge("P001", examinee_id)
+    assert mentioned(await checkpoints(bus)) == (set() if examinee_id is None else {"E002"})
 
 
 @asynccontextmanager
