@@ -98,6 +98,9 @@ class PartRepair:
         if manifest is None:
             self._survey.others = await status.plans(self.part)
             return self._survey
+        if manifest.sequence + 1 < extent.first <= extent.last:
+            text = "STATUS begins at %d, after the checkpoints of part %s: the messages between are lost"
+            log.error(text, extent.first, self.part)
         of_servers = await self._manifest(SERVERS_PART)
         counted = of_servers.live if of_servers is not None and of_servers.live is not None else None
         since = min(manifest.sequence, of_servers.sequence) if of_servers is not None else manifest.sequence

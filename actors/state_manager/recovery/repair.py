@@ -33,6 +33,7 @@ from actors.status_log.checkpoint_writes import CheckpointWrites
 from actors.status_log.projection import Projection
 from actors.status_log.record_checkpoints import RecordCheckpoints
 from actors.status_log.status_log import StatusLog
+from protocol.errors import NotPermitted
 from protocol.ids import RecordRef
 from protocol.log.partitions import PARTS
 from protocol.messages.facts import Restate
@@ -132,7 +133,10 @@ class StateRepair:
         self._now_whole(Whole(everything=True))
         if self._announcement_due:
             # What the log has dropped, or lost with the last writes of Redis, the socket servers still know.
-            await announce_sessions(self._bus, "STATE_REPAIRED")
+            try:
+                await announce_sessions(self._bus, "STATE_REPAIRED")
+            except NotPermitted as error:  # the permissions of an earlier release
+                log.error("live sessions are not announced again: %s", error)
             self._announcement_due = False
         repair.seconds = time.monotonic() - began
         return repair

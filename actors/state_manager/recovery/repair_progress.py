@@ -67,7 +67,7 @@ class RepairProgress:
         self.plans, self.whole = plans, 0
         RUNNING.labels(self._repair.found).set(1)
         self._set_metrics()
-        if plans:
+        if plans and self._repair.found == "lost":
             self._say("Redis has lost its state, and is being repaired")
 
     def plan_done(self, *, live: bool) -> None:

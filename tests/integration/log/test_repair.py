@@ -136,6 +136,18 @@ async def test_a_plan_can_be_read_as_soon_as_it_is_whole(bus: Bus, store: StateS
             await store.hashes([of_all_plans])
 
 
+@pytest.mark.usefixtures("checkpoints")
+async def test_the_sockets_of_a_server_can_be_read_when_all_live_plans_are_whole(
+    bus: Bus, store: StateStore, log: WrittenLog
+) -> None:
+    with pytest.raises(asyncio.CancelledError):
+        await Watched(bus, store, stop_after=len(log.live_plans) + 1).restore_state()
+    held = [await store.entries(keys.server_sockets(server_id)) for server_id in SERVERS]
+    assert sum(map(len, held)) == sum(len(log.plans[plan_id]) for plan_id in log.live_plans)
+    with pytest.raises(StateLost):
+        await store.members(keys.PLANS)
+
+
 @pytest.mark.usefixtures("redis", "log")
 async def test_who_dies_leaves_the_rest_to_another_one(
     bus: Bus, store: StateStore, monkeypatch: pytest.MonkeyPatch
