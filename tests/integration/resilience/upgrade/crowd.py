@@ -18,6 +18,7 @@ from tests.integration.support.system import RawClient, eventually
 
 PLAN = "P001"
 STEP_SECONDS = 0.1
+STEPS_MEANWHILE, STEPS_AFTERWARDS = 60, 12
 ATTEMPTS = 200
 
 
@@ -144,13 +145,14 @@ class Crowd:
 
     @contextlib.asynccontextmanager
     async def churning(self) -> AsyncIterator[None]:
-        """Drop somebody or let somebody come back, all the time; in the end everybody is connected."""
+        """Drop somebody or let somebody come back, meanwhile and afterwards; in the end everybody is connected."""
         stop = asyncio.Event()
 
         async def churn() -> None:
-            while not stop.is_set():
-                await self._step()
-                await asyncio.sleep(STEP_SECONDS)
+            for _ in range(STEPS_MEANWHILE):  # not as long as it takes: on a busy machine that would be thousands
+                if not stop.is_set():
+                    await self._step()
+                    await asyncio.sleep(STEP_SECONDS)
 
         churning = asyncio.create_task(churn())
         try:
@@ -158,6 +160,9 @@ class Crowd:
         finally:
             stop.set()
             await churning
+        for _ in range(STEPS_AFTERWARDS):
+            await self._step()
+            await asyncio.sleep(STEP_SECONDS)
         for examinee_id in self.examinees:
             if examinee_id not in self.clients:
                 await self.join(examinee_id)

@@ -26,7 +26,6 @@ TAG = "format-1"
 """The first release whose records and messages the next one understands, and the other way round."""
 SERVERS = ("SOCK001", "SOCK002")
 MANAGERS = ("state-manager-1", "state-manager-2")
-CHURN_SECONDS = 0.7
 
 
 class Operator:
@@ -53,7 +52,6 @@ class Operator:
             await asyncio.gather(*(self._replace(name, release) for name in names if name not in SERVERS))
             for server_id in filter(SERVERS.__contains__, names):
                 await self._replace_server(server_id, release)
-            await asyncio.sleep(CHURN_SECONDS)
         await self.crowd.everything_told(step)
         assert await self.installation.dead_letters() == 0, step
         code, report = await self.installation.command(commands, "state", "verify")
