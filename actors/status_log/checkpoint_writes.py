@@ -240,13 +240,21 @@ class CheckpointWrites:
             )
             message = checkpointed.encode()
             if record.kind == "socket" and stored.get("status") == ConnectionStatusCode.DISCONNECTED:
-                left = ENDED_SOCKET_SECONDS - (self._bus.clock.now() - parse_time(stored["lastHeartbeat"]))
-                message = replace(message, headers={**message.headers, "Nats-TTL": f"{max(1, round(left))}s"})
+                headers = {**message.headers, "Nats-TTL": f"{self._seconds_left(stored)}s"}
+                message = replace(message, headers=headers)
             if len(message.payload) > limit:
                 copies.too_large.append(key)
             else:
                 copies.messages.append(message)
         return copies
+
+    def _seconds_left(self, socket: Mapping[str, str]) -> int:
+        """Return for how long Redis keeps the record of a socket that has ended."""
+        try:
+            ended_at = parse_time(socket.get("lastHeartbeat", ""))
+        except ValueError:
+            return ENDED_SOCKET_SECONDS
+        return max(1, round(ENDED_SOCKET_SECONDS - (self._bus.clock.now() - ended_at)))
 
 
 def _is_readable(key: str, stored: Mapping[str, str]) -> bool:

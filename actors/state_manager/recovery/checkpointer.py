@@ -29,6 +29,7 @@ from protocol.errors import (
     ConsumerGone,
     NotPermitted,
     StateDamaged,
+    StateLost,
     StateUnavailable,
     WrongLastSequence,
 )
@@ -120,6 +121,10 @@ class Checkpointer:
             except (BrokerUnavailable, ConsumerGone, NotPermitted, StateUnavailable, StateDamaged) as error:
                 # While an engine is away nothing changes; while Redis is repaired nothing may be copied from it.
                 self._say(error)
+            except Exception:
+                # A fault here, or what somebody has put into Redis, must not stop the work on the log. The age grows.
+                log.exception("no checkpoint is written: it is tried again")
+                await asyncio.sleep(self._settings.seconds)
             else:
                 self._failing_since, self._said = None, False
             self._measure()
@@ -147,8 +152,14 @@ class Checkpointer:
         extent = self._extent = await self._status.extent()
         self._sockets = None
         try:
+            failures: list[Exception] = []
             for part in due:
-                await self._write_part(part, self._parts[part], extent.acknowledged_by_part[part])
+                try:
+                    await self._write_part(part, self._parts[part], extent.acknowledged_by_part[part])
+                except (StateLost, StateDamaged) as error:
+                    failures.append(error)  # a part that is damaged, or not repaired yet, holds up no other one
+            if failures:
+                raise failures[0]
         finally:
             self._sockets = None
 
@@ -306,6 +317,14 @@ class Checkpointer:
         took = time.monotonic() - self._portion_began
         await asyncio.sleep(min(REST * took, LONGEST_REST_SECONDS))
         self._portion_began = time.monotonic()
+
+
+def _plan_of_entry(value: str) -> str | None:
+    """Return the plan of an entry of a server's sockets; `None`: it is none of ours."""
+    try:
+        return keys.SocketEntry.decode(value.partition(" ")[2]).examinee.plan_id
+    except ValueError:
+        return None
 
 
 def _keys_of(fact: VersionedMessage) -> dict[str, str | None]:

@@ -277,6 +277,28 @@ async def test_records_that_were_written_anew_from_the_log_are_copied_too(
     assert held[keys.socket("P001", held[key].fields["socketId"])].entry is not None
 
 
+async def test_what_cannot_be_read_leaves_its_checkpoint_and_holds_up_no_other_one(
+    bus: Bus, system: System, redis: Redis
+) -> None:
+    await system.examinee("E001")
+    await system.examinee("E002")
+    held = await copied(bus, system, redis, writer := checkpointer(bus, system))
+    damaged, key = keys.progress("P001", "E001"), keys.progress("P001", "E002")
+    await redis.hset(keys.server_sockets("SOCK001"), "SOCK001-x", "whatever")
+    await redis.hset(damaged, "history", "{")
+    now = format_time(bus.clock.now())
+    enrolled = [Enrol(plan_id="P001", examinee_id=each, timestamp=now, name="Kim") for each in ("E001", "E002")]
+    for fact in enrolled:
+        await bus.publish(Outgoing.of(subjects.status_plan("P001", subjects.OPERATOR), fact))
+    await write(bus, system, writer)
+    found = await checkpoints(bus)
+    assert found[damaged].fields["history"] == held[damaged].fields["history"]
+    assert found[key].fields["name"] == "Kim"
+    manifest = await RecordCheckpoints(bus).manifest(SERVERS_PART)
+    assert manifest is not None
+    assert manifest.live == {"P001": 2}
+
+
 async def test_nothing_is_copied_from_a_redis_that_is_not_whole(bus: Bus, system: System, redis: Redis) -> None:
     await system.examinee("E001")
     before = await copied(bus, system, redis, checkpointer(bus, system))
