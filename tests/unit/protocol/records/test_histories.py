@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import Any, cast
 
 import pytest
@@ -15,7 +16,7 @@ from protocol.records import histories
 from protocol.records.histories import dump_history, load_history
 from protocol.records.kinds import CONNECTION, MOBILE_SYNC, NOTICES, PLAN, PLAN_NOTICES, SERVER, RecordKind
 from protocol.rules.connection_state import ConnectionState
-from protocol.rules.history import MOST_UNFOLDED, History, fold, insert
+from protocol.rules.history import History, fold, insert
 from tests.unit.support.facts import attempt, connected, disconnected
 
 A = "SOCK001-a"
@@ -83,6 +84,15 @@ def test_what_only_a_newer_release_knows_of_a_state_and_its_parts_is_written_aga
         assert written == {**stored, "unknown": True}
 
 
+def test_what_else_a_history_says_is_read_as_it_was_written_also_when_everything_is_settled() -> None:
+    facts = story((10, connected(A)), (20, disconnected(A, 5)))
+    history = replace(facts, late=(10,), newest_event=30, restatement_due=True, kept=40)
+    assert read(history) == history
+    settled = read(history, 25)
+    assert (settled.floor, settled.facts, settled.late, settled.base) == (25, (), (), facts.head)
+    assert (settled.newest_event, settled.restatement_due, settled.first_version, settled.kept) == (30, True, 10, 40)
+
+
 def test_a_rule_carries_on_what_only_a_newer_release_knows() -> None:
     stored = {"base": {**LOST, "mood": MOOD}, "floor": 10, "facts": []}
     history = CONNECTION.read(json.dumps(stored))
@@ -90,25 +100,6 @@ def test_a_rule_carries_on_what_only_a_newer_release_knows() -> None:
     written = json.loads(dump_history(again.history))
     assert (written["head"]["mood"], written["head"]["status"]) == (MOOD, "CONNECTED")
     assert read(again.history, 30).facts, "a newer release folds it, and knows what it makes of the mood"
-
-
-def test_a_fact_with_unknown_fields_is_kept_with_what_came_after_it() -> None:
-    history = story((10, connected(A)), (20, of_newer(disconnected(A, 5), mood=MOOD)), (30, attempt(20, 1)))
-    settled = read(history, 40)
-    assert [version for version, _ in settled.facts] == [20, 30]
-    assert (settled.floor, settled.base) == (19, story((10, connected(A))).head)
-    assert fold(settled, CONNECTION.rule) == history.head
-    assert json.loads(dump_history(settled))["facts"][0][2]["mood"] == MOOD
-    assert read(settled, 50) == settled
-    assert insert(settled, CONNECTION.rule, 15, connected(A), CONNECTION.visible_part).changed is False
-
-
-def test_only_so_many_facts_are_kept_for_a_newer_release() -> None:
-    facts = [(10 * number, of_newer(connected(f"{A}{number}"), mood=number)) for number in range(1, MOST_UNFOLDED + 6)]
-    settled = read(story(*facts), 10_000)
-    assert settled.facts == tuple(facts[5:])
-    assert settled.floor == facts[5][0] - 1
-    assert fold(settled, CONNECTION.rule) == story(*facts).head
 
 
 def test_a_release_that_knows_the_fields_folds_the_facts_anew() -> None:

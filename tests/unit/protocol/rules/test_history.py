@@ -10,14 +10,17 @@ from protocol.client.plan_view import PlanView
 from protocol.errors import NewerRecord
 from protocol.messages.base import Message
 from protocol.messages.facts import ConnectionFact, ConnectionStatusCode, MobileSyncCode, MobileSyncFact
+from protocol.messages.plan_facts import PlanPolicy
 from protocol.messages.proctor_events import ExamineeConnected, ExamineeDisconnected
 from protocol.records.histories import dump_history, load_history
 from protocol.records.kinds import CONNECTION, MOBILE_SYNC
-from protocol.rules.connection_state import ConnectionState
+from protocol.rules.connection_state import ConnectionState, Outage
 from protocol.rules.effects import WatchReconnect
-from protocol.rules.history import History, Insertion, Outcome, compact, fold
+from protocol.rules.history import MOST_UNFOLDED, History, Insertion, Outcome, compact, fold
 from protocol.rules.history import insert as insert_fact
 from protocol.rules.mobile_sync import MobileSyncState
+from protocol.rules.notices import NoticesState, RecordedHelp
+from protocol.rules.plan_state import PlanState
 from tests.unit.support.facts import (
     EXAMINEE,
     PLAN,
@@ -247,6 +250,62 @@ def test_the_same_state_by_an_earlier_fact_is_restated_when_another_state_was_pu
     assert told[-1].state.status is MobileSyncCode.COMPLETED
     assert insert_fact(history, MOBILE_SYNC.rule, 60, uploaded("a", 60), MOBILE_SYNC.visible_part).events == ()
     assert told[-1].restate
+
+
+# -- what only a newer release understands ------------------------------------------------------------------
+
+
+def of_newer(fact: ConnectionFact, mood: object) -> ConnectionFact:
+    """A fact with a field that only a newer release knows."""
+    return fact.model_validate({**fact.data(), "mood": mood})
+
+
+def test_a_fact_with_unknown_fields_is_kept_with_what_came_after_it() -> None:
+    history, _ = story((10, connected(A)), (20, of_newer(disconnected(A, 5), 1)), (30, attempt(20, 1)))
+    settled = compact(history, CONNECTION.rule, 40)
+    assert [version for version, _ in settled.facts] == [20, 30]
+    assert (settled.floor, settled.base) == (19, story((10, connected(A)))[1][0].state)
+    assert fold(settled, CONNECTION.rule) == history.head
+    assert compact(settled, CONNECTION.rule, 50) == settled
+    assert insert(settled, 15, connected(A)).changed is False
+    late = insert(history, 25, of_newer(attempt(20, 1), 2)).history
+    assert (late.unknown, late.has_unknown()) == (True, True)
+
+
+def test_only_so_many_facts_are_kept_for_a_newer_release() -> None:
+    facts = [(10 * number, of_newer(connected(f"{A}{number}"), number)) for number in range(1, MOST_UNFOLDED + 6)]
+    history, _ = story(*facts)
+    settled = compact(history, CONNECTION.rule, 10_000)
+    assert settled.facts == tuple(facts[5:])
+    assert settled.floor == facts[5][0] - 1
+    assert fold(settled, CONNECTION.rule) == history.head
+
+
+OUTAGES = (Outage(1.0, 1.0), Outage(2.0, 1.0, unknown_fields={"mood": 1}))
+
+
+@pytest.mark.parametrize(
+    "state",
+    [
+        ConnectionState(unknown_fields={"mood": 1}),
+        ConnectionState(outages=OUTAGES),
+        PlanState(policy=PlanPolicy.model_validate({"mood": 1})),
+        NoticesState(help=RecordedHelp("h1", "2024-01-01T09:15:00Z", unknown_fields={"mood": 1})),
+    ],
+)
+def test_nothing_is_folded_into_a_state_with_unknown_fields(state: ConnectionState) -> None:
+    assert state.has_unknown() is True
+    assert replace(state, unknown_fields=None) == state, "they make no difference to this release"
+    facts = ((10, connected(A)), (20, disconnected(A, 5)))
+    for history in (
+        History(state, 0, facts, unknown=True),
+        History(ConnectionState(), 0, facts, head=state, unknown=True),
+    ):
+        assert history.has_unknown()
+        assert compact(history, CONNECTION.rule, 15) is history
+    known = History(ConnectionState(), 0, facts)
+    assert not known.has_unknown()
+    assert len(compact(known, CONNECTION.rule, 15).facts) == 1
 
 
 # -- the history in Redis ---------------------------------------------------------------------------------
