@@ -78,8 +78,8 @@ class Topology:
             raise unknown
 
     async def _apply_streams(self) -> None:
-        # LEASE first: the clock of the broker is read from it.
-        in_order = sorted(self.streams, key=lambda stream: stream.name != LEASE.name)
+        # LEASE first: the clock of the broker is read from it. STATUS last: room for it is asked for beside the others.
+        in_order = sorted(self.streams, key=lambda stream: (stream.name != LEASE.name, stream.guarded))
         while True:
             try:
                 for stream in in_order:

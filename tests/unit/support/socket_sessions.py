@@ -58,7 +58,7 @@ class FakeConnection:
 
 
 def fake_context(outbox: FakeOutbox | None = None, bus: Any = None) -> ServerContext:
-    bus = bus or SimpleNamespace(clock=SimpleNamespace(now=time.time))
+    bus = bus or SimpleNamespace(clock=SimpleNamespace(now=time.time), on_reconnected=[])
     return ServerContext(
         Settings(),
         bus,
