@@ -16,7 +16,7 @@ from protocol.broker.streams import DAY, NATS_VERSION, StreamSpec
 from protocol.log.gap import LogGap
 from protocol.messages.codec import MAX_BATCH_BYTES
 from protocol.messages.inspection import ProcessFacts
-from protocol.times import parse_time
+from protocol.times import format_time, parse_time
 
 REDIS_VERSION = (7, 0)
 MAX_PAYLOAD = 1024 * 1024
@@ -110,8 +110,18 @@ def judge_storage(varz: Mapping[str, Any] | None) -> Finding | None:
     return judge("nats.storage", f"{used} of {maximum} bytes of the server's storage are in use", advice)
 
 
-def judge_log(known: KnownLog, last: int, gaps: Sequence[LogGap], now: float) -> Finding:
-    """Check that the log holds what Redis knows of it. `last`: its last sequence; `now`: the time of its broker."""
+def judge_log(
+    known: KnownLog, last: int, gaps: Sequence[LogGap], now: float, created: float = 0.0, installation: float = 0.0
+) -> Finding:
+    """Check that the log holds what Redis knows of it.
+
+    `last`: its last sequence; `now`: the time of its broker; `created`, `installation`: when STATUS and CHECKPOINT were
+    created.
+    """
+    if known.is_of_another_installation(created, installation):
+        problem = f"Redis holds the records of another installation, whose log was created {format_time(known.created)}"
+        advice = "correct redis_url, or empty this Redis; docs/runbook.md#redisofanotherinstallation"
+        return failed("log", problem, advice)
     advice = "docs/runbook.md#logbehindredis"
     if known.mending or known.reached > last:
         missing = max(0, known.reached - last)

@@ -292,7 +292,9 @@ class HealthCheck:
         assert self._store is not None
         known = await self._store.log_mark.read()  # first: the log is never shorter than what was known before
         state = await self._bus.stream_state(STATUS.name)
-        yield judge_log(known, state.last, await StatusLog(self._bus).gaps(), self._bus.clock.now())
+        installation = await self._bus.stream_state(CHECKPOINT.name)
+        gaps = await StatusLog(self._bus).gaps()
+        yield judge_log(known, state.last, gaps, self._bus.clock.now(), state.created, installation.created)
 
     # -- roles ---------------------------------------------------------------------------------------
 

@@ -54,6 +54,16 @@ class KnownLog:
             return self
         return replace(self, reached=other.reached, time=other.time)
 
+    def is_of_another_installation(self, created: float, installation: float) -> bool:
+        """Return whether Redis follows another log than the one of these streams STATUS and CHECKPOINT.
+
+        Both logs existed at the same time, and so did both streams CHECKPOINT. A log that was made again is younger
+        than all that Redis knows; one that was restored has its old CHECKPOINT.
+        """
+        if not (self.created and self.installation and installation):
+            return False  # noted by nobody yet, or not permitted to be read
+        return self.created != created and self.installation != installation and created <= self.time
+
 
 class LogMark:
     """Reads and writes the mark. Raises `StateUnavailable`, `StateDamaged`.
@@ -107,7 +117,3 @@ class LogMark:
             float(known.get("installation", "0")),
             _MENDING in known,
         )
-
-    async def forget(self) -> None:
-        """Forget the log: what Redis held of it is gone."""
-        await self._run(self._redis.delete(keys.LOG))

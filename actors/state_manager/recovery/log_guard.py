@@ -27,7 +27,6 @@ from actors.state_manager.recovery.log_mending import LogMending
 from actors.status_log.status_log import StatusLog
 from protocol.broker.streams import CHECKPOINT, STATUS
 from protocol.errors import NotPermitted, StateLost, StateUnavailable
-from protocol.records import keys
 from protocol.times import format_time
 
 log = logging.getLogger("examwire.log_guard")
@@ -37,6 +36,11 @@ LOG_BEHIND = Gauge(
     "Messages of the log that Redis knows and the broker has lost, until the log is mended",
     registry=REGISTRY,
 )
+FOREIGN_REDIS = Gauge(
+    "examwire_redis_of_another_installation",
+    "Whether Redis holds the records of another installation, so that nothing is read or written there",
+    registry=REGISTRY,
+)
 LOG_GAPS = Counter("examwire_log_gaps_total", "Times that the log was behind Redis, and was mended", registry=REGISTRY)
 
 WAIT_SECONDS = 0.2
@@ -44,20 +48,8 @@ WAIT_SECONDS = 0.2
 CLOCK_SECONDS = 0.001
 """Times of one message, as different answers of the broker write them, differ by less."""
 STEPS_BACK = 100
-RECORD_PATTERNS = ("plan:*", "SERVER_ID:*")
 MOST_MISSING = 20_000_000
 """A gap of more messages is not filled: it would take hours."""
-
-
-def _is_of_another_installation(known: KnownLog, state: StreamState, installation: float) -> bool:
-    """Return whether Redis follows another log: both existed at the same time, and so did both streams CHECKPOINT.
-
-    A log that was made again is younger than all that Redis knows; one that was restored has its old CHECKPOINT.
-    """
-    if not (known.created and known.installation and installation):
-        return False  # noted by nobody yet, or not permitted to be read
-    both_differ = known.created != state.created and known.installation != installation
-    return both_differ and state.created <= known.time
 
 
 class LogGuard:
@@ -119,7 +111,8 @@ class LogGuard:
     async def confirm(self) -> None:
         """Return when the log may be followed. One manager mends it, the others wait.
 
-        Raises `StateUnavailable`, `StateLost` when Redis is to be repaired first, `BrokerUnavailable`.
+        Raises `StateUnavailable`, also when Redis is that of another installation, `StateLost` when Redis is to be
+        repaired first, `BrokerUnavailable`.
         """
         while self.doubtful:
             async with self._checking:
@@ -132,10 +125,15 @@ class LogGuard:
         stored = await self._store.log_mark.read()
         known = stored.or_newer(self._known)
         installation = await self._installation()
-        if _is_of_another_installation(stored, state, installation):
-            if await self._store.log_mark.claim(self._name):
-                await self._discard_records(stored)
-            return False
+        foreign = stored.is_of_another_installation(state.created, installation)
+        FOREIGN_REDIS.set(foreign)
+        if foreign:
+            # Perhaps somebody else uses it: nothing there is changed.
+            since = format_time(stored.created)
+            raise StateUnavailable(
+                f"Redis holds the records of another installation, whose log was created at {since}: correct "
+                "redis_url, or empty this Redis, so that it is written from the log"
+            )
         if await self._is_behind(known, state):
             missing = max(1, known.reached - state.last)
             LOG_BEHIND.set(missing)
@@ -154,16 +152,6 @@ class LogGuard:
         self.doubtful = self._reported = False
         self._end = None
         return True
-
-    async def _discard_records(self, known: KnownLog) -> None:
-        """Delete all records: they follow the log of another installation. They are written again from ours."""
-        found = [key for pattern in RECORD_PATTERNS for key in await self._store.raw_keys(pattern)]
-        created = format_time(known.created)
-        text = "Redis holds %d keys of another installation, whose log was created at %s: they are deleted"
-        log.error(text, len(found), created)
-        # First the marks: from now on nobody reads.
-        await self._store.raw_delete([*self._store.mark.keys, *found, keys.PLANS, keys.SERVERS])
-        await self._store.log_mark.forget()
 
     async def _mend(self, known: KnownLog) -> None:
         renewal = asyncio.create_task(self._renew_claim(), name="claim of the log")
