@@ -60,6 +60,9 @@ PARAMETERS: dict[str, str] = {
     "origin": "The publisher: `socket-{serverId}` for facts about its sockets, `people-{serverId}` for decisions of "
     "its proctors, `web`, `watch`, `manager`, `timer`, `operator`, `any`",
     "partition": "The plan's partition: FNV-1a (32 bits) of its id, modulo 8",
+    "named": "The examineeId or the socketId",
+    "record": "Which record it is, as in its key in Redis",
+    "whose": "`examinee` or `socket`, as in the key in Redis",
     "part": "A part of the log: `servers`, or a partition of plans",
     "stateManager": "A state manager's name",
     "timer": "`mobile_sync-{version of the wait}`",

@@ -326,6 +326,43 @@ def nats_channels() -> tuple[NatsChannel, ...]:
             RECORDS,
             _CHECKPOINT_HEADERS,
         ),
+        *(
+            NatsChannel(
+                key,
+                address,
+                description,
+                ChannelContent(
+                    "checkpoint",
+                    bare=(
+                        BarePayload(
+                            key,
+                            "The hash in Redis, and the member of a set or the entry of an index that goes with it.",
+                            schema={
+                                "type": "object",
+                                "properties": {
+                                    "fields": {"type": "object", "additionalProperties": TEXT},
+                                    "member": {"type": "boolean"},
+                                    "entry": {"type": "object", "additionalProperties": TEXT},
+                                },
+                                "required": ["fields"],
+                            },
+                            example={"fields": {"version": "459605762276352"}},
+                        ),
+                    ),
+                ),
+                RECORDS,
+                _CHECKPOINT_HEADERS,
+            )
+            for key, address, description in (
+                ("serverCheckpoint", "record.{part}.{serverId}", "The checkpoint of a socket server's record."),
+                ("planCheckpoint", "record.{part}.{planId}.{record}", "The checkpoint of a plan's record."),
+                (
+                    "examineeCheckpoint",
+                    "record.{part}.{planId}.{whose}.{named}.{record}",
+                    "The checkpoint of an examinee's record, or of a socket's.",
+                ),
+            )
+        ),
         NatsChannel(
             "probe",
             subjects.PROBE,

@@ -124,7 +124,14 @@ def test_every_nats_channel_has_a_reader_or_is_a_record(spoken: Document) -> Non
     keys = {channel.key for channel in nats_channels()}
     # Looked up message by message (codes, pictures, letters, markers of replays, checkpoints), or fired by NATS itself.
     looked_up = {"phone", "capturesChunk", "capturesMeta", "deadletter", "statusReplay", "socketReplay", "statusTimer"}
-    looked_up |= {"checkpoint", "recordsCheckpoint", "probe"}
+    looked_up |= {
+        "checkpoint",
+        "recordsCheckpoint",
+        "probe",
+        "serverCheckpoint",
+        "planCheckpoint",
+        "examineeCheckpoint",
+    }
     assert keys - read == looked_up
     assert keys - written_channels == {"maxDeliveries", "terminated"}  # by NATS
 
