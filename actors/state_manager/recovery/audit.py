@@ -386,10 +386,13 @@ def _record_differences(
         stored_value, logged_value = getattr(folded, name), getattr(state, name)
         if stored_value != logged_value:
             yield Difference(key, f"history.{name}", _text(stored_value), _text(logged_value))
+    if history.facts and history.head is None:
+        return  # an older release wrote it last, and not what only this one knows: the next fact does
+    without_facts = kind.fields(kind.state())
     for name, value in kind.fields(state).items():
         stored = stored_hash.get(name)
-        if name in MEASURED:
-            continue
+        if name in MEASURED or (stored is None and value == without_facts[name]):
+            continue  # the latter: an older release does not know the field
         if (stored is None or stored < value) if name in MOVING else stored != value:
             yield Difference(key, name, stored, value)
 

@@ -92,7 +92,11 @@ async def test_the_next_release_is_upgraded_to_rolled_back_and_upgraded_to_again
     await operator.begin(this, *MANAGERS, *SERVERS, "web-server")
     await operator.step("one manager is newer", new, "queue-server", MANAGERS[0], commands=this)
     await operator.step("one server is newer", new, MANAGERS[1], SERVERS[0], commands=new)
-    assert crowd.heard("proctor-1", "examinee_checked"), "a server passes on what it does not know"
+
+    async def passed_on() -> bool:
+        return crowd.heard("proctor-1", "examinee_checked")
+
+    await eventually(passed_on, "a server passes on what it does not know")
     await crowd.finish("F001", SERVERS[0])
     await every_command_answers(installation, this)
     await operator.step("upgraded", new, SERVERS[1], commands=new)
