@@ -153,6 +153,16 @@ class StatusLog:
                 newest[stored.subject.split(".")[2]] = stored.sequence
         return sorted(newest, key=lambda plan_id: newest[plan_id], reverse=True)
 
+    async def holds_all_since(self, sequence: int) -> bool:
+        """Return whether the log holds all facts after `sequence`, or has dropped some of them by their age."""
+        if (await self._bus.stream_state(STATUS.name)).last <= sequence:
+            return True
+        for subject in ("status.plan.>", subjects.status_server("*")):
+            oldest = await self._bus.next_message(STATUS.name, subject, 1)
+            if oldest is not None and oldest.sequence <= sequence + 1:
+                return True
+        return False
+
     async def dead_lettered(self) -> DeadLettered:
         """Read which facts are dead letters now. Raises `NotPermitted` also when only those may not be read."""
         letters = read_stream(self._bus, DEADLETTER.name, subject=subjects.deadletter(STATUS.name))

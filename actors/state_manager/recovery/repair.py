@@ -119,10 +119,11 @@ class StateRepair:
             while not (mark := await self._store.mark.begin(name)).whole:
                 self._now_whole(await self._store.mark.whole_so_far())
                 try:
-                    if mark.applied is not None:
+                    if mark.applied is not None and await self._status.holds_all_since(mark.applied):
                         done = await self._catch_up_alone(name, mark.applied, repair)
                     else:
-                        done = await self._repair_parts(name, repair, time.monotonic() - began)
+                        found = "replaced" if mark.applied is not None else None
+                        done = await self._repair_parts(name, repair, time.monotonic() - began, found)
                 except LostAgain:
                     continue
                 if not done:  # somebody else is at it
@@ -214,8 +215,11 @@ class StateRepair:
             self._announcement_due |= repair.alarming
         return True
 
-    async def _repair_parts(self, name: str, repair: Repair, waited: float) -> bool:
-        """Repair the parts that this one can claim; return False when there is none."""
+    async def _repair_parts(self, name: str, repair: Repair, waited: float, found: str | None) -> bool:
+        """Repair the parts that this one can claim; return False when there is none.
+
+        `found`: that Redis holds records which are older than the log, and not nothing.
+        """
         missing = [part for part in PARTS if not self.whole.part(part)]
         claimed = await self._store.mark.claim(name, [part for part in missing if self._turns.holds(part)])
         if not claimed and waited > PATIENCE_SECONDS:
@@ -267,7 +271,7 @@ class StateRepair:
         everything = await self._store.mark.end_part(name, work.part, survey.extent.last)
         if everything is None:
             raise LostAgain
-        self._announcement_due |= everything and self._found == "lost"
+        self._announcement_due |= everything and self._found in ("lost", "replaced")
         self._now_whole(Whole(marks=self.whole.marks | {part_mark(work.part)}))
 
     async def _renew(self, name: str, claimed: Sequence[str]) -> None:

@@ -315,8 +315,9 @@ async def test_nothing_is_copied_from_a_redis_that_is_not_whole(bus: Bus, system
     assert await RecordCheckpoints(bus).checkpoint(part) == stored
 
 
+@pytest.mark.parametrize("set_back", [False, True])
 async def test_a_lost_redis_comes_back_with_all_whose_facts_the_log_has_dropped(
-    bus: Bus, settings: Settings, invoke: Invoke
+    bus: Bus, settings: Settings, invoke: Invoke, set_back: bool
 ) -> None:
     redis = Redis.from_url(settings.redis_url, decode_responses=True)
     async with System(settings) as system:
@@ -343,6 +344,8 @@ async def test_a_lost_redis_comes_back_with_all_whose_facts_the_log_has_dropped(
             "the log has dropped all"
         )
         await redis.flushall()
+        if set_back:  # to a time before all that the log still has
+            await redis.hset(keys.STATE, mapping={"run": "0" * 40, "applied": "1"})
         client = await system.examinee("E004")  # waits until Redis is whole
         await eventually(system.store.mark.is_whole, "Redis is whole")
 
