@@ -221,7 +221,8 @@ class ViewWatch:
     def _judge(self, group: _Group) -> ViewStatus:
         """Return the status of some plans: the same object as before when nothing has changed."""
         now = time.monotonic()
-        before = self._states.get(group)
+        # A plan that has just become whole, or is no longer asked about, goes on from what it was told.
+        before = self._states.get(group) or self._states.get(group._replace(whole=not group.whole))
         was_current = before is None or before.current
         own_delays = [*self._own_delays(now)]
         if any(delay.waiting_for == "nats" and delay.seconds > REPORT_SECONDS / 2 for delay in own_delays):

@@ -221,12 +221,11 @@ class CheckpointWrites:
         limit = int(self._bus.server_info.get("max_payload", 0)) - LEAST_PAYLOAD
         members_of_plans = {owner for owner, member in zip(sorted(owners), members, strict=True) if member}
         entry_of = dict(zip(places, entries, strict=True))
-        copies = Copies()
+        copies, unreadable = Copies(), list[str]()
         for key, stored in zip(copied, hashes, strict=True):
             record = parsed[key]
             if isinstance(stored, StateDamaged) or not _is_readable(key, stored):
-                # An older checkpoint is worth more than this.
-                log.warning("%s cannot be read: its checkpoint stays as it is", key)
+                unreadable.append(key)  # an older checkpoint is worth more than this
                 continue
             if not stored and not (record.kind == "plan" and record.plan_id in listed):
                 copies.absent.append(key)
@@ -246,6 +245,9 @@ class CheckpointWrites:
                 copies.too_large.append(key)
             else:
                 copies.messages.append(message)
+        if unreadable:
+            text = "%d records cannot be read: their checkpoints stay as they are. The first is %s"
+            log.warning(text, len(unreadable), unreadable[0])
         return copies
 
     def _seconds_left(self, socket: Mapping[str, str]) -> int:

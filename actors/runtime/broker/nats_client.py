@@ -42,7 +42,8 @@ PRIVATE = {
         # overridden
         *("_process_pong", "_parse_header_lines", "_read_loop", "_flusher", "_ping_interval", "_connect_to_server"),
         # called or read
-        *("_process_op_err", "_send_ping", "_send_subscribe", "_send_unsubscribe"),
+        *("_process_op_err", "_send_ping", "_send_command", "_send_subscribe", "_send_unsubscribe"),
+        "_flush_pending",
         *("_reading_task", "_ping_interval_task", "_flusher_task", "_transport", "_server_info"),
         *("_pongs", "_pings_outstanding", "_pending", "_pending_data_size", "_subs", "_sid"),
     ),

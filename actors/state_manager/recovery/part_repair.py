@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
@@ -209,7 +208,7 @@ class PartRepair:
     ) -> None:
         index = Index()
         hashes: list[StoredHash] = []
-        now = time.time()
+        now = self._tools.status.now()
         for checkpointed in portion:
             record = keys.parse_key(checkpointed.key)
             if record.kind == "server":
