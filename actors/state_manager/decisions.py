@@ -89,11 +89,12 @@ class Decision:
 
 @dataclass(slots=True)
 class RecordUpdate:
-    """A record and the facts that it is to be brought up to."""
+    """A record and the facts that it is to be brought up to. `plan_id`: "" for the record of a server."""
 
     key: str
     kind: kinds.RecordKind[Any, Any]
     items: list[VersionedMessage]
+    plan_id: str
 
 
 class RelatedRecord(NamedTuple):
@@ -122,7 +123,11 @@ class Updates:
         updates: dict[str, RecordUpdate] = {}
         for item in items:
             for key, kind in records_of(item.message):
-                updates.setdefault(key, RecordUpdate(key, kind, [])).items.append(item)
+                update = updates.get(key)
+                if update is None:
+                    plan_id = item.message.plan_id if isinstance(item.message, ExamineeFact | PlanFact) else ""
+                    update = updates[key] = RecordUpdate(key, kind, [], plan_id)
+                update.items.append(item)
         return cls(list(updates.values()), items, _related_records(items))
 
 
@@ -220,8 +225,7 @@ class Decider:
         """Return the facts for which nothing is written, because they are about what a purge has deleted."""
         dropped: set[int] = set()
         for update, outcome in outcomes:
-            plan_id = keys.parse_key(update.key).plan_id
-            if outcome.ineffective and plan_id and await self._log.purged_up_to(plan_id):
+            if outcome.ineffective and update.plan_id and await self._log.purged_up_to(update.plan_id):
                 dropped.update(outcome.ineffective)
                 outcome.drop(outcome.ineffective)
                 if len(outcome.ineffective) == len(update.items):
@@ -230,7 +234,7 @@ class Decider:
 
     async def _apply(self, update: RecordUpdate, stored: StoredRecord) -> Outcome:
         kind = update.kind
-        history = kind.read(stored.history, self.floor_of(part_of(keys.parse_key(update.key).plan_id)))
+        history = kind.read(stored.history, self.floor_of(part_of(update.plan_id)))
         outcome = Outcome(kind)
         changed = False
         for item in update.items:
