@@ -27,11 +27,12 @@ from actors.runtime.store.log_mark import KnownLog
 from actors.runtime.store.state_store import StateStore
 from actors.state_manager.recovery.announcement import announce_sessions
 from actors.state_manager.recovery.restored_record import read_history
+from actors.status_log.checkpoint_writes import CheckpointWrites
 from actors.status_log.status_log import StatusLog
 from protocol.broker import subjects
 from protocol.broker.stream_codecs import encode_wait
 from protocol.broker.streams import STATUS
-from protocol.errors import BrokerUnavailable, NewerRecord, StateDamaged
+from protocol.errors import BrokerUnavailable, NewerRecord, NotPermitted, StateDamaged, StreamFull
 from protocol.log import entries
 from protocol.log.gap import LogGap
 from protocol.log.version import floor_version
@@ -154,7 +155,7 @@ class LogMending:
         """Mark the records that hold facts of the gap, and have what follows from them published again."""
         found = {key for pattern in _PATTERNS for key in await self._store.raw_keys(pattern)}
         remaining = [key for key in sorted(found) if record_kind(keys.parse_key(key)) is not None]
-        kept = 0
+        kept: set[str] = set()
         while remaining:
             portion, remaining = remaining[:RECORDS_A_TRIP], remaining[RECORDS_A_TRIP:]
             histories: dict[str, History[Any, Any]] = {}
@@ -175,9 +176,14 @@ class LogMending:
                 writes.append(GuardedWrite(key, "rev", stored.get("rev", "0"), written))
             verdicts = await self._store.replace(writes)
             remaining += [write.key for write, done in zip(writes, verdicts, strict=True) if not done]
-            kept += sum(verdicts)
+            kept.update(write.key for write, done in zip(writes, verdicts, strict=True) if done)
             await self._publish_again(histories, gap)
-        return kept
+        try:
+            # At once: until a checkpoint holds them, nothing but this Redis does.
+            await CheckpointWrites(self._bus, self._store).rewrite(kept)
+        except (StreamFull, NotPermitted) as error:
+            log.error("what only Redis holds is not in the checkpoints yet: %s", error)
+        return len(kept)
 
     async def _publish_again(self, histories: dict[str, History[Any, Any]], gap: LogGap) -> None:
         """Request that states are published again, with their timers; and restart the attempts of who is away."""
