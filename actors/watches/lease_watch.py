@@ -23,10 +23,11 @@ from protocol.broker import subjects
 from protocol.broker.stream_codecs import LeaseExpired, decode_lease
 from protocol.broker.streams import LEASE_WATCH, REDELIVERY_SECONDS, is_marker
 from protocol.errors import StateDamaged
-from protocol.messages.facts import ConnectionStatusCode, LossReason
-from protocol.messages.server_messages import Lease, ServerStatus, ServerStatusCode
+from protocol.messages.facts import ConnectionStatusCode
+from protocol.messages.server_messages import Lease
 from protocol.records import keys, kinds
 from protocol.records.writes import Touch
+from protocol.rules import socket_server
 from protocol.rules.history import fold
 from protocol.rules.socket_server import ServerState
 from protocol.times import format_time
@@ -35,7 +36,6 @@ log = logging.getLogger("examwire.lease_watch")
 
 PIPELINE_WRITES = 64
 """Writes to Redis in one pipeline: a short one does not hold up the state manager in the same process."""
-ALIVE = (ServerStatusCode.STARTING, ServerStatusCode.READY, ServerStatusCode.DRAINING, ServerStatusCode.STOPPING)
 
 
 class LeaseWatch(Actor):
@@ -111,18 +111,11 @@ class LeaseWatch(Actor):
             # heartbeat. Wait for that one before all its clients count as disconnected.
             raise Retry(self._heartbeat_seconds)
         server = await self._server(server_id)
-        if server.incarnation is not None and server.status in ALIVE:
+        if server.incarnation is not None and server.status in socket_server.ALIVE:
             about = {"server": server_id}
             log.error("%s: %s (%s) is lost: no heartbeat", self.address, server_id, server.incarnation, extra=about)
             now = format_time(self._bus.clock.now())
-            lost = ServerStatus(
-                server_id=server_id,
-                status=ServerStatusCode.LOST,
-                incarnation=server.incarnation,
-                start_time=server.start_time or now,
-                timestamp=now,
-                reason=LossReason.SERVER_LOST.value,
-            )
+            lost = socket_server.lost(server_id, server, now)
             message_id = f"lost:{server_id}:{delivery.sequence}"
             await self._actors.tell(subjects.status_server(server_id), lost, message_id=message_id)
             self.lost += 1

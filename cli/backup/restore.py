@@ -49,9 +49,8 @@ from protocol.broker.streams import (
 from protocol.errors import ConfigurationError, ExamwireError
 from protocol.log.gap import LogGap
 from protocol.messages.base import FORMAT
-from protocol.messages.facts import LossReason
-from protocol.messages.server_messages import ServerStatus, ServerStatusCode
 from protocol.records import keys
+from protocol.rules import socket_server
 from protocol.times import format_time, parse_time
 
 LEAST_MISSING, MESSAGES_A_SECOND, MOST_MISSING = 20_000, 50, 1_000_000
@@ -60,7 +59,6 @@ examinees has 150,000."""
 CONSUMER_SECONDS = 10.0
 EMPTY_REDIS_BYTES = 500
 """The files of a Redis that holds nothing are smaller."""
-ENDED = (ServerStatusCode.STOPPED, ServerStatusCode.LOST)
 
 
 class NotRestored(ExamwireError):
@@ -288,17 +286,10 @@ class Restore:
         for subject in await stream_subjects(self._bus, STATUS.name, subjects.status_server("*")):
             server_id = subject.rpartition(".")[2]
             server = await log.server(server_id)
-            if server.incarnation is None or server.status in ENDED:
+            if server.incarnation is None or server.status not in socket_server.ALIVE:
                 continue
             now = format_time(self._bus.clock.now())
-            message = ServerStatus(
-                server_id=server_id,
-                status=ServerStatusCode.LOST,
-                incarnation=server.incarnation,
-                start_time=server.start_time or now,
-                timestamp=now,
-                reason=LossReason.SERVER_LOST.value,
-            )
+            message = socket_server.lost(server_id, server, now)
             await actors.tell(subject, message, message_id=f"restored:{server_id}:{server.version}")
             lost.append(server_id)
         return lost

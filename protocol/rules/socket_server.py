@@ -13,6 +13,8 @@ from protocol.rules.effects import EndSessions
 from protocol.rules.history import Outcome, StoredState
 
 _ENDED = (ServerStatusCode.STOPPED, ServerStatusCode.FAILED, ServerStatusCode.LOST)
+ALIVE = (ServerStatusCode.STARTING, ServerStatusCode.READY, ServerStatusCode.DRAINING, ServerStatusCode.STOPPING)
+"""A server with one of these statuses has a process, as far as the log knows."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,3 +93,15 @@ def apply(state: ServerState, version: int, fact: ServerStatus) -> Outcome[Serve
 
 def _end_sessions(fact: ServerStatus, reason: LossReason, version: int) -> EndSessions:
     return EndSessions(fact.server_id, reason.value, fact.timestamp, version)
+
+
+def lost(server_id: str, server: ServerState, now: str) -> ServerStatus:
+    """Return the fact that this process of a server is lost; `now`: the time, by the broker's clock."""
+    return ServerStatus(
+        server_id=server_id,
+        status=ServerStatusCode.LOST,
+        incarnation=server.incarnation,
+        start_time=server.start_time or now,
+        timestamp=now,
+        reason=LossReason.SERVER_LOST.value,
+    )

@@ -27,7 +27,7 @@ from protocol.broker.streams import (
     captures_stream,
 )
 from protocol.log.entries import SCHEDULER
-from protocol.messages.base import Message, Wire
+from protocol.messages.base import Message
 from protocol.messages.facts import (
     STATUS_MESSAGES,
     ExamineeFact,
@@ -37,7 +37,7 @@ from protocol.messages.facts import (
     UnstableTimeout,
 )
 from protocol.messages.frames import Error
-from protocol.messages.inspection import Inspection, ProcessFacts, SessionsPage, SessionsRequest
+from protocol.messages.inspection import ProcessFacts, SessionsPage, SessionsRequest
 from protocol.messages.operator_requests import ANSWERS, REQUESTS, Handled
 from protocol.messages.plan_facts import PlanClose, PlanFact, PlanNotice, PlanOpen, PlanPurged
 from protocol.messages.proctor_events import (
@@ -51,26 +51,14 @@ from protocol.messages.proctor_events import (
 from protocol.messages.progress import Applied
 from protocol.messages.server_messages import Lease, QueueCreate, QueueCreated
 from protocol.messages.session_messages import TO_SERVERS, ProctorActivity
-from protocol.spec.schemas import INTEGER, TEXT, Direction, Schema
+from protocol.spec.bare_payloads import CHUNK, INSPECTION, META, NOTHING, REPLAY_MARKER, BarePayload, advisory
+from protocol.spec.schemas import INTEGER, TEXT, Direction
 
 TO_EXAMINEES = (
     *("mobile_sync_status", "mobile_sync_completed", "notice", "plan_state"),
     *("help_requested", "help_taken", "help_closed"),
 )
 """The types of the events that the examinee gets too."""
-
-
-@dataclass(frozen=True, slots=True)
-class BarePayload:
-    """A payload that is not a `{"type", "data"}`; `model` or `schema` describes it."""
-
-    name: str
-    summary: str
-    model: type[Wire] | None = None
-    direction: Direction = "written"
-    schema: Schema | None = None
-    example: object = None
-    content_type: str = "application/json"
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,13 +88,6 @@ class NatsChannel:
     reply: ChannelContent | None = None
 
 
-NOTHING = BarePayload(
-    "nothing",
-    "No payload; readers ignore one.",
-    schema={**TEXT, "maxLength": 0},
-    example="",
-    content_type="text/plain",
-)
 _EXPIRING = {"Nats-TTL": True, "Nats-Marker-Reason": False, "Nats-Rollup": False}
 """The last two are on the marker that NATS stores when a message expires."""
 _STATUS_HEADERS = {
@@ -124,16 +105,6 @@ _STATUS_HEADERS = {
 _SOCKET_HEADERS = {
     name: False for name in _STATUS_HEADERS if name not in (SCHEDULER, "Nats-Schedule-Next", "Nats-Pin-Id")
 }
-_REPLAY_MARKER = BarePayload(
-    "replay_marker",
-    "The dead letter has been replayed: a second replay finds this, and is refused by the broker.",
-    schema={
-        "type": "object",
-        "properties": {"letter": INTEGER, "time": TEXT},
-        "required": ["letter", "time"],
-    },
-    example={"letter": 17, "time": "2026-11-22T09:30:00.000Z"},
-)
 _MARKER_HEADERS = {
     "Nats-Expected-Last-Subject-Sequence": True,
     "Nats-Batch-Id": True,
@@ -147,7 +118,6 @@ _CHECKPOINT_HEADERS = {
     "Nats-Batch-Sequence": False,
     "Nats-Batch-Commit": False,
 }
-_INSPECTION = BarePayload("inspection", "How the actor is.", model=Inspection)
 
 
 def nats_channels() -> tuple[NatsChannel, ...]:
@@ -196,7 +166,7 @@ def nats_channels() -> tuple[NatsChannel, ...]:
                 f"{stream.name.lower()}Replay",
                 subjects.replay_marker(stream.name, "{letter}"),
                 "Marks a dead letter as replayed, in one atomic batch with the replayed message.",
-                ChannelContent("status", bare=(_REPLAY_MARKER,)),
+                ChannelContent("status", bare=(REPLAY_MARKER,)),
                 stream,
                 _MARKER_HEADERS,
             )
@@ -382,7 +352,7 @@ def nats_channels() -> tuple[NatsChannel, ...]:
             subjects.session("{planId}", "{examineeId}"),
             "Inspect the live session of an examinee. No responders: it is not connected.",
             ChannelContent("session", bare=(NOTHING,)),
-            reply=ChannelContent("session", bare=(_INSPECTION,)),
+            reply=ChannelContent("session", bare=(INSPECTION,)),
         ),
         NatsChannel(
             "inspect",
@@ -405,7 +375,7 @@ def nats_channels() -> tuple[NatsChannel, ...]:
             reply=ChannelContent(
                 "inspect",
                 (Error,),
-                bare=(_INSPECTION, BarePayload("sessions_page", "A page of sessions.", model=SessionsPage)),
+                bare=(INSPECTION, BarePayload("sessions_page", "A page of sessions.", model=SessionsPage)),
             ),
         ),
         NatsChannel(
@@ -454,7 +424,7 @@ def nats_channels() -> tuple[NatsChannel, ...]:
                 key,
                 f"{subject}.{{stream}}.{{consumer}}",
                 summary,
-                ChannelContent("advisory", bare=(_advisory(key, summary),)),
+                ChannelContent("advisory", bare=(advisory(key, summary),)),
                 ADVISORY,
             )
             for key, subject, summary in (
@@ -472,44 +442,8 @@ def nats_channels() -> tuple[NatsChannel, ...]:
                 headers,
             )
             for key, letter, name, part, headers, bare in (
-                ("capturesChunk", "C", "nuid", "a chunk of it", dict[str, bool](), _CHUNK),
-                ("capturesMeta", "M", "object", "its name, size and digest", {"Nats-Rollup": False}, _META),
+                ("capturesChunk", "C", "nuid", "a chunk of it", dict[str, bool](), CHUNK),
+                ("capturesMeta", "M", "object", "its name, size and digest", {"Nats-Rollup": False}, META),
             )
         ),
     )
-
-
-def _advisory(key: str, summary: str) -> BarePayload:
-    required = ("type", "stream", "consumer", "stream_seq", "deliveries")
-    properties: Schema = {name: INTEGER if name in ("stream_seq", "deliveries") else TEXT for name in required}
-    return BarePayload(
-        key,
-        f"{summary} The fields that examwire reads.",
-        schema={"type": "object", "properties": properties, "required": list(required), "additionalProperties": True},
-        example={
-            "type": "io.nats.jetstream.advisory.v1.max_deliver",
-            "stream": "RECONNECT",
-            "consumer": "reconnect-watch",
-            "stream_seq": 12,
-            "deliveries": 5,
-        },
-    )
-
-
-_CHUNK = BarePayload(
-    "chunk",
-    "At most 128 KiB of a JPEG.",
-    schema={**TEXT, "description": "Bytes, not text."},
-    content_type="application/octet-stream",
-)
-_META = BarePayload(
-    "object_info",
-    "The metadata of the object.",
-    schema={
-        "type": "object",
-        "properties": dict.fromkeys(("name", "bucket", "nuid", "digest"), TEXT) | {"size": INTEGER},
-        "required": ["name", "bucket", "nuid"],
-        "additionalProperties": True,
-    },
-    example={"name": "P001/E001/sync_cap.jpg", "bucket": CAPTURES_BUCKET, "nuid": "4qUCOFxPcR9b", "size": 0},
-)

@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from protocol.messages.base import Message, Wire
+from protocol.spec.bare_payloads import BarePayload
 from protocol.spec.channel_fields import HEADERS
-from protocol.spec.channels import BarePayload, ChannelContent
+from protocol.spec.channels import ChannelContent
 from protocol.spec.examples import BARE_EXAMPLES, EXAMPLES
 from protocol.spec.schemas import Components, Schema, array_of
 

@@ -186,11 +186,6 @@ class StateMark:
                 raise self._lost(verdict)
         return answers[: len(answers) - len(marks)]
 
-    @property
-    def keys(self) -> tuple[str, ...]:
-        """The keys of all marks."""
-        return self._places.marks
-
     async def is_whole(self) -> bool:
         """Return whether Redis has lost nothing."""
         return all(verdict == _WHOLE for verdict in await self._script(_CHECK))
