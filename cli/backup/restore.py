@@ -37,6 +37,7 @@ from cli.backup.pictures import restore_pictures
 from cli.shared.live_actors import CONNECT_SECONDS, address_of
 from cli.shared.options import takes_settings
 from cli.shared.output import Format, OutputOption, say, show
+from cli.shared.times import local_time
 from protocol.broker import subjects
 from protocol.broker.streams import (
     ADVISORY_WATCH,
@@ -103,7 +104,7 @@ def restore(
 
 
 def _text(settings: Settings, manifest: Manifest, result: dict[str, Any]) -> str:
-    lines = [f"The state of {manifest.created} is restored: {sum(result['streams'].values())} messages."]
+    lines = [f"The state of {local_time(manifest.created)} is restored: {sum(result['streams'].values())} messages."]
     if result["servers"]:
         lines.append(f"Lost since then: {', '.join(result['servers'])}. Examinees connect again by themselves.")
     if manifest.missing:
@@ -199,7 +200,7 @@ class Restore:
             existing[name] = None
             if state.messages:
                 newest = await self._bus.message_at(name, state.last)
-                until = f" until {format_time(newest.time)}" if newest is not None else ""
+                until = f" until {local_time(newest.time)}" if newest is not None else ""
                 existing[name] = f"the stream {name} with {state.messages} messages{until}"
         return existing
 

@@ -14,6 +14,7 @@ from actors.runtime.config.tls import ServerTls
 from cli.local.trial_certificate import is_for, names_of
 from cli.shared.findings import Finding, failed, warning
 from protocol.errors import ConfigurationError
+from protocol.times import format_time
 
 EXPIRES_SOON_DAYS = 14
 
@@ -45,12 +46,13 @@ def certificate_findings(settings: Settings, now: datetime.datetime | None = Non
 def _dates_and_name(name: str, path: Path, url: str | None, now: datetime.datetime) -> Iterator[Finding]:
     certificate = x509.load_pem_x509_certificates(path.read_bytes())[0]
     expires, begins = certificate.not_valid_after_utc, certificate.not_valid_before_utc
+    until = format_time(expires.timestamp())
     if expires <= now:
-        yield failed(name, f"expired on {expires:%Y-%m-%d %H:%M} UTC", "renew it; roles load new files within a minute")
+        yield failed(name, f"expired on {until}", "renew it; roles load new files within a minute")
     elif expires - now < datetime.timedelta(days=EXPIRES_SOON_DAYS):
-        yield warning(name, f"expires on {expires:%Y-%m-%d %H:%M} UTC", "renew it before the exam")
+        yield warning(name, f"expires on {until}", "renew it before the exam")
     if begins > now:
-        yield failed(name, f"is not valid before {begins:%Y-%m-%d %H:%M} UTC", "check this machine's clock")
+        yield failed(name, f"is not valid before {format_time(begins.timestamp())}", "check this machine's clock")
     host = urlsplit(url).hostname if url is not None else None
     if host and not is_for(certificate, host):
         problem = f"is for {', '.join(names_of(certificate)) or 'no name'}, not for {host}, the address of clients"

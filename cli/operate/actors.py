@@ -27,6 +27,7 @@ from cli.shared.live_actors import (
 )
 from cli.shared.options import takes_settings
 from cli.shared.output import Format, OutputOption, WatchOption, cell, run_until_interrupted, show, table, watch
+from cli.shared.times import local_time
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -139,7 +140,7 @@ def _draw(rows: Sequence[Row]) -> RenderableType:
                 row["address"],
                 row["kind"],
                 shown_state(row),
-                row.get("since"),
+                local_time(row.get("since")),
                 f"{row['mailboxDepth']}/{row['mailboxCapacity']}" if "mailboxDepth" in row else None,
                 row.get("mailboxPeak"),
                 row.get("handled"),

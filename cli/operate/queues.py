@@ -26,6 +26,7 @@ from cli.shared.output import (
     table,
     watch,
 )
+from cli.shared.times import local_time
 from protocol.broker.streams import SOCKET, STREAMS, queue_id, queue_server_id
 from protocol.errors import BrokerUnavailable
 from protocol.times import format_time
@@ -215,7 +216,7 @@ def _draw(rows: Sequence[Row]) -> RenderableType:
                 row["redelivered"],
                 (", ".join(row["readBy"]) or "somebody") if row["read"] else "NOBODY",
                 len(row["plans"]) or None,
-                row["lastDelivered"],
+                local_time(row["lastDelivered"]),
                 _age(row["ageSeconds"]),
                 " ".join(f"{name}={value}" for name, value in row["config"].items()),
             )

@@ -21,6 +21,7 @@ from cli.shared.live_actors import (
 )
 from cli.shared.options import takes_settings
 from cli.shared.output import ExitCode, Format, OutputOption, print_json, run_until_interrupted, say, show, table
+from cli.shared.times import local_time
 from protocol.broker import subjects
 from protocol.ids import check_id
 from protocol.messages.operator_requests import Kick
@@ -144,7 +145,7 @@ def _cells(row: Row) -> tuple[object, ...]:
         row["kind"].removesuffix("-session"),
         server_of_socket(socket_id).partition(".")[2],
         socket_id,
-        row["since"],
+        local_time(row["since"]),
         row["mailboxDepth"],
         row["handled"],
         row["state"],

@@ -27,6 +27,7 @@ from cli.shared.output import (
     watch,
 )
 from cli.shared.running_system import TOPOLOGY_SETTINGS
+from cli.shared.times import local_time
 from protocol.broker.streams import DAY, MAX_BYTES, StreamSpec
 from protocol.times import format_time
 
@@ -218,8 +219,8 @@ def _draw_streams(rows: Sequence[Row]) -> RenderableType:
                 _scaled(row.get("bytes"), 2**20),
                 _scaled(row.get("maxBytes"), 2**20),
                 _scaled(row.get("maxAgeSeconds"), DAY),
-                row.get("firstTime"),
-                row.get("lastTime"),
+                local_time(row.get("firstTime")),
+                local_time(row.get("lastTime")),
                 row.get("replicas"),
                 row.get("leader"),
                 row["description"],

@@ -14,7 +14,7 @@ from actors.runtime.config.settings import Settings
 from cli.shared.live_actors import address_of, ask, connected, entry_at, is_session, session_at, session_ids
 from cli.shared.options import takes_settings
 from cli.shared.output import Format, NotFound, OutputOption, print_json, run_until_interrupted, say
-from cli.shared.times import parse_duration
+from cli.shared.times import local_time, parse_duration
 from protocol.errors import BrokerUnavailable, NoResponders
 from protocol.messages.codec import Codec, Malformed
 from protocol.messages.operator_requests import Handled, Tail
@@ -146,7 +146,8 @@ async def _renew(bus: Bus, address: str, tail: Tail, known_server: str | None) -
 def line_of(handled: Handled) -> str:
     """Format a line: `09:15:02.123  connection_status  0.412 ms  P001/E001 CONNECTED SOCK001-5f2c v123`."""
     about = _batch(handled.about) if "first" in handled.about else _about(handled.about)
-    parts = [handled.time[11:23], f"{handled.message:<22}", f"{handled.took:>9.3f} ms", about]
+    clock = local_time(handled.time) + handled.time[19:23]  # with the milliseconds: a burst is within a second
+    parts = [clock, f"{handled.message:<22}", f"{handled.took:>9.3f} ms", about]
     if handled.error is not None:
         parts.append(f"FAILED {handled.error}")
     if handled.left_out:

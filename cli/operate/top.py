@@ -15,6 +15,7 @@ from actors.runtime.config.settings import Settings
 from cli.shared.live_actors import RateMeter, Row, add_queue_lag, connected, inspections, kind_of, shown_state
 from cli.shared.options import takes_settings
 from cli.shared.output import Format, OutputOption, run_until_interrupted, show, table, watch
+from cli.shared.times import local_time
 from protocol.times import format_time
 
 if TYPE_CHECKING:
@@ -134,7 +135,7 @@ def _draw(view: Row) -> RenderableType:
     totals = view["totals"]
     silent = f" ({totals['silent']} silent)" if totals["silent"] else ""
     title = (
-        f"{view['time'][11:19]} UTC  {totals['actors']} actors{silent}, {totals['examinees']} examinees and "
+        f"{local_time(view['time'])}  {totals['actors']} actors{silent}, {totals['examinees']} examinees and "
         f"{totals['proctors']} proctors on {totals['servers']} servers, NATS {view['natsRoundTripMs']:g} ms"
     )
     columns = ["address", "state", "per s", "lag", "unacked", "mailbox", "sessions", "failed", "restarts", "last error"]

@@ -14,9 +14,9 @@ import typer
 from actors.runtime.broker.connection import Bus, Outgoing
 from actors.runtime.broker.publisher import PubAck
 from actors.runtime.store.state_store import StateStore
-from cli.plans.plan_text import moment_text, plan_json, plan_text, read_plans
+from cli.plans.plan_text import plan_json, plan_text, read_plans
 from cli.shared.output import NotFound
-from cli.shared.times import zone_name
+from cli.shared.times import local_time, zone_name
 from protocol.broker import subjects
 from protocol.errors import BrokerUnavailable, ErrorCode, InvalidField, ProtocolError, StateDamaged
 from protocol.messages.facts import ActionFact
@@ -147,8 +147,8 @@ async def wait_applied(read: Callable[[], Any], applied: Callable[[Any], bool], 
 
 
 def zoned_moment(moment: str | None) -> str:
-    """Return a time for people with this machine's zone: `2026-12-01 09:00:00 KST (UTC+09:00)`."""
-    return f"{moment_text(moment)} {zone_name(parse_time(moment))}" if moment else ""
+    """Return a time for people with this machine's zone: `09:00:00 KST (UTC+09:00)`."""
+    return f"{local_time(moment)} {zone_name(parse_time(moment))}" if moment else ""
 
 
 def plan_sentence(plan: PlanState) -> str:

@@ -58,22 +58,17 @@ def plan_text(plan: dict[str, Any]) -> str:
     """Return a plan, as `plan_json` has it, as a line: `Mathematics: open, from 2026-11-22 09:00:00 to ...`."""
     parts = [_STATUS[plan["status"]]]
     if plan["startsAt"] is not None:
-        parts.append(f"from {moment_text(plan['startsAt'])}")
+        parts.append(f"from {local_time(plan['startsAt'])}")
     if plan["endsAt"] is not None:
-        parts.append(f"to {moment_text(plan['endsAt'])}")
+        parts.append(f"to {local_time(plan['endsAt'])}")
     if plan["closedAt"] is not None:
         why = f" ({plan['closedReason']})" if plan["closedReason"] else ""
-        parts.append(f"ended {moment_text(plan['closedAt'])} by {plan['closedBy']}{why}")
+        parts.append(f"ended {local_time(plan['closedAt'])} by {plan['closedBy']}{why}")
     if plan["ownTimes"]:
         parts.append(f"{len(plan['ownTimes'])} with own times")
     if plan["policy"]:
         parts.append("policy: " + ", ".join(f"{name} {_value(value)}" for name, value in plan["policy"].items()))
     return f"{plan['name'] or 'the exam'}: {', '.join(parts)}"
-
-
-def moment_text(moment: str | None) -> str:
-    """Return a time to the second, as schedules have it."""
-    return local_time(moment)[:19]
 
 
 def _value(value: object) -> str:

@@ -10,7 +10,7 @@ import typer
 
 from actors.runtime.config.settings import Settings
 from actors.runtime.store.state_store import StateStore
-from cli.plans.plan_text import moment_text, plan_json, plan_text, read_plans
+from cli.plans.plan_text import plan_json, plan_text, read_plans
 from cli.shared.options import takes_settings
 from cli.shared.output import (
     Format,
@@ -71,8 +71,8 @@ def list_plans(settings: Settings, watching: WatchOption = False, output: Output
                 plan["planId"],
                 plan["plan"]["name"],
                 plan["plan"]["status"],
-                moment_text(plan["plan"]["startsAt"]) or None,
-                moment_text(plan["plan"]["endsAt"]) or None,
+                local_time(plan["plan"]["startsAt"]) or None,
+                local_time(plan["plan"]["endsAt"]) or None,
                 plan["examinees"],
                 plan["connected"],
                 plan["disconnected"],
@@ -80,7 +80,7 @@ def list_plans(settings: Settings, watching: WatchOption = False, output: Output
                 plan["finished"] or None,
                 plan["exhausted"] or None,
                 _counts(plan["mobileSync"]) or None,
-                moment_text(plan["deletedAt"]) or None,
+                local_time(plan["deletedAt"]) or None,
             )
             for plan in plans
         ]
@@ -239,8 +239,8 @@ def _cells(row: dict[str, Any], labels: Sequence[str], own: dict[str, str]) -> t
         row["reason"],
         row["serverId"],
         "shut out" if row["exhausted"] else attempt or None,
-        moment_text(own.get("startsAt")) or None,
-        moment_text(own.get("endsAt")) or None,
+        local_time(own.get("startsAt")) or None,
+        local_time(own.get("endsAt")) or None,
         f"{sync['status']} {sync['reason']}" if sync["reason"] else sync["status"],
     )
 

@@ -12,7 +12,7 @@ import typer
 
 from actors.runtime.config.settings import Settings
 from actors.status_log.plan_log import PlanLog
-from cli.plans.plan_text import moment_text, plan_json, plan_text
+from cli.plans.plan_text import plan_json, plan_text
 from cli.plans.timeline import never_seen
 from cli.shared.live_actors import connected
 from cli.shared.options import takes_settings
@@ -184,8 +184,8 @@ _COLUMNS = (
     _Column("removed", lambda row: row.removals or None, lambda totals: totals.removals or None),
     _Column("readmitted", lambda row: row.readmissions or None, lambda totals: totals.readmissions or None),
     _Column("migrations", lambda row: row.migrations or None, lambda totals: totals.migrations or None),
-    _Column("begin", lambda row: moment_text(row.window_start) or None),
-    _Column("end", lambda row: moment_text(row.window_end) or None),
+    _Column("begin", lambda row: local_time(row.window_start) or None),
+    _Column("end", lambda row: local_time(row.window_end) or None),
     _Column("mobile sync", lambda row: _mobile_sync_text(row)),
     _Column("at", lambda row: local_time(row.mobile_sync_time) or None),
 )

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from cli.shared.output import Format, print_json
+from cli.shared.times import with_local_times
 
 
 class State(StrEnum):
@@ -67,7 +68,7 @@ def show_findings(findings: Sequence[Finding], output: Format) -> None:
         findings_table.add_row(
             text(finding.check),
             text(finding.state.value, styles[finding.state]),
-            text(finding.found),
+            text(with_local_times(finding.found)),
             text(finding.advice),
         )
     terminal = console()

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 
+from cli.shared.times import is_wire_time, local_time
 from protocol.errors import (
     BrokerUnavailable,
     ConfigurationError,
@@ -132,7 +133,9 @@ def say(line: str, *, err: bool = False, lines: bool = False) -> None:
 
 
 def cell(value: object) -> object:
-    """Return a field's value for a table; lists and objects become JSON."""
+    """Return a field's value for a table: lists and objects become JSON, times local."""
+    if isinstance(value, str):
+        return local_time(value) if is_wire_time(value) else value
     return json.dumps(value, ensure_ascii=False) if isinstance(value, dict | list) else value
 
 

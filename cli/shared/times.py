@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import time
-from datetime import datetime, timedelta, tzinfo
+from datetime import datetime, timedelta
 
 import typer
 
@@ -50,17 +50,28 @@ def _in_zone(moment: datetime, now: datetime | None) -> float:
     return (moment.astimezone() if now is None else moment.replace(tzinfo=now.tzinfo)).timestamp()
 
 
-def local_time(moment: float | str | None, *, zone: tzinfo | None = None) -> str:
-    """Format a time as `2026-11-22 09:15:00.250` in the local zone (or `zone`); an empty text without a time."""
+def local_time(moment: float | str | None, *, now: datetime | None = None) -> str:
+    """Format a time in the local zone: `09:15:00` when it is today, else `2026-11-22 09:15:00`; "" without a time.
+
+    This is the one format of times for people. Programs read RFC 3339 (`protocol.times.format_time`). `now`: the
+    current time with the zone to use, by default the system's.
+    """
     if moment is None or moment == "":
         return ""
-    seconds = parse_time(moment) if isinstance(moment, str) else moment
-    return datetime.fromtimestamp(seconds).astimezone(zone).isoformat(" ", "milliseconds")[:23]
+    at = datetime.fromtimestamp(parse_time(moment) if isinstance(moment, str) else moment)
+    local = at.astimezone(now.tzinfo if now is not None else None)
+    today = (now or datetime.now()).date()
+    return f"{local:%H:%M:%S}" if local.date() == today else f"{local:%Y-%m-%d %H:%M:%S}"
 
 
-def with_local_times(text: str, *, zone: tzinfo | None = None) -> str:
+def is_wire_time(text: str) -> bool:
+    """Return whether a text is nothing but a time as it is on the wire."""
+    return _WIRE_TIME.fullmatch(text) is not None
+
+
+def with_local_times(text: str, *, now: datetime | None = None) -> str:
     """Replace the RFC 3339 UTC times in a sentence by local times, to match the columns beside it."""
-    return _WIRE_TIME.sub(lambda match: local_time(match.group(), zone=zone), text)
+    return _WIRE_TIME.sub(lambda match: local_time(match.group(), now=now), text)
 
 
 def zone_name(moment: float | None = None) -> str:

@@ -45,17 +45,30 @@ def test_an_invalid_time_is_refused_naming_the_option(text: str) -> None:
         parse_time_option(text, "--since", now=NOON)
 
 
+@pytest.mark.parametrize(
+    ("moment", "shown"),
+    [
+        ("2026-11-22T03:00:00.250Z", "12:00:00"),
+        ("2026-11-21T14:59:59.999Z", "2026-11-21 23:59:59"),
+        ("2026-11-21T15:00:00.000Z", "00:00:00"),
+        (NOON.timestamp() + 43200, "2026-11-23 00:00:00"),
+        (None, ""),
+        ("", ""),
+    ],
+)
+def test_a_time_has_its_date_only_when_it_is_not_today_in_the_local_zone(
+    moment: float | str | None, shown: str
+) -> None:
+    assert local_time(moment, now=NOON) == shown
+
+
 def test_a_sentence_has_its_times_as_the_columns_have_them() -> None:
     sentence = "extended by T001 from 2026-11-22T03:00:00Z to 2026-11-22T23:00:00.250Z"
-    localized = "extended by T001 from 2026-11-22 12:00:00.000 to 2026-11-23 08:00:00.250"
-    assert with_local_times(sentence, zone=SEOUL) == localized
+    assert with_local_times(sentence, now=NOON) == "extended by T001 from 12:00:00 to 2026-11-23 08:00:00"
     assert with_local_times("lost: PING_TIMEOUT on SOCK001") == "lost: PING_TIMEOUT on SOCK001"
 
 
-def test_moments_are_shown_in_a_zone_that_is_named() -> None:
-    assert local_time("2026-11-22T03:00:00.250Z", zone=SEOUL) == "2026-11-22 12:00:00.250"
-    assert local_time(NOON.timestamp(), zone=UTC) == "2026-11-22 03:00:00.000"
-    assert local_time(None) == local_time("") == ""
+def test_the_zone_of_the_times_is_named() -> None:
     assert "(UTC" in zone_name(NOON.timestamp())
 
 
