@@ -14,8 +14,11 @@ Example::
 
 from __future__ import annotations
 
+import csv
+import io
 import re
 import unicodedata
+from collections.abc import Iterable, Sequence
 
 _CONTROLS = r"\x00-\x08\x0e-\x1f\x7f-\x84\x86-\x9f"
 _BIDI = r"\u202a-\u202e\u2066-\u2069"
@@ -32,7 +35,7 @@ _BREAK = re.compile(f"\r\n|[{_OTHER_BREAKS}]")
 _ESCAPED = re.compile(f"[{_CONTROLS}{_BIDI}{_INVISIBLE}{_NONCHARACTERS}{_SURROGATES}{_OTHER_BREAKS}\n\t]")
 _ESCAPED_IN_LINES = re.compile(f"[{_CONTROLS}{_BIDI}{_INVISIBLE}{_NONCHARACTERS}{_SURROGATES}{_OTHER_BREAKS}]")
 _SHORT = {"\n": "\\n", "\t": "\\t"}
-_FORMULA = ("=", "+", "-", "@", "\t", "\r")
+_FORMULA = re.compile(r"'*\s*[=+\-@＝＋－＠]")
 _BLANKS = frozenset("\u115f\u1160\u17b4\u17b5\u2800\u3164\uffa0")
 """Letters and symbols that are drawn as nothing."""
 
@@ -83,12 +86,31 @@ def escape(text: str, *, lines: bool = False) -> str:
     return (_ESCAPED_IN_LINES if lines else _ESCAPED).sub(_escape_character, text)
 
 
+def csv_table(header: Sequence[str], rows: Iterable[Sequence[object]]) -> bytes:
+    """Return a CSV file for people: RFC 4180, UTF-8 with the BOM without which Excel does not take it for UTF-8.
+
+    Texts are escaped by `escape_cell`, also those of the header; `None` is an empty cell.
+    """
+    text = io.StringIO()
+    writer = csv.writer(text)
+    for row in (header, *rows):
+        writer.writerow([escape_cell(cell) if isinstance(cell, str) else cell for cell in row])
+    return text.getvalue().encode("utf-8-sig")
+
+
 def escape_cell(text: str) -> str:
     """Escape text for a cell of a CSV table, so that no spreadsheet takes it for a formula (OWASP, CSV injection).
 
-    An id or a name may begin like a formula; an apostrophe is put before it.
+    An id or a name may begin like a formula, also with a full-width sign; an apostrophe is put before it, and
+    before an apostrophe that would look like that one.
     """
-    return escape(f"'{text}" if text.startswith(_FORMULA) else text)
+    escaped = escape(text)
+    return f"'{escaped}" if _FORMULA.match(escaped) else escaped
+
+
+def unescape_cell(text: str) -> str:
+    """Return the text of a cell without the apostrophe that `escape_cell` has put before it."""
+    return text[1:] if text.startswith("'") and _FORMULA.match(text) else text
 
 
 def escape_json(text: str) -> str:

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import csv
 import hashlib
-import io
 import json
 import os
 import secrets
@@ -38,6 +36,7 @@ from protocol.log.timeline import Timeline
 from protocol.log.version import version_of
 from protocol.messages.codec import Malformed, parse_json
 from protocol.records import keys
+from protocol.texts import csv_table
 from protocol.times import format_time
 
 EXAMINEES_A_READ = 200
@@ -212,13 +211,9 @@ class Archive:
                 rows.append(_roster_row(examinee_id, progress, own_times.get(examinee_id, {})))
                 if mobile_sync.get("captureId"):
                     self._recorded.add((examinee_id, mobile_sync["captureId"]))
-        labels = sorted({name for row in rows for name in row if name not in ROSTER})
+        header = [*ROSTER, *sorted({name for row in rows for name in row if name not in ROSTER})]
         with self._entry(archive, "roster.csv") as roster:
-            text = io.StringIO()
-            writer = csv.DictWriter(text, [*ROSTER, *labels], restval="")
-            writer.writeheader()
-            writer.writerows(rows)
-            roster.write(text.getvalue().encode())
+            roster.write(csv_table(header, ([row.get(name) for name in header] for row in rows)))
         return len(rows)
 
     async def _examinees(self) -> AsyncIterator[tuple[str, dict[str, str], dict[str, str], dict[str, str]]]:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import csv
-import io
 import os
 import re
 import tempfile
@@ -39,10 +37,11 @@ from cli.shared.times import local_time, parse_duration, parse_time_option, zone
 from protocol.access.roster import InvalidRoster, RosterEntry, read_roster
 from protocol.errors import ConfigurationError
 from protocol.ids import check_id
+from protocol.messages.frames import Role
 from protocol.records import keys
 from protocol.records.snapshot_rows import labels_of
 from protocol.rules.plan_state import PlanState
-from protocol.texts import escape_cell
+from protocol.texts import csv_table
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -283,27 +282,25 @@ def _summary(result: dict[str, Any], plan: PlanState) -> RenderableType:
 # -- tokens -----------------------------------------------------------------------------------------------
 
 
-def _tokens(settings: Settings, plan_id: str, entries: Sequence[RosterEntry], seconds: float, base: str) -> str:
-    """Return the CSV text `role,examineeId,name,token,url`: the examinees in the roster's order, and a proctor."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\r\n")
-    writer.writerow(["role", "examineeId", "name", "token", "url"])
-    for entry in entries:
-        issued = issue_token(settings, "examinee", plan_id, entry.examinee_id, seconds=seconds)
-        name = escape_cell(entry.name or "")
-        writer.writerow(["examinee", entry.examinee_id, name, issued, f"{base}/examinee#token={issued}"])
-    issued = issue_token(settings, "proctor", plan_id, PROCTOR, seconds=seconds)
-    writer.writerow(["proctor", "", PROCTOR, issued, f"{base}/proctor#token={issued}"])
-    return text.getvalue()
+def _tokens(settings: Settings, plan_id: str, entries: Sequence[RosterEntry], seconds: float, base: str) -> bytes:
+    """Return the CSV table of tokens: the examinees in the roster's order, and a proctor."""
+
+    def row(role: Role, subject: str, *columns: str | None) -> tuple[str | None, ...]:
+        issued = issue_token(settings, role, plan_id, subject, seconds=seconds)
+        return (role, *columns, issued, f"{base}/{role}#token={issued}")
+
+    rows = [row("examinee", entry.examinee_id, entry.examinee_id, entry.name) for entry in entries]
+    rows.append(row("proctor", PROCTOR, None, PROCTOR))
+    return csv_table(("role", "examineeId", "name", "token", "url"), rows)
 
 
-def _write_secret(path: Path, text: str) -> None:
+def _write_secret(path: Path, content: bytes) -> None:
     """Write a file atomically with mode 0600, also when it replaces a file with another mode."""
     try:
         handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
         try:
-            with os.fdopen(handle, "w", encoding="utf-8", newline="") as file:
-                file.write(text)
+            with os.fdopen(handle, "wb") as file:
+                file.write(content)
             os.replace(temporary, path)
         except BaseException:
             os.unlink(temporary)

@@ -53,7 +53,9 @@ def report(
         float, typer.Option("--ignore-below", min=0, metavar="SECONDS", help="Ignore outages shorter than this.")
     ] = 0.0,
     affected: Annotated[bool, typer.Option("--affected", help="Show only examinees with an outage.")] = False,
-    as_csv: Annotated[bool, typer.Option("--csv", help="Print CSV (RFC 4180, UTF-8).")] = False,
+    as_csv: Annotated[
+        bool, typer.Option("--csv", help="Print CSV for spreadsheets (RFC 4180, UTF-8 with a BOM).")
+    ] = False,
     output: OutputOption = Format.TABLE,
 ) -> None:
     """Report each examinee's outages and the time to compensate.

@@ -19,7 +19,7 @@ from protocol.errors import ExamwireError, InvalidField
 from protocol.ids import check_id
 from protocol.messages.base import MAX_LABELS, check_label_name
 from protocol.messages.plan_facts import check_times
-from protocol.texts import clean_line, is_readable
+from protocol.texts import clean_line, is_readable, unescape_cell
 from protocol.times import YEAR_3000, format_time, parse_time
 
 MAX_BYTES = 16 * 1024 * 1024
@@ -112,7 +112,7 @@ def _read_entry(columns: list[str], line: int, row: list[str], moment: Callable[
     extra = [cell for cell in row[len(columns) :] if cell.strip()]
     if extra:
         raise _BadCell(line, str(len(columns) + 1), extra[0], "has no column in the header")
-    cells = {column: cell.strip() for column, cell in zip(columns, row, strict=False)}
+    cells = {column: unescape_cell(cell.strip()) for column, cell in zip(columns, row, strict=False)}
     examinee_id = cells.get(ID, "")
     try:
         check_id(ID, examinee_id)

@@ -1,14 +1,12 @@
-"""The outage report as a table for spreadsheets: RFC 4180, UTF-8, with a header."""
+"""The outage report as a CSV table for spreadsheets."""
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Iterable
 from typing import Any
 
 from protocol.log.outages import OutageRow
-from protocol.texts import escape_cell
+from protocol.texts import csv_table
 
 COLUMNS = [
     *("planId", "examineeId", "outages", "outageSeconds", "longestSeconds", "compensateSeconds", "stillDisconnected"),
@@ -26,14 +24,13 @@ def outages_csv(plan_id: str, rows: Iterable[OutageRow]) -> bytes:
     """
     rows = list(rows)
     labels = list(dict.fromkeys(label for row in rows for label in row.labels))
-    text = io.StringIO()
-    writer = csv.writer(text)
-    writer.writerow([*COLUMNS, *(_cell(f"label {label}" if label in COLUMNS else label) for label in labels)])
-    for row in rows:
-        values = {**row.model_dump(by_alias=True), "planId": plan_id, "reasons": format_reasons(row)}
-        cells = [*(values[name] for name in COLUMNS), *(row.labels.get(label) for label in labels)]
-        writer.writerow(map(_cell, cells))
-    return text.getvalue().encode()
+    header = [*COLUMNS, *(f"label {label}" if label in COLUMNS else label for label in labels)]
+    return csv_table(header, (_cells(plan_id, row, labels) for row in rows))
+
+
+def _cells(plan_id: str, row: OutageRow, labels: list[str]) -> list[object]:
+    values = {**row.model_dump(by_alias=True), "planId": plan_id, "reasons": format_reasons(row)}
+    return [*(_cell(values[name]) for name in COLUMNS), *(row.labels.get(label) for label in labels)]
 
 
 def format_reasons(row: OutageRow) -> str:
@@ -46,4 +43,4 @@ def _cell(value: Any) -> Any:
         return "yes" if value else "no"
     if isinstance(value, float):
         return f"{value:.3f}"
-    return escape_cell(value) if isinstance(value, str) else value
+    return value

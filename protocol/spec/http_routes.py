@@ -320,7 +320,7 @@ ROUTES: tuple[HttpRoute, ...] = (
         "/v1/plans/{planId}/report.csv",
         "getReport",
         "Outages and the time to be compensated",
-        "For proctors of the plan: a CSV file (RFC 4180, UTF-8) with a header and one line per examinee.",
+        "For proctors of the plan: a CSV file (RFC 4180, UTF-8 with a BOM) with a header and one line per examinee.",
         Answer(
             200,
             "The table.",

@@ -160,7 +160,7 @@ async def test_tokens_and_links_go_to_a_file_that_only_its_owner_may_read(
     )  # fmt: skip
     assert result.exit_code == 0, result.stderr
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
-    rows = list(csv.DictReader(io.StringIO(path.read_text(encoding="utf-8"), newline="")))
+    rows = list(csv.DictReader(io.StringIO(path.read_text(encoding="utf-8-sig"), newline="")))
     assert [(row["role"], row["examineeId"], row["name"]) for row in rows] == [
         ("examinee", "E001", "김하나"),
         ("examinee", "E002", "'=Lee"),

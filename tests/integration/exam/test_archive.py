@@ -61,7 +61,7 @@ async def test_an_archive_holds_everything_with_hashes_and_is_named_by_the_purge
             assert "LOST" in " ".join(happenings) or "DISCONNECTED" in " ".join(happenings)
             (entry,) = read_roster(archive.read("roster.csv"))
             assert (entry.examinee_id, entry.name) == ("E001", "=1+1")
-            (row,) = csv.DictReader(io.StringIO(archive.read("report.csv").decode()))
+            (row,) = csv.DictReader(io.StringIO(archive.read("report.csv").decode("utf-8-sig")))
             assert (row["examineeId"], row["outages"]) == ("E001", "1")
         again = await invoke("plans", "archive", "P001", str(path))
         assert (again.exit_code, "exists already" in again.stderr) == (2, True)

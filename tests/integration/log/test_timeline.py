@@ -146,7 +146,7 @@ async def test_a_plan_has_a_timeline_a_state_at_a_time_and_a_report_of_outages(
     assert early["totals"]["outageSeconds"] == 0
     result = await invoke("plans", "report", "P001", "--csv", "--ignore-below", "100", "--to", format_time(back_at))
     assert "\r\n" in result.stdout_bytes.decode()
-    (row,) = csv.DictReader(io.StringIO(result.stdout_bytes.decode(), newline=""))
+    (row,) = csv.DictReader(io.StringIO(result.stdout_bytes.decode("utf-8-sig"), newline=""))
     assert (row["examineeId"], row["outages"], row["compensateSeconds"]) == ("E001", "0", "0")
     assert "total" in (await invoke("plans", "report", "P001")).stdout
 

@@ -2,20 +2,14 @@
 
 from __future__ import annotations
 
-import csv
-import io
-
 import pytest
 
 from cli.plans.diagnosis import MEANINGS, DiagnosisInput, diagnose
 from protocol.log.entries import LogEntry
-from protocol.log.outage_csv import COLUMNS, outages_csv
-from protocol.log.outages import Outages
 from protocol.log.timeline import Timeline
 from protocol.messages.facts import ExamineeFact, FinishReason, LossReason
 from protocol.messages.plan_facts import PlanFact
 from protocol.rules.connection_state import ConnectionState
-from protocol.times import parse_time
 from tests.unit.support import facts
 from tests.unit.support.facts import DAWN, at
 
@@ -181,30 +175,6 @@ def test_a_live_session_of_a_disconnected_examinee_is_a_disagreement() -> None:
     inputs = seen(JOINED, TIMED_OUT)
     inputs.session = {"details": {"socketId": "SOCK001-b"}}
     assert "a live session answers (SOCK001-b)" in diagnose(inputs).disagreements[0]
-
-
-# -- CSV --------------------------------------------------------------------------------------------------
-
-
-def test_the_csv_follows_rfc_4180_and_escapes_formulas() -> None:
-    outages = Outages()
-    named = JOINED.model_copy(update={"examinee_id": "-E1"})
-    loss = TIMED_OUT.model_copy(update={"examinee_id": "-E1", "timestamp": at(10)})
-    for number, fact in enumerate((named, loss, facts.wait(3)), 1):
-        outages.add(LogEntry(10 * number, DAWN, fact))
-    written = outages_csv("P001", outages.rows(DAWN, parse_time(at(70.5)))).decode()
-    assert written.endswith("\r\n")
-    assert written.count("\n") == written.count("\r\n") == 3
-    header, *body = csv.reader(io.StringIO(written, newline=""))
-    assert header == COLUMNS
-    rows = {row[1]: dict(zip(header, row, strict=True)) for row in body}
-    assert set(rows) == {"'-E1", "E001"}
-    assert rows["'-E1"]["outageSeconds"] == "60.500"
-    assert rows["'-E1"]["compensateSeconds"] == "61"
-    assert rows["'-E1"]["stillDisconnected"] == "yes"
-    assert rows["'-E1"]["reasons"] == "PING_TIMEOUT 1"
-    assert rows["E001"]["mobileSync"] == "WAITING"
-    assert rows["E001"]["mobileSyncReason"] == ""
 
 
 def test_who_is_unstable_or_came_from_elsewhere_is_named() -> None:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import json
 import unicodedata
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -13,11 +16,13 @@ from protocol.texts import (
     check_token,
     clean_line,
     clean_lines,
+    csv_table,
     escape,
     escape_json,
     has_lone_surrogate,
     is_readable,
     required_lines,
+    unescape_cell,
 )
 
 ANYTHING = st.text(st.characters(blacklist_categories=()))  # lone surrogates as well
@@ -137,3 +142,23 @@ def test_a_token_is_returned_unchanged_or_refused() -> None:
 def test_a_lone_surrogate_is_detected() -> None:
     assert has_lone_surrogate("a\ud800")
     assert not has_lone_surrogate("a\U0001f600")
+
+
+# -- tables for spreadsheets ------------------------------------------------------------------------------
+
+CSV_CELLS = json.loads((Path(__file__).parents[2] / "support" / "csv_cells.json").read_text(encoding="utf-8"))
+"""Pairs of a text and its cell in a CSV file. The pages write their tables by the same rules."""
+
+
+def test_a_table_is_for_spreadsheets_and_none_of_its_cells_is_a_formula() -> None:
+    for text, cell in CSV_CELLS:
+        assert csv_table((text, "a"), [(1.5, None), (-2, text)]).decode() == (
+            f"\ufeff{cell},a\r\n1.5,\r\n-2,{cell}\r\n"
+        )
+
+
+@given(ANYTHING | NASTY | st.text(st.sampled_from(" '=+-@＝\ta")))
+def test_the_text_of_a_cell_can_be_read_again(text: str) -> None:
+    ((cell, _),) = csv.reader(io.StringIO(csv_table((text, ""), ()).decode("utf-8-sig"), newline=""))
+    assert not cell.strip().startswith(("=", "+", "-", "@", "＝"))
+    assert unescape_cell(cell) == escape(text)

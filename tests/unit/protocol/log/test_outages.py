@@ -12,7 +12,6 @@ from protocol.log.entries import LogEntry
 from protocol.log.outage_csv import outages_csv
 from protocol.log.outages import Outage, OutageRow, Outages, sum_rows, union_length
 from protocol.messages.facts import ExamineeFact
-from protocol.texts import escape_cell
 from tests.unit.support import facts
 from tests.unit.support.fact_logs import Log, logs
 from tests.unit.support.facts import DAWN
@@ -317,7 +316,7 @@ def test_the_table_has_a_header_and_a_line_an_examinee() -> None:
     }
     row = report(*TWO, end=205).model_copy(update=changes)
     ongoing = report(*TWO[:2], end=160)
-    header, first, second, rest = outages_csv("P001", [row, ongoing]).decode().split("\r\n")
+    header, first, second, rest = outages_csv("P001", [row, ongoing]).decode("utf-8-sig").split("\r\n")
     assert header == (
         "planId,examineeId,outages,outageSeconds,longestSeconds,compensateSeconds,stillDisconnected,"
         "ongoingSeconds,reasons,attempts,shutOut,removals,readmissions,migrations,"
@@ -334,12 +333,6 @@ def test_the_table_has_a_header_and_a_line_an_examinee() -> None:
         ",,,"
     )
     assert rest == ""
-
-
-@pytest.mark.parametrize("begin", ["=", "+", "-", "@", "\t", "\r"])
-def test_no_cell_can_be_taken_for_a_formula(begin: str) -> None:
-    assert escape_cell(f"{begin}1+1").startswith("'")
-    assert escape_cell("E001") == "E001"
 
 
 # -- properties -------------------------------------------------------------------------------------------
