@@ -89,7 +89,8 @@ def create(
 
     The whole file is checked first: with a wrong line, nothing is written. The command can be repeated: new lines are
     added, changed names, labels and times are updated, nobody is removed. Tokens are written to the file only (mode
-    0600). Exit code 2: the file is not a valid roster; each error is printed with its line.
+    0600). Exit code 2: the file is not a valid roster; each error is printed with its line. 4: everything is in the log
+    and the tokens are written, but no state manager has applied it yet.
     """
     check_id("planId", plan_id)
     entries = _entries(roster)
@@ -121,6 +122,8 @@ def create(
     counts, plan = asyncio.run(work())
     if tokens is not None:
         _write_secret(tokens, _tokens(settings, plan_id, entries, seconds, base))
+    if counts.late is not None:
+        raise counts.late
     result = {
         "planId": plan_id,
         "examinees": len(entries),

@@ -5,9 +5,12 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from enum import Enum
+from functools import partial
 
 from actors.runtime.broker.connection import Bus, Outgoing
 from actors.runtime.store.state_store import StateStore
+from cli.plans.decisions import NotApplied, plan_state, wait_applied
 from protocol.access.roster import InvalidRoster, RosterEntry
 from protocol.broker import subjects
 from protocol.messages.facts import Enrol
@@ -23,7 +26,8 @@ CHUNK = 500
 @dataclass(slots=True)
 class EnrolmentCounts:
     """How many entries of a roster were `new`, got another name (`renamed`), other labels only (`relabelled`), or were
-    `known` unchanged. `timed`: how many got other times than before.
+    `known` unchanged. `timed`: how many got other times than before. `late`: set when the log has all of it, and Redis
+    had not all of it in time.
     """
 
     new: int = 0
@@ -31,6 +35,7 @@ class EnrolmentCounts:
     relabelled: int = 0
     known: int = 0
     timed: int = 0
+    late: NotApplied | None = None
 
 
 async def enrol(
@@ -41,7 +46,7 @@ async def enrol(
     by: str | None,
     windows: Sequence[OwnTimes] = (),
 ) -> EnrolmentCounts:
-    """Publish the entries, and the times of those who differ; return when the log has them.
+    """Publish the entries, and the times of those who differ; return when they are applied, or in the log and late.
 
     Raises `BrokerUnavailable`, `StateUnavailable`. Can be repeated. Entries that Redis already has are skipped to keep
     the log short; publishing them again would have no effect.
@@ -50,20 +55,10 @@ async def enrol(
     changed: list[RosterEntry] = []
     for start in range(0, len(entries), CHUNK):
         batch = entries[start : start + CHUNK]
-        records = await store.fields(
-            [keys.progress(plan_id, entry.examinee_id) for entry in batch], ("enrolled", "name", "labels")
-        )
-        for entry, (enrolled, name, labels) in zip(batch, records, strict=True):
-            if enrolled != "1":
-                counts.new += 1
-            elif entry.name is not None and entry.name != name:
-                counts.renamed += 1
-            elif entry.labels is not None and entry.labels != labels_of(labels):
-                counts.relabelled += 1
-            else:
-                counts.known += 1
-                continue
-            changed.append(entry)
+        for entry, news in zip(batch, await _compare(store, plan_id, batch), strict=True):
+            setattr(counts, news.value, getattr(counts, news.value) + 1)
+            if news is not _News.KNOWN:
+                changed.append(entry)
     now = format_time(bus.clock.now())
     facts = [
         Enrol(
@@ -91,7 +86,57 @@ async def enrol(
     subject = subjects.status_plan(plan_id, subjects.OPERATOR)
     outgoing = [*Outgoing.batches(subject, facts, _message_id), *Outgoing.batches(subject, times, _message_id)]
     await bus.confirm(await bus.send(outgoing))
+    try:
+        await _wait_applied(store, plan_id, changed, windows)
+    except NotApplied as late:
+        counts.late = late
     return counts
+
+
+class _News(Enum):
+    """What an entry changes; each value is the field of `EnrolmentCounts` that counts it."""
+
+    NEW = "new"
+    RENAMED = "renamed"
+    RELABELLED = "relabelled"
+    KNOWN = "known"
+
+
+async def _compare(store: StateStore, plan_id: str, entries: Sequence[RosterEntry]) -> list[_News]:
+    """Return what each entry would change in Redis. Raises `StateUnavailable`, `StateDamaged`."""
+    found: list[_News] = []
+    record_keys = [keys.progress(plan_id, entry.examinee_id) for entry in entries]
+    records = await store.fields(record_keys, ("enrolled", "name", "labels"))
+    for entry, (enrolled, name, labels) in zip(entries, records, strict=True):
+        if enrolled != "1":
+            found.append(_News.NEW)
+        elif entry.name is not None and entry.name != name:
+            found.append(_News.RENAMED)
+        elif entry.labels is not None and entry.labels != labels_of(labels):
+            found.append(_News.RELABELLED)
+        else:
+            found.append(_News.KNOWN)
+    return found
+
+
+async def _wait_applied(
+    store: StateStore, plan_id: str, changed: Sequence[RosterEntry], windows: Sequence[OwnTimes]
+) -> None:
+    """Wait until Redis has these entries and times. Raises `NotApplied` when a part is not there in time."""
+    what = f"the roster of plan {plan_id}"
+    for start in range(0, len(changed), CHUNK):
+        batch = changed[start : start + CHUNK]
+        await wait_applied(
+            partial(_compare, store, plan_id, batch),
+            lambda found: all(news is _News.KNOWN for news in found),
+            what,
+        )
+    if windows:
+        await wait_applied(
+            lambda: plan_state(store, plan_id),
+            lambda plan: all(plan.own(own.examinee_id) == own for own in windows),
+            what,
+        )
 
 
 def changed_windows(plan: PlanState, entries: Sequence[RosterEntry], now: float) -> list[OwnTimes]:

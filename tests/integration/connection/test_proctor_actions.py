@@ -371,6 +371,8 @@ async def test_the_typed_clients_send_and_receive_every_action(system: System) -
         await examinee.connect()
         await next_of(examinee, SessionState)
         await examinee.enter_mobile_sync()
+        while proctor.view.examinees["E001"].mobile_sync == "NONE":
+            await proctor.receive()
         await proctor.extend_mobile_sync("E001", 600)
         while (examinee.mobile_sync.deadline or "") < format_time(time.time() + 300):
             await examinee.receive()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import csv
 import io
 import json
@@ -16,8 +17,10 @@ import pytest
 from actors.runtime.broker.connection import Bus
 from actors.runtime.config.settings import Settings
 from actors.runtime.config.tokens import TokenVerifier
+from actors.state_manager.manager import StateManager
 from actors.state_manager.recovery.audit import Audit
 from actors.status_log.status_log import StatusLog
+from cli.plans import decisions
 from cli.shared import live_actors
 from tests.integration.support.command_line import Invoke
 from tests.integration.support.system import System, eventually
@@ -62,18 +65,6 @@ async def roster_of(invoke: Invoke, *more: str) -> dict[str, Any]:
     result = await invoke("roster", "P001", *more, "-o", "json")
     assert result.exit_code == 0, result.stderr
     plan: dict[str, Any] = json.loads(result.stdout)
-    return plan
-
-
-async def enrolled(invoke: Invoke, number: int) -> dict[str, Any]:
-    """The roster once so many are on it."""
-
-    async def there() -> dict[str, Any] | None:
-        result = await invoke("roster", "P001", "-o", "json")
-        plan = json.loads(result.stdout) if result.exit_code == 0 else None
-        return plan if plan and plan["counts"]["enrolled"] == number else None
-
-    plan: dict[str, Any] = await eventually(there, f"{number} are enrolled")
     return plan
 
 
@@ -124,7 +115,6 @@ async def test_a_proctor_can_act_on_enrolled_examinees_who_never_connected(
 async def test_a_roster_sent_again_adds_only_new_lines_and_names(system: System, invoke: Invoke, roster: Path) -> None:
     proctor = await system.proctor()
     await create(invoke, roster)
-    await enrolled(invoke, 3)
     bus = system._buses["state-manager"]
     before = (await bus.stream_state("STATUS")).last
     result = await create(invoke, roster)
@@ -144,8 +134,41 @@ async def test_a_large_roster_is_enrolled_in_batches(system: System, invoke: Inv
     write(path, *(f"E{number:04},Name {number}" for number in range(2000)))
     created = await create(invoke, path)
     assert created["new"] == 2000
-    plan = await enrolled(invoke, 2000)
+    plan = await roster_of(invoke)
+    assert plan["counts"]["enrolled"] == 2000
     assert plan["counts"]["neverCame"] == 2000
+
+
+async def test_a_roster_is_there_for_the_next_command_or_said_to_be_late(
+    system: System, invoke: Invoke, roster: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nobody works off the log at first: `create` waits, and after a while says that the roster is not applied yet."""
+    await system.stop("state-manager")
+    bus = await Bus.connect(system.settings, "state-manager")
+    try:
+        status = StatusLog(bus)
+        before = (await status.extent()).last
+
+        async def in_the_log() -> bool:
+            return (await status.extent()).last > before
+
+        creating = asyncio.create_task(create(invoke, roster))
+        await eventually(in_the_log, "the roster is in the log")
+        assert not creating.done()
+        await system.start("state-manager", lambda bus: StateManager(system.settings, bus, system.store, "sm2"))
+        assert (await creating)["new"] == 3
+        assert (await roster_of(invoke))["counts"]["enrolled"] == 3
+
+        await system.stop("state-manager")
+        monkeypatch.setattr(decisions, "APPLIED_SECONDS", 0.2)
+        write(roster, "E004,Lee")
+        tokens = tmp_path / "tokens.csv"
+        late = await invoke("create", "P001", "--roster", str(roster), "--tokens", str(tokens))
+        assert (late.exit_code, "not applied" in late.stderr, tokens.exists()) == (4, True, True)
+    finally:
+        await bus.close()
+        await system.start("state-manager", lambda bus: StateManager(system.settings, bus, system.store, "sm3"))
+    assert (await create(invoke, roster))["renamed"] == 0
 
 
 async def test_tokens_and_links_go_to_a_file_that_only_its_owner_may_read(

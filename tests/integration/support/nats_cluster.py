@@ -147,7 +147,7 @@ class NatsCluster:
 
     def formed(self) -> None:
         """Wait until every node has JetStream up to date."""
-        healthy = wait_until(lambda: all(node.healthy() for node in self.nodes.values()), 30)
+        healthy = wait_until(lambda: all(node.healthy() for node in self.nodes.values()), 90)
         assert healthy, {name: (node.health(), node.log_path.read_text()[-2000:]) for name, node in self.nodes.items()}
 
     @property
