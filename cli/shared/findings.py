@@ -60,18 +60,19 @@ def show_findings(findings: Sequence[Finding], output: Format) -> None:
     if output is Format.JSON:
         print_json({"state": worst(findings).value, "findings": [finding.to_json() for finding in findings]})
         return
-    from cli.shared.output import console, table, text
+    from cli.shared.output import Column, console, table, text
 
-    findings_table = table(["check", "", "found", "what to do"], [])
     styles = {State.OK: "green", State.WARNING: "yellow", State.FAILED: "bold red", State.UNKNOWN: "dim"}
-    for finding in findings:
-        findings_table.add_row(
-            text(finding.check),
+    rows = [
+        (
+            finding.check,
             text(finding.state.value, styles[finding.state]),
-            text(with_local_times(finding.found)),
-            text(finding.advice),
+            with_local_times(finding.found),
+            finding.advice,
         )
+        for finding in findings
+    ]
     terminal = console()
-    terminal.print(findings_table)
+    terminal.print(table(["check", "state", Column("found", wrap=True), Column("what to do", wrap=True)], rows))
     counts = Counter(finding.state for finding in findings)
     terminal.print(", ".join(f"{counts[state]} {state.value}" for state in State if counts[state]))

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import json
+import shutil
 import sys
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from contextlib import ExitStack
+from dataclasses import dataclass
 from enum import IntEnum, StrEnum
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
@@ -25,9 +27,10 @@ from protocol.errors import (
 from protocol.texts import escape, escape_json
 
 if TYPE_CHECKING:  # rich is imported when something is drawn: `examwire token` draws nothing
-    from rich.console import Console, RenderableType
-    from rich.table import Table
+    from rich.console import RenderableType
     from rich.text import Text
+
+    from cli.shared.fitted_table import FittedTable, TableConsole
 
 T = TypeVar("T")
 
@@ -50,13 +53,31 @@ class NotFound(ExamwireError):
 
 
 class Format(StrEnum):
-    """Values of `-o`: a table for people, JSON for programs."""
+    """Values of `-o`: a table for people, one with more columns, JSON for programs."""
 
     TABLE = "table"
+    WIDE = "wide"
     JSON = "json"
 
 
-OutputOption = Annotated[Format, typer.Option("-o", "--output", help="Print a table for people, or json for programs.")]
+@dataclass(frozen=True, slots=True)
+class Column:
+    """A column of a table. Its cells are ids, states, times or numbers, which are shown whole or not at all.
+
+    `crop`: the cells are texts that may end with "…"; `-o wide` wraps them. `wrap`: texts that are always wrapped.
+    `wide`: shown with `-o wide` only. `keep`: not dropped when the terminal is too narrow for all columns.
+    """
+
+    name: str
+    crop: bool = False
+    wrap: bool = False
+    wide: bool = False
+    keep: bool = False
+
+
+OutputOption = Annotated[
+    Format, typer.Option("-o", "--output", help="Print a table, a wide one with more columns, or json for programs.")
+]
 WatchOption = Annotated[bool, typer.Option("--watch", "-w", help="Refresh at each change, until Ctrl-C.")]
 
 
@@ -80,18 +101,21 @@ def print_json(value: Any, *, lines: bool = False) -> None:
     print(escape_json(json.dumps(value, ensure_ascii=False, indent=None if lines else 2)), flush=True)
 
 
-def table(columns: Sequence[str], rows: Iterable[Sequence[object]], *, title: str | None = None) -> Table:
-    """Return a table; `None` is an empty cell. Cells are plain text, never markup, as they may hold foreign text."""
-    from rich import box
-    from rich.table import Table
+def table(
+    columns: Sequence[str | Column], rows: Iterable[Sequence[object]], *, title: str | None = None
+) -> FittedTable:
+    """Return a table that fits its terminal. `None` is an empty cell; a name is a `Column` that is shown whole.
 
-    title_text = text(title) if title is not None else None
-    result = Table(*columns, title=title_text, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
-    for column in result.columns:
-        column.overflow = "fold"
-    for row in rows:
-        result.add_row(*(text("" if cell is None else cell) for cell in row))
-    return result
+    Cells are plain text, never markup, as they may hold foreign text; a `Text` brings its style.
+
+    Example::
+
+        table(["examinee", Column("reason", crop=True), Column("socket", wide=True)], rows, title="plan P001")
+    """
+    from cli.shared.fitted_table import FittedTable
+
+    declared = [Column(column) if isinstance(column, str) else column for column in columns]
+    return FittedTable(declared, list(rows), title)
 
 
 def with_heading(heading: str | None, below: RenderableType) -> RenderableType:
@@ -101,7 +125,9 @@ def with_heading(heading: str | None, below: RenderableType) -> RenderableType:
     return below if heading is None else Group(text(heading), below)
 
 
-def without_empty(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> tuple[list[str], list[list[object]]]:
+def without_empty(
+    columns: Sequence[str | Column], rows: Sequence[Sequence[object]]
+) -> tuple[list[str | Column], list[list[object]]]:
     """Return a table's columns and rows without the columns that are empty in every row: they take space only."""
     shown = [number for number in range(len(columns)) if not rows or any(row[number] is not None for row in rows)]
     return [columns[number] for number in shown], [[row[number] for number in shown] for row in rows]
@@ -139,11 +165,13 @@ def cell(value: object) -> object:
     return json.dumps(value, ensure_ascii=False) if isinstance(value, dict | list) else value
 
 
-def console() -> Console:
+def console(output: Format = Format.TABLE) -> TableConsole:
     """Return a rich console for stdout. In a pipe, tables are not fitted to a width."""
-    from rich.console import Console
+    from cli.shared.fitted_table import TableConsole
 
-    return Console() if sys.stdout.isatty() else Console(width=1000, soft_wrap=True)
+    target = TableConsole() if sys.stdout.isatty() else TableConsole(width=1000, soft_wrap=True)
+    target.wide = output is Format.WIDE
+    return target
 
 
 def show(value: Any, draw: Callable[[], RenderableType], output: Format) -> None:
@@ -151,7 +179,7 @@ def show(value: Any, draw: Callable[[], RenderableType], output: Format) -> None
     if output is Format.JSON:
         print_json(value)
     else:
-        console().print(draw())
+        console(output).print(draw())
 
 
 async def watch(
@@ -163,19 +191,20 @@ async def watch(
 ) -> None:
     """Fetch every `every` seconds and show each change. Never returns.
 
-    JSON: one value a line. Table: redrawn in place on a terminal, one after the other in a pipe.
+    JSON: one value a line. Table: redrawn in place on a terminal, cropped to its height, so what needs attention
+    comes first in what `draw` returns; one table after the other in a pipe.
     """
     shown: Any = None
     with ExitStack() as open_views:
         display: Callable[[T], None] | None = None
         while True:
             value = await fetch()
-            as_json = to_json(value)
-            if as_json != shown:
+            current = (to_json(value), shutil.get_terminal_size())
+            if current != shown:
                 if display is None:  # after the first fetch, so that its error is not drawn over
                     display = _display(to_json, draw, output, open_views)
                 display(value)
-                shown = as_json
+                shown = current
             await asyncio.sleep(every)
 
 
@@ -184,14 +213,16 @@ def _display(
 ) -> Callable[[T], None]:
     if output is Format.JSON:
         return lambda value: print_json(to_json(value), lines=True)
-    target = console()
+    target = console(output)
     if not target.is_terminal:
         return lambda value: target.print(draw(value))
 
     from rich.live import Live
 
+    from cli.shared.fitted_table import CroppedView
+
     live = open_views.enter_context(Live(console=target, auto_refresh=False))
-    return lambda value: live.update(draw(value), refresh=True)
+    return lambda value: live.update(CroppedView(draw(value)), refresh=True)
 
 
 def run_until_interrupted(work: Awaitable[None]) -> None:

@@ -5,12 +5,15 @@ from __future__ import annotations
 import ast
 import io
 import json
+import re
 from pathlib import Path
 
 import pytest
+from rich.cells import cell_len
 from rich.console import Console
 
-from cli.shared.output import paragraph, print_json, printable, say, table, text
+from cli.shared.fitted_table import CroppedView, TableConsole
+from cli.shared.output import Column, paragraph, print_json, printable, say, table, text
 
 COMMANDS_TO_A_TERMINAL = "\x1b[2J\x1b]0;owned\x07 \x9b31m \r\x00\x7f"
 
@@ -61,6 +64,78 @@ def test_json_for_programs_holds_the_very_text_and_commands_no_terminal(capsys: 
     assert '"한": "글"' in out
     assert all(letter.isprintable() or letter == "\n" for letter in out)
     assert json.loads(out.splitlines()[-1])["text"] == FORGED
+
+
+COLUMNS: list[str | Column] = [
+    "examinee",
+    Column("name", crop=True),
+    Column("status", keep=True),
+    Column("reason", crop=True, keep=True),
+    *("since", "server", "attempts"),
+    Column("socket", wide=True),
+]
+ROWS = [
+    ("E001", "김하나 " * 5, "CONNECTED", None, "09:15:00", "SOCK001", 0, "SOCK001-5f2c"),
+    ("E002-second-sitting", "Lee", "DISCONNECTED", "no answer to a ping for 20 s", None, "SOCK002", 12, "SOCK002-61aa"),
+]
+
+
+def on_a_terminal(renderable: object, width: int, *, height: int = 24, wide: bool = False) -> list[str]:
+    target = io.StringIO()
+    terminal = TableConsole(file=target, force_terminal=True, no_color=True, width=width, height=height)
+    terminal.wide = wide
+    terminal.print(renderable)
+    return [line.rstrip() for line in re.sub(r"\x1b\[[0-9;]*m", "", target.getvalue()).splitlines()]
+
+
+@pytest.mark.parametrize("width", [50, 62, 80, 100, 120, 200])
+@pytest.mark.parametrize("wide", [False, True])
+def test_a_table_fits_its_terminal_and_breaks_no_id_and_no_state(width: int, wide: bool) -> None:
+    lines = on_a_terminal(table(COLUMNS, ROWS), width, wide=wide)
+    assert [line for line in lines if cell_len(line) > width] == []
+    (connected,) = [line for line in lines if line.startswith("E001")]
+    (lost,) = [line for line in lines if line.startswith("E002")]
+    assert "no answer" in lost
+    shown = [name for name in ("name", "status", "since", "server", "attempts", "socket") if name in lines[0]]
+    whole = {"status": "DISCONNECTED", "server": "SOCK002", "attempts": "12", "socket": "SOCK002-61aa"}
+    assert [name for name in shown if name in whole and whole[name] not in lost.split()] == []
+    assert ("09:15:00" in connected) == ("since" in shown)
+    assert ("socket" in shown) == (wide and width >= 110)
+    # What is missing is named; what `-o wide` would add is not.
+    columns = ("name", "since", "server", "attempts", *(["socket"] if wide else []))
+    note = " ".join(lines).partition("not fit: ")[2].partition(" (")[0]
+    assert [name for name in note.split(", ") if name] == [name for name in columns if name not in shown]
+    assert bool(note) == (width < (110 if wide else 85))
+
+
+def test_texts_are_cropped_or_with_wide_wrapped() -> None:
+    cropped, wrapped = (on_a_terminal(table(COLUMNS, ROWS), 90, wide=wide) for wide in (False, True))
+    assert len(cropped) == 4
+    assert "…" in cropped[2]
+    assert "…" not in "".join(wrapped)
+    assert sum("김하나" in line for line in wrapped) > 1
+
+
+def test_in_a_pipe_a_table_is_whole() -> None:
+    written = io.StringIO()
+    TableConsole(file=written, width=40, soft_wrap=True).print(
+        table(COLUMNS, [*ROWS, ("E003", "x" * 2000, *[None] * 6)])
+    )
+    lines = written.getvalue().splitlines()
+    assert len(lines) == 5
+    assert "no answer to a ping for 20 s" in lines[3]
+    assert lines[4].count("x") == 2000
+    assert "\x1b" not in written.getvalue()
+
+
+def test_a_live_screen_keeps_its_head_and_counts_what_is_below() -> None:
+    rows = [(f"E{number:03}",) for number in range(100)]
+    lines = on_a_terminal(CroppedView(table(["examinee"], rows, title="plan P001")), 80, height=10)
+    assert len(lines) == 10
+    assert lines[0] == "plan P001"
+    assert lines[3] == "E000"
+    assert lines[-1] == "94 more lines"
+    assert len(on_a_terminal(CroppedView(table(["examinee"], rows[:8])), 80, height=10)) == 10
 
 
 OWN_WAYS = {
