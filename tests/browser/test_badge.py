@@ -228,7 +228,7 @@ async def test_a_platform_that_wants_it_lets_examinees_ask_for_help(site: Site, 
     asked = (await proctor.expect("help_requested", seconds=WAIT_SECONDS, examineeId="E001"))["data"]
     await expect(page.get_by_text("A proctor has been told.")).to_be_visible()
     await proctor.say("help_take", examineeId="E001", helpId=asked["requestId"], requestId="t1")
-    await expect(page.get_by_text("kim is on it.")).to_be_visible()
+    await expect(page.get_by_text("kim has taken your request.")).to_be_visible()
     assert await audit(page) == []
     await page.get_by_role("button", name="No help needed").press("Enter")
     await proctor.expect("help_closed", seconds=WAIT_SECONDS, by="E001")

@@ -73,7 +73,7 @@ async def test_a_loss_says_when_it_is_tried_again_and_a_button_tries_now(site: S
     await headline(page, INTERRUPTED)
     await expect(page.locator("#said")).to_contain_text(INTERRUPTED)
     await expect(page.locator("#connection-next")).to_have_text(
-        re.compile(r"Trying again in \d+ seconds?: attempt [1-5] of 5\.")
+        re.compile(r"Next attempt in \d+ seconds? \([1-5] of 5\)\.")
     )
     await expect(page).to_have_title(re.compile(f"^{INTERRUPTED}"))
     assert await audit(page) == []

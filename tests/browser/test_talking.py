@@ -30,13 +30,13 @@ async def test_help_is_asked_on_one_page_and_given_on_the_other(site: Site, scre
     await expect(watching).to_have_title("(1) Plan P001")
     line = watching.locator("#help-list .help-line")
     await expect(line).to_contain_text("Page 3 does not load.")
-    await expect(line).to_contain_text("nobody is on it yet")
+    await expect(line).to_contain_text("not taken yet")
     assert await audit_light_and_dark(watching) == []
-    await watching.get_by_role("button", name="I’m on it").first.press("Enter")
+    await watching.get_by_role("button", name="Take request").first.press("Enter")
     await lee.expect("help_taken", seconds=WAIT_SECONDS, examineeId="E001", by="kim")
-    await expect(page.locator("#help-state")).to_have_text("kim is on it.")
+    await expect(page.locator("#help-state")).to_have_text("kim has taken your request.")
     await page.reload()
-    await expect(page.locator("#help-state")).to_have_text("kim is on it.")
+    await expect(page.locator("#help-state")).to_have_text("kim has taken your request.")
     await expect(page.locator("#help-said")).to_have_text("Page 3 does not load.")
 
     # The panel is open: the answer, and the end.

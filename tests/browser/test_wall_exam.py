@@ -25,8 +25,8 @@ pytestmark = IN_A_BROWSER
 IDS = [f"E{k:04}" for k in range(1, 31)]
 RED = "(tiles) => tiles.filter((tile) => tile.dataset.tone === 'bad').map((tile) => tile.dataset.id)"
 WORDS = {
-    "en-GB": ("Not started 20", "Here, not started 10", "Finished 21", "Over 9", "starts in", "Over", "left"),
-    "ko-KR": ("시작 전 20", "입장, 시작 전 10", "응시 완료 21", "시험 종료 9", "후 시작", "종료", "남음"),
+    "en-GB": ("Not here yet 20", "Here, waiting 10", "Finished 21", "Over 9", "starts in", "Over", "left"),
+    "ko-KR": ("입장 전 20", "입장, 대기 중 10", "응시 완료 21", "시험 종료 9", "후 시작", "종료", "남음"),
 }
 
 
@@ -94,7 +94,7 @@ async def test_the_plan_says_how_long_it_lasts_and_who_has_more_time(screens: Sc
         plan.exam("OPEN", starts_in=-60, ends_in=3600.5, own=own, name="Mathematics")
         page = await screens.open(plan.link)
         await expect(page).to_have_title("Mathematics")
-        pattern = r"^(1:00:00|59:5\d) left, 1 with more time until \d\d:\d\d$"
+        pattern = r"^(1:00:00|59:5\d) left, 1 with more time, until \d\d:\d\d$"
         await expect(page.locator("#exam-clock")).to_have_text(re.compile(pattern))
         await expect(tile(page, "E0001")).to_contain_text(re.compile(r"until \d\d:\d\d"))
         await page.get_by_role("button", name="More time for everybody").click()
@@ -132,7 +132,7 @@ async def test_a_proctor_finishes_resumes_and_extends(site: Site, screens: Scree
     await expect(tile(page, "E001")).to_contain_text("Resumed")
     await page.get_by_role("button", name="More time …", exact=True).click()
     await page.get_by_role("dialog", name="More time for E001?").get_by_role("button", name="Give more time").click()
-    await expect(page.locator("#exam-clock")).to_contain_text("1 with more time until")
+    await expect(page.locator("#exam-clock")).to_contain_text("1 with more time, until")
     for text in ("Exam scheduled, until", "Finished", "Disconnected after finishing", "Resumed", "more time, until"):
         await expect(page.locator("#timeline")).to_contain_text(text)
     await page.keyboard.press("Escape")
@@ -187,7 +187,7 @@ async def test_rooms_are_shown_searched_filtered_and_named_by_incidents(screens:
         await expect(page.locator("#exam-scope")).to_have_text("You see Room 1, Room 2, Room 3 only")
         await expect(page.locator("#extend-all")).to_be_hidden()  # there may be others
         await expect(tile(page, "E0031").locator(".tile-place")).to_have_text("2 · 1")
-        chips = page.get_by_role("group", name="Show only these rooms").get_by_role("button")
+        chips = page.get_by_role("group", name="Show only some rooms").get_by_role("button")
         await expect(chips).to_have_text(["Room 1 30", "Room 2 30", "Room 3 30"])
         await chips.nth(2).click()
         await expect(page.locator(".tile")).to_have_count(30)
@@ -222,7 +222,7 @@ async def test_a_flag_comes_up_is_said_in_words_and_is_put_aside(screens: Screen
         await flagged.click()
         await expect(page.locator("#panel-marks")).to_contain_text("another address, device")
         assert await audit(page) == []
-        await page.get_by_role("button", name="I have looked at it").click()
+        await page.get_by_role("button", name="I have checked it").click()
         await expect(page.locator("#panel-marks")).to_be_hidden()
         await expect(page.locator(".tile")).to_have_count(0)
         await plan.say(plan.taken_over("E0012", "address", "device"))

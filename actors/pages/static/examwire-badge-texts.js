@@ -38,7 +38,7 @@ export const TEXTS = {
     askForHelp: "Ask for help",
     helpAsking: "Asking for help…",
     helpAsked: "A proctor has been told.",
-    helpTaken: "{by} is on it.",
+    helpTaken: "{by} has taken your request.",
     noHelp: "No help needed",
   },
   ko: {

@@ -72,7 +72,7 @@ test("what the others do is forgotten when they leave or are not heard any more"
   assert.equal(others.textOf("E1", "kim"), "");
 });
 
-test("the examinee sees whether the request is sent, told, or somebody is on it", () => {
+test("the examinee sees whether the request is sent, told, or a proctor has taken it", () => {
   const client = { help: null, askingForHelp: null, connected: true };
   const help = { requestId: "h1", since: "" };
   assert.equal(stepOf(client, false), "idle");
@@ -83,10 +83,10 @@ test("the examinee sees whether the request is sent, told, or somebody is on it"
   assert.equal(stepOf({ ...client, help: { ...help, takenBy: "kim" } }, false), "taken");
 });
 
-test("a tile says what is asked, and by its name who is on it", () => {
+test("a tile says what is asked, and by name who has taken it", () => {
   const help = { requestId: "h1", text: "Page 3 does not load.", since: "2026-11-22T09:00:00.000Z" };
   const { all } = people({ E1: { help }, E2: { help: { ...help, takenBy: "kim", takenByName: "김감독" } } });
   const now = Date.parse("2026-11-22T09:01:05.000Z");
   const said = [...all.values()].map((one) => describe(one, now));
-  assert.deepEqual(said.map(({ clock, more }) => [clock, more]), [["1:05", "Page 3 does not load."], ["1:05", "김감독 (kim) is on it"]]);
+  assert.deepEqual(said.map(({ clock, more }) => [clock, more]), [["1:05", "Page 3 does not load."], ["1:05", "taken by 김감독 (kim)"]]);
 });

@@ -143,7 +143,7 @@ test("a crowd to which others have kept being added is not called one of a momen
   const lost = (at) => incident.take({ id: `E${at}`, at, server: null, network: null, reason: null }, "lost");
   lost(0);
   lost(WINDOW_SECONDS * 1000);
-  assert.equal(incidentName(incident), "At the same time");
+  assert.equal(incidentName(incident), "Many at once");
   lost(WINDOW_SECONDS * 1000 + 1);
   assert.equal(incidentName(incident), "One after another");
   const server = Object.assign(new Incident(2, "server", "SOCK001"), { began: 0, last: 1e9 });

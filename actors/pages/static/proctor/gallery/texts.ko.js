@@ -11,7 +11,7 @@ export const texts = {
   "gallery.when": "시점",
   "gallery.when.before": "단계 시작 전",
   "gallery.when.after": "제한 시간 이후",
-  "gallery.device": "휴대전화",
+  "gallery.device": "휴대폰",
   "gallery.reason": "사유",
   "gallery.by": "확인한 감독관",
   "gallery.challenge": "사진에 이 숫자가 보여야 합니다:",
