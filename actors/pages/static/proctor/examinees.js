@@ -13,6 +13,8 @@
  * @typedef {{tone: string, path: string, alarm: boolean, away: boolean}} Look
  */
 
+import { folded, searchFor } from "./toolbar/search.js";
+
 /** The states in the order in which they need attention. @type {Readonly<Record<State, Look>>} */
 export const STATES = Object.freeze({
   // an octagon with a bar, like a road sign
@@ -206,16 +208,16 @@ export class People {
    * @param {View} [view]
    * @returns {Person[]}
    */
-  shown({ search = "", states = NO_STATES, marks = NO_MARKS, labels = NO_LABELS, only = null, sort = "attention" } = {}) {
+  shown({ search = "", labelName, states = NO_STATES, marks = NO_MARKS, labels = NO_LABELS, only = null, sort = "attention" } = {}) {
     const wanted = [...labels].filter(([, values]) => values.size > 0);
-    const words = searchable(search).split(/\s+/).filter(Boolean);
+    const found = searchFor(search, this.labels, labelName);
     this._byId ??= [...this.all.values()].sort((a, b) => compare(a.key, b.key));
     const shown = this._byId.filter((person) => (
       (states.size === 0 || states.has(person.state)) &&
       (only === null || only.has(person.id)) &&
       (marks.size === 0 || person.marks.some((mark) => marks.has(mark))) &&
       wanted.every(([name, values]) => values.has(person.labels[name])) &&
-      words.every((word) => person.text.includes(word))));
+      (found === null || found(person))));
     return sort === "id" ? shown : SORTED_BY[sort](shown);
   }
 }
@@ -228,16 +230,17 @@ const NO_MARKS = NO_STATES;
 const NO_LABELS = new Map();
 
 /**
- * What the wall shows: examinees with all words of `search` in id, name or labels, in one of `states` (empty: all), with one of
- * `marks` (empty: all), with one of the values of each label in `labels`, and in `only` (`null`: all); sorted by `sort`.
- * @typedef {{search?: string, states?: ReadonlySet<string>, marks?: ReadonlySet<string>,
+ * What the wall shows: examinees whom `search` finds, where labels have the names of `labelName`, in one of `states` (empty:
+ * all), with one of `marks` (empty: all), with one of the values of each label in `labels`, and in `only` (`null`: all); sorted
+ * by `sort`.
+ * @typedef {{search?: string, labelName?: (name: string) => string, states?: ReadonlySet<string>, marks?: ReadonlySet<string>,
  *   labels?: ReadonlyMap<string, ReadonlySet<string>>, only?: {has: (id: string) => boolean} | null, sort?: Sort}} View
  * @typedef {"attention" | "id" | "name" | "since"} Sort
  */
 
 /** Whether a search or filter may hide examinees. @param {View} view */
 export function isNarrowed({ search = "", states = NO_STATES, marks = NO_MARKS, labels = NO_LABELS, only = null }) {
-  return search !== "" || states.size > 0 || marks.size > 0 || isByLabel(labels) || only !== null;
+  return search.trim() !== "" || states.size > 0 || marks.size > 0 || isByLabel(labels) || only !== null;
 }
 
 /** Whether a value of a label is chosen. @param {ReadonlyMap<string, ReadonlySet<string>>} labels */
@@ -330,12 +333,7 @@ function natural(id) {
 /** Return the fields that depend on the roster; examinees without a name sort last. @param {string} id @param {Seen} seen */
 function named(id, { name, labels }) {
   const place = Object.values(labels).join(" · ");
-  return { name, nameKey: searchable(name ?? "\uffff"), text: searchable(`${id} ${name ?? ""} ${place}`), place, labels: { ...labels } };
-}
-
-/** Return a text in the form in which texts are compared. @param {string} text */
-function searchable(text) {
-  return text.normalize("NFC").toLowerCase();
+  return { name, nameKey: folded(name ?? "\uffff"), text: folded(`${id} ${name ?? ""} ${place}`), place, labels: { ...labels } };
 }
 
 /** @returns {Record<State, number>} */

@@ -27,7 +27,7 @@ import { Throttle } from "./tiles/throttle.js";
 import { Panel } from "./panel/panel.js";
 import { isNarrowed, reorders } from "./examinees.js";
 import { SeveralActions } from "./several/several.js";
-import { incidentName, nameOf } from "./texts.js";
+import { incidentName, labelName, nameOf } from "./texts.js";
 import { Talk } from "./talk/talk.js";
 import { Tiles } from "./tiles/tiles.js";
 
@@ -183,7 +183,7 @@ class Wall {
 
   _view() {
     const { search, states, sort, more } = this.controls;
-    return { search, states, sort, marks: more.marks, labels: more.labels, only: this.list.only?.members ?? null };
+    return { search, labelName, states, sort, marks: more.marks, labels: more.labels, only: this.list.only?.members ?? null };
   }
 
   /** Draw counts and summaries. */
