@@ -13,7 +13,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from starlette.requests import Request
-from starlette.responses import Response
+from starlette.responses import RedirectResponse, Response
 from starlette.routing import Route
 
 from actors.runtime import VERSION
@@ -95,6 +95,7 @@ class Pages:
     def routes(self) -> list[Route]:
         return [
             *(Route(path, self.page) for path in self._pages),
+            *(Route(f"{path}/", self.without_slash) for path in self._pages if path != "/"),
             Route("/static/{path:path}", self.static),
             Route("/favicon.ico", self.icon),
         ]
@@ -112,6 +113,11 @@ class Pages:
             "X-Content-Type-Options": "nosniff",
         }
         return self._pages[path].answer(request, "text/html; charset=utf-8", headers)
+
+    async def without_slash(self, request: Request) -> Response:
+        """`GET /proctor/` and its siblings: the same address without the slash. A browser keeps the fragment."""
+        query = f"?{request.url.query}" if request.url.query else ""
+        return RedirectResponse(request.scope["path"].rstrip("/") + query, 308, {"Cache-Control": "no-cache"})
 
     async def static(self, request: Request) -> Response:
         """`GET /static/{path}`: one of the files that were there at the start."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+import unicodedata
 from collections.abc import Callable, Sequence
 from typing import Literal
 
@@ -19,6 +20,16 @@ ALPHABET = "23456789ABCDEFGHJKMNPQRSTUVWXYZ"
 LENGTH = 8
 LONGEST_SECONDS = 900.0
 """A code is valid until the mobile sync stage ends, and at most this long."""
+
+_LEADS = "R R S E E F A Q Q T T D W W C Z X V G"
+_VOWELS = "K O I O J P U P H HK HO HL Y N NJ NP NL B M ML L"
+_TAILS = "R R RT S SW SG E F FR FA FQ FT FX FV FG A Q QT T T D W C Z X V G"
+_KEYS_OF_JAMO = {
+    chr(first + place): keys
+    for first, row in ((0x1100, _LEADS), (0x1161, _VOWELS), (0x11A8, _TAILS))
+    for place, keys in enumerate(row.split())
+}
+"""The keys of the usual Korean keyboard (KS X 5002) for each consonant and vowel, in the order of Unicode."""
 
 
 class PhoneCode(Stored):
@@ -41,9 +52,21 @@ def new_code(choose: Callable[[Sequence[str]], str]) -> str:
 
 
 def normalise_code(typed: str) -> str | None:
-    """Return a typed code in capitals, without dashes and spaces; `None` when it cannot be a code."""
-    code = "".join(typed.split()).replace("-", "").upper()
-    return code if len(code) == LENGTH and all(character in ALPHABET for character in code) else None
+    """Return a typed code in capitals, without dashes and spaces; `None` when it cannot be a code.
+
+    Also what other keyboards make of the same keys: full-width letters, and Korean ones, also as syllables.
+    `actors/pages/static/mobile/code.js` reads codes the same way.
+    """
+    keys = "".join(map(_keys_of, unicodedata.normalize("NFKD", typed)))
+    return keys if len(keys) == LENGTH and all(key in ALPHABET for key in keys) else None
+
+
+def _keys_of(character: str) -> str:
+    """Return the keys that type a character; nothing for dashes, spaces and what is not seen."""
+    if character in _KEYS_OF_JAMO:
+        return _KEYS_OF_JAMO[character]
+    is_word = unicodedata.category(character)[0] in "LMN" and character != "ー"  # the dash of a Japanese keyboard
+    return character.upper() if is_word else ""
 
 
 def format_code(code: str) -> str:

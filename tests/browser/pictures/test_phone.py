@@ -349,12 +349,19 @@ TROUBLES = {
 async def test_the_reason_for_a_missing_camera_is_shown(scene: Scene, script: str, told: str) -> None:
     phone = await scene.phone()
     await phone.add_init_script(script)
+    # As on a phone, where a file input can open the phone's own camera.
+    await phone.add_init_script(
+        "Object.defineProperty(HTMLInputElement.prototype, 'capture', {value: '', writable: true})"
+    )
     code = await scene.waiting()
     await phone.reload()
     await phone.locator("#code").fill(code)
     await phone.locator("#code-go").click()
     await expect(phone.locator("#trouble-title")).to_contain_text(told)
-    await expect(phone.locator("#picker")).to_have_text("Take or choose a picture")
+    await expect(phone.locator("#taker")).to_have_text("Open the phone’s camera")
+    await expect(phone.locator("#own-camera")).to_have_attribute("capture", "environment")
+    await expect(phone.locator("#picker")).to_have_text("Choose a picture instead")
+    assert await phone.locator("#file").get_attribute("capture") is None, "it opens the camera"
     await expect(phone.locator("#shutter")).to_be_hidden()
 
 

@@ -390,11 +390,13 @@ function listen() {
   on("shutter", "click", () => void take());
   on("turn", "click", () => void finder.turn());
   on("reopen", "click", () => void finder.open());
-  on("file", "change", (event) => {
-    const input = /** @type {HTMLInputElement} */ (event.target);
-    const [file] = input.files ?? [];
-    if (file) void take(file).finally(() => (input.value = "")); // so that the same file can be chosen again
-  });
+  for (const id of ["file", "own-camera"]) {
+    on(id, "change", (event) => {
+      const input = /** @type {HTMLInputElement} */ (event.target);
+      const [file] = input.files ?? [];
+      if (file) void take(file).finally(() => (input.value = "")); // so that the same file can be chosen again
+    });
+  }
   on("use", "click", () => void use());
   for (const id of ["retake", "upload-retake"]) on(id, "click", () => void toCamera());
   on("try-now", "click", () => tryNow());

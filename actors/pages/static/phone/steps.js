@@ -110,10 +110,14 @@ export function showCamera({ finder, late, expired, removed, again }) {
   byId("turn").hidden = removed || again || !live || !camera.several;
   const hopeless = trouble === null || trouble === "INSECURE" || trouble === "UNSUPPORTED";
   byId("reopen").hidden = removed || again || live || opening || hopeless;
+  // Only browsers of phones have the property; others would open the same window as the other button.
+  const own = !live && !opening && "capture" in byId("own-camera");
+  byId("taker").hidden = removed || again || !own;
+  const only = !live && !opening && !own;
   byId("picker").hidden = removed || again;
-  byId("picker").classList.toggle("primary", !live && !opening);
-  byId("picker").classList.toggle("large", !live && !opening);
-  byId("picker-label").textContent = t(live || opening ? "camera.file" : "camera.fileFirst");
+  byId("picker").classList.toggle("primary", only);
+  byId("picker").classList.toggle("large", only);
+  byId("picker-label").textContent = t(only ? "camera.fileOnly" : "camera.file");
 }
 
 /** Show the step that reviews the picture. @param {boolean} removed */

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import ipaddress
+import json
 import random
 from collections.abc import Sequence
+from pathlib import Path
 
 import pytest
 from starlette.requests import Request
@@ -27,9 +29,24 @@ def test_a_code_has_no_similar_letters_and_is_read_however_it_is_typed() -> None
             assert normalise_code(typed) == code
 
 
-@pytest.mark.parametrize(
-    "typed", ["", "ABCD", "ABCDEFGH2", "ABCDEFG0", "ABCDEFGI", "ABCD/FGH", "ÄBCDEFGH", "ＡBCDEFGH"]
-)
+def test_a_code_is_understood_however_the_keyboard_is_switched() -> None:
+    table = json.loads((Path(__file__).parents[3] / "support" / "typed_codes.json").read_text())
+    for typed, understood in table["typed"].items():
+        assert normalise_code(typed) == (table["code"] if understood else None), typed
+
+
+def test_every_key_of_a_hangul_keyboard_is_its_letter() -> None:
+    keys = "ㅂㅈㄷㄱㅅㅛㅕㅑㅐㅔㅁㄴㅇㄹㅎㅗㅓㅏㅣㅋㅌㅊㅍㅠㅜㅡ"
+    letters = dict(zip(keys, "QWERTYUIOPASDFGHJKLZXCVBNM", strict=True))
+    for key, letter in letters.items():
+        if letter in ALPHABET:
+            assert normalise_code(key * LENGTH) == letter * LENGTH
+    # Two syllables whose vowels and ends are two keys each: ㄱ ㅗㅏ ㄱㅅ, ㅁ ㅜㅓ ㅂㅅ.
+    assert normalise_code("과ㄳㅁㅁㅁ") == "RHKRTAAA"
+    assert normalise_code("뭢ㄱㄱㄱ") == "ANJQTRRR"
+
+
+@pytest.mark.parametrize("typed", ["ABCDEFGH2", "ABCDEFG0", "ABCDEFGI", "ABCD/FGH"])
 def test_other_text_normalises_to_none(typed: str) -> None:
     assert normalise_code(typed) is None
 
