@@ -98,7 +98,8 @@ async def places(page: Page) -> list[int]:
     return positions
 
 
-async def test_sound_and_the_number_in_the_title_go_off_with_one_key(screens: Screens) -> None:
+async def test_one_key_turns_the_alerts_off_also_under_a_korean_input_method(screens: Screens) -> None:
+    screens.complaints.expect("timeline")  # the scripted plan has no log
     async with ScriptedPlan(20) as plan, screens:
         page = await screens.open(plan.link)
         await expect(tile(page, "E0001")).to_be_visible()
@@ -109,8 +110,32 @@ async def test_sound_and_the_number_in_the_title_go_off_with_one_key(screens: Sc
         await plan.say(plan.lost("E0003"))
         await expect(page.locator('#filters [data-state="lost"]')).to_have_text("Lost 3")
         await expect(page).to_have_title("Plan P001")
-        await page.keyboard.press("m")
+        await press(page, "body", key="Process", code="KeyM", keyCode=229)
         await expect(page).to_have_title("(3) Plan P001")
+        await press(page, "body", key="ㅡ", code="KeyM")
+        await expect(page).to_have_title("Plan P001")
+        await press(page, "body", key="Process", code="Slash", keyCode=229)
+        await expect(page.locator("#search")).to_be_focused()
+        keyboard = await page.context.new_cdp_session(page)
+        for typed, found in (("ㄱ", 4), ("김", 2), ("김ㅁ", 2), ("김믽", 2)):
+            await keyboard.send("Input.imeSetComposition", {"text": typed, "selectionStart": 1, "selectionEnd": 1})
+            await expect(page.locator(".tile")).to_have_count(found)
+        for key in ("Escape", "ArrowDown", "m"):  # they belong to the syllable
+            await press(page, "#search", key=key, isComposing=True)
+        await expect(page.locator("#search")).to_have_value("김믽")
+        await expect(page.locator("#search")).to_be_focused()
+        await keyboard.send("Input.insertText", {"text": "김민"})
+        await page.keyboard.press("Escape")
+        await expect(page.locator(".tile")).to_have_count(20)
+        await tile(page, "E0001").click()
+        await press(page, "#notify-text", key="Escape", isComposing=True)
+        await expect(page.locator("#panel")).to_be_visible()
+
+
+async def press(page: Page, where: str, **event: str | int | bool) -> None:
+    """A key as an input method lets the page see it."""
+    init = {"bubbles": True, "cancelable": True, **event}
+    await page.locator(where).dispatch_event("keydown", init)
 
 
 @pytest.mark.parametrize("size", [(1280, 800), (320, 568), (320, 256)])

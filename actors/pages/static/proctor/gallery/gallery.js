@@ -11,6 +11,7 @@ import { dateTime, person, t, useTexts } from "../../common/i18n.js";
 import { element, parts, setText } from "../../common/elements.js";
 import { pictureReason, REASONS } from "../../common/picture-reasons.js";
 import { nameOf } from "../texts.js";
+import { keyOf } from "../toolbar/keyboard.js";
 import { PictureLoader } from "./loader.js";
 import { PictureQueue } from "./queue.js";
 import { texts as en } from "./texts.en.js";
@@ -90,15 +91,13 @@ export class Gallery {
 
   /** @param {KeyboardEvent} event */
   _key(event) {
-    if (event.ctrlKey || event.metaKey || event.altKey || event.isComposing) return;
-    const typing = event.target === this._words;
-    const key = event.key.toLowerCase();
-    if (typing) return;
+    if (event.ctrlKey || event.metaKey || event.altKey || event.target === this._words) return;
+    const key = keyOf(event);
     if (!this._form.hidden) {
       const reason = REASONS[Number(key) - 1];
       if (reason === undefined || !this._shortcuts() || (reason === NO_CHALLENGE && !this._queue.current?.challenge)) return;
       this._decide("rejected", reason);
-    } else if (key === "arrowright" || key === "arrowleft") this._move(key === "arrowright" ? 1 : -1);
+    } else if (key === "ArrowRight" || key === "ArrowLeft") this._move(key === "ArrowRight" ? 1 : -1);
     else if (!this._shortcuts() || event.repeat) return;
     else if (key === "a") this._decide("accepted");
     else if (key === "r") this._openForm();

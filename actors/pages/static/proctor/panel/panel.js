@@ -11,6 +11,7 @@ import { element, parts, setText } from "../../common/elements.js";
 import { History } from "./history.js";
 import { milliseconds, STATES } from "../examinees.js";
 import { APPLIES } from "../several/batch.js";
+import { isComposing } from "../toolbar/keyboard.js";
 import { Picture } from "./picture.js";
 import { describe, flagsText, labelName, nameOf, reasonText } from "../texts.js";
 
@@ -40,7 +41,7 @@ export class Panel extends EventTarget {
       if (this.person !== null) this.dispatchEvent(new CustomEvent("pictures", { detail: this.person.id }));
     });
     this._root.addEventListener("keydown", (event) => {
-      if (event.key === "Escape") {
+      if (event.key === "Escape" && !isComposing(event)) {
         event.stopPropagation();
         this.close();
       }
@@ -158,7 +159,7 @@ export class Panel extends EventTarget {
     });
     text.addEventListener("keydown", (event) => {
       // Ctrl+Enter sends, Enter begins a new line: a sent message cannot be taken back.
-      if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) text.form?.requestSubmit();
+      if (event.key === "Enter" && (event.ctrlKey || event.metaKey) && !isComposing(event)) text.form?.requestSubmit();
     });
     element("readmit").addEventListener("click", (event) => isOffered(event) && this._act({ kind: "readmit" }));
     element("flags-seen").addEventListener("click", () => {
@@ -181,7 +182,7 @@ export class Panel extends EventTarget {
     });
     reason.addEventListener("keydown", (event) => {
       // Enter would press the first button of the form, which is Cancel.
-      if (event.key !== "Enter" || event.isComposing) return;
+      if (event.key !== "Enter" || isComposing(event)) return;
       event.preventDefault();
       if (!event.repeat) /** @type {HTMLElement} */ (dialog.querySelector('[value="yes"]')).focus();
     });
