@@ -52,7 +52,7 @@ def verify(settings: Settings, plan_id: PlanOption = None, output: OutputOption 
     """
 
     async def work(bus: Bus, store: StateStore) -> AuditReport:
-        return await Audit(StatusLog(bus), store, _checked(plan_id)).run()
+        return await Audit(StatusLog(bus), store, _checked(plan_id), progress=bus.progress).run()
 
     report = _connected(settings, work)
     if plan_id is not None and report.whole and not report.records and not report.differences:
@@ -86,7 +86,7 @@ def rebuild(
             # A running state manager does the same.
             await _ask(yes, "Redis has lost its state or was replaced. Rebuild it from the log?")
             repairs.append(await repair.restore_state())
-        audit = Audit(StatusLog(bus), store, _checked(plan_id))
+        audit = Audit(StatusLog(bus), store, _checked(plan_id), progress=bus.progress)
         before = after = await audit.run()
         if before.differences:
             keys = len({difference.key for difference in before.differences})

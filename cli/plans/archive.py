@@ -221,6 +221,7 @@ class Archive:
         names = await self._store.members(keys.plan_examinees(self._plan_id))
         for start in range(0, len(names), EXAMINEES_A_READ):
             portion = names[start : start + EXAMINEES_A_READ]
+            self._bus.progress("writing records", start + len(portion), len(names))
             progress, mobile_sync, notices = [
                 await self._store.hashes([make(self._plan_id, name) for name in portion])
                 for make in (keys.progress, keys.mobile_sync, keys.notices)
@@ -267,7 +268,9 @@ class Archive:
         """Write all pictures, also those that were replaced. Raises `NotArchived` when a recorded one is not found."""
         assert self._pictures is not None
         count = 0
-        for picture in sorted(await self._pictures.pictures(self._plan_id), key=lambda each: each.stored_at):
+        pictures = sorted(await self._pictures.pictures(self._plan_id), key=lambda each: each.stored_at)
+        for number, picture in enumerate(pictures, start=1):
+            self._bus.progress("writing pictures", number, len(pictures))
             content = await self._pictures.read(self._plan_id, picture.examinee_id, picture.capture_id)
             if content is None:
                 continue  # removed meanwhile

@@ -14,6 +14,7 @@ from actors.runtime.broker.connection import Bus, ServiceEntry
 from actors.runtime.broker.stream_state import ConsumerState
 from actors.runtime.config.settings import Settings
 from cli.shared.output import NotFound
+from cli.shared.progress import ProgressBar
 from protocol.broker import subjects
 from protocol.errors import (
     BrokerUnavailable,
@@ -42,7 +43,9 @@ class RequestRefused(ExamwireError):
 
 @asynccontextmanager
 async def connected(settings: Settings, name: str) -> AsyncIterator[Bus]:
-    """Connect the command `name` to NATS. Raises `BrokerUnavailable` after `CONNECT_SECONDS`, as a person waits.
+    """Connect the command `name` to NATS, and show how far long work is (`Bus.progress`).
+
+    Raises `BrokerUnavailable` after `CONNECT_SECONDS`, as a person waits.
 
     Example::
 
@@ -51,7 +54,9 @@ async def connected(settings: Settings, name: str) -> AsyncIterator[Bus]:
     """
     bus = await Bus.connect(settings, f"examwire {name}", wait=CONNECT_SECONDS)
     try:
-        yield bus
+        with ProgressBar() as bar:
+            bus.progress = bar.report
+            yield bus
     finally:
         await bus.close()
 

@@ -28,6 +28,7 @@ from actors.runtime.broker.refusals import Refusals
 from actors.runtime.broker.stream_admin import API_SECONDS, StreamAdmin
 from actors.runtime.config.sections import NatsSettings
 from actors.runtime.config.settings import Settings
+from actors.runtime.telemetry.progress import Progress, no_progress
 from protocol.errors import BrokerAbsent, BrokerUnavailable, NoResponders, NotPermitted
 
 __all__ = ["Bus", "Outgoing", "PubAck", "Respond", "Sent", "ServiceEntry"]
@@ -81,6 +82,8 @@ class Bus(Publishing, StreamAdmin):
         self.connected_at = time.monotonic()
         self.disconnected_at: float | None = None
         self.on_reconnected: list[Callable[[], Awaitable[None]]] = []
+        self.progress: Progress = no_progress
+        """Told how far the reading of a stream is (`read_stream`), and other work that takes long."""
         self.ended: BrokerUnavailable | None = None
         """Set when the client has given up and will not connect again."""
         self._gone = asyncio.Event()

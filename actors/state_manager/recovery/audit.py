@@ -15,6 +15,7 @@ from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 from actors.runtime.store.state_store import StateStore
+from actors.runtime.telemetry.progress import Progress, no_progress
 from actors.status_log.projection import Projection, ReplayedRecord
 from actors.status_log.status_log import StatusLog
 from protocol.errors import NewerRecord, StateDamaged
@@ -122,9 +123,17 @@ class Audit:
             print(difference.key, difference.field, difference.redis, difference.log)
     """
 
-    def __init__(self, status: StatusLog, store: StateStore, plan_id: str | None = None) -> None:
+    def __init__(
+        self,
+        status: StatusLog,
+        store: StateStore,
+        plan_id: str | None = None,
+        *,
+        progress: Progress = no_progress,
+    ) -> None:
         self._status = status
         self._store = store
+        self._progress = progress
         self.projection = Projection(plan_id)
         self._gaps: list[LogGap] = []
 
@@ -203,12 +212,14 @@ class Audit:
         result = _Pass()
         projection = self.projection
         record_keys = [key for key in sorted(compared) if record_kind(keys.parse_key(key)) is not None]
-        for portion in _portions(record_keys):
+        for number, portion in enumerate(_portions(record_keys)):
+            self._progress("comparing records", number * KEYS_A_TRIP, len(record_keys))
             hashes = await self._store.raw_hashes(portion)
             extent = await self._status.extent()  # read after the records: none of them can be ahead of it
             for key, stored_hash in zip(portion, hashes, strict=True):
                 acknowledged = floor_version(extent.acknowledged_of(keys.parse_key(key).plan_id))
                 self._compare_record(key, stored_hash, acknowledged, floor_version(extent.last), result)
+        self._progress("comparing records", len(record_keys), len(record_keys))
         for portion in _portions([key for key in sorted(compared) if key in projection.sockets]):
             for key, stored_hash in zip(portion, await self._store.raw_hashes(portion), strict=True):
                 self._compare_socket(key, stored_hash, result)

@@ -137,6 +137,7 @@ class Restoration:
         """Write these records where they differ; with `force` also those that differ only in what others read."""
         remaining = sorted(kinds)
         while remaining:
+            self._bus.progress("writing records", len(kinds) - len(remaining), len(kinds))
             portion, remaining = remaining[:RECORDS_A_TRIP], remaining[RECORDS_A_TRIP:]
             if watch and await self._store.mark.is_whole():
                 return  # somebody else was quicker
@@ -175,6 +176,7 @@ class Restoration:
             remaining += [guard.key for guard, done in zip(deleted, verdicts, strict=True) if not done]
             repair.records += sum(verdicts)
             await self.restate({key: histories[key] for key in histories if key in projection.records}, repair)
+        self._bus.progress("writing records", len(kinds), len(kinds))
 
     async def write(
         self,

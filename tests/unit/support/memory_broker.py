@@ -12,6 +12,7 @@ from actors.runtime.broker.connection import Bus, Outgoing, Sent
 from actors.runtime.broker.consumers.consumer import Delivery
 from actors.runtime.broker.publisher import PubAck
 from actors.runtime.broker.stream_state import StoredMessage
+from actors.runtime.telemetry.progress import no_progress
 from actors.status_log import status_log
 from actors.status_log.status_log import DeadLettered, LogExtent, StatusLog, apply_server_facts
 from protocol.broker import subjects
@@ -115,6 +116,7 @@ class MemoryBus(Bus):
     def __init__(self, broker: Broker) -> None:
         self.broker = broker
         self.clock = broker.clock
+        self.progress = no_progress
         self._wire: deque[tuple[Outgoing, asyncio.Future[bytes]]] = deque()
 
     async def send(self, messages: Sequence[Outgoing]) -> Sent:

@@ -43,21 +43,25 @@ async def read_stream(
     if last is None:
         last = (await bus.stream_state(stream)).last
     next_sequence = max(1, first)
+    begin: int | None = None
     behind_since: float | None = None
     while True:
         body = {"seq": next_sequence, "next_by_subj": subject, "batch": BATCH, "max_bytes": BATCH_BYTES}
         batch = await _direct_get(bus, stream, [body])
         for stored in batch:
             if stored.sequence > last:
-                return
+                break
             yield stored
         if batch:
+            begin = batch[0].sequence if begin is None else begin
+            bus.progress(f"reading {stream}", min(batch[-1].sequence, last) - begin, last - begin)
             if batch[-1].sequence >= last:
                 return
             next_sequence, behind_since = batch[-1].sequence + 1, None
             continue
         newest = await bus.last_message(stream, subject)
         if newest is None or newest.sequence < next_sequence:
+            bus.progress(f"reading {stream}", last, last)
             return
         now = time.monotonic()
         behind_since = behind_since or now

@@ -38,6 +38,10 @@ class Cluster:
         self.last, self.copy, self.learns, self.others = last, copy, learns, others
         self.refusals = Refusals("test", None, "_INBOX")
         self.asked_leader = 0
+        self.reports: list[tuple[int, int]] = []
+
+    def progress(self, what: str, done: int, total: int) -> None:
+        self.reports.append((done, total))
 
     def new_inbox(self) -> str:
         return "_INBOX.test"
@@ -70,7 +74,15 @@ async def read(cluster: Cluster, **where: Any) -> list[int]:
 
 
 async def test_a_copy_that_is_behind_does_not_end_the_reading() -> None:
-    assert await read(Cluster(last=1000, copy=900, learns=60)) == list(range(1, 1001))
+    cluster = Cluster(last=1000, copy=900, learns=60)
+    assert await read(cluster) == list(range(1, 1001))
+
+
+async def test_progress_counts_from_the_first_message_and_ends_whole() -> None:
+    """STATUS begins at a large sequence: counted from 0, all of it would seem to be read."""
+    cluster = Cluster(last=2000, copy=2000, learns=0, others=(*range(1, 1001), 1999, 2000))
+    assert len(await read(cluster)) == 998
+    assert cluster.reports == [(511, 999), (997, 999), (2000, 2000)]
 
 
 async def test_the_leader_is_asked_once_when_the_rest_is_on_other_subjects() -> None:
