@@ -152,7 +152,7 @@ OWN_WAYS = {
 
 
 def test_every_command_prints_through_the_escaping_functions() -> None:
-    root = Path(__file__).parents[3]
+    root = Path(__file__).parents[4]
     violations = set()
     for path in sorted((root / "cli").rglob("*.py")):
         for node in ast.walk(ast.parse(path.read_text())):
