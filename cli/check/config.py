@@ -14,7 +14,7 @@ from actors.runtime.config.masking import masked
 from actors.runtime.config.settings import Settings, settings_file, variable_of
 from cli.shared.findings import State, show_findings, worst
 from cli.shared.options import FLAGS, flag_of, flatten, takes_settings
-from cli.shared.output import ExitCode, Format, OutputOption, show, table
+from cli.shared.output import Column, ExitCode, Format, OutputOption, show, table
 
 app = typer.Typer(no_args_is_help=True, rich_markup_mode=None)
 
@@ -42,13 +42,17 @@ def show_config(
     values = flatten(tree)
     if not origin:
         show(
-            tree, lambda: table(["setting", "value"], ((name, _shown(value)) for name, value in values.items())), output
+            tree,
+            lambda: table(
+                ["setting", Column("value", wrap=True)], ((name, _shown(value)) for name, value in values.items())
+            ),
+            output,
         )
         return
     origins = _origins(given)
     rows = {name: {"value": value, "origin": origins.get(name, "default")} for name, value in values.items()}
     cells = [(name, _shown(row["value"]), row["origin"]) for name, row in rows.items()]
-    show(rows, lambda: table(["setting", "value", "from"], cells), output)
+    show(rows, lambda: table(["setting", Column("value", wrap=True), Column("from", wrap=True)], cells), output)
 
 
 @app.command("check")

@@ -26,7 +26,20 @@ from cli.shared.live_actors import (
     shown_state,
 )
 from cli.shared.options import takes_settings
-from cli.shared.output import Format, OutputOption, WatchOption, cell, run_until_interrupted, show, table, watch
+from cli.shared.output import (
+    Column,
+    Columns,
+    Format,
+    OutputOption,
+    WatchOption,
+    cell,
+    run_until_interrupted,
+    show,
+    state_cell,
+    table,
+    watch,
+    without_empty,
+)
 from cli.shared.times import local_time
 
 if TYPE_CHECKING:
@@ -121,7 +134,7 @@ def show_actor(
                 return row
 
             def draw(row: Row) -> RenderableType:
-                return table(["field", "value"], _fields(row))
+                return table(["field", Column("value", wrap=True)], _fields(row))
 
             if watching:
                 await watch(fetch, lambda row: row, draw, output)
@@ -132,26 +145,32 @@ def show_actor(
 
 
 def _draw(rows: Sequence[Row]) -> RenderableType:
-    columns = ["address", "kind", "state", "since", "mailbox", "peak", "handled", "per s", "lag", "failed", "restarts"]
+    columns: Columns = [
+        *("address", Column("kind", wide=True), Column("state", keep=True), "since", "per s", "lag", "failed"),
+        *("restarts", Column("mailbox", wide=True), Column("peak", wide=True), Column("handled", wide=True)),
+        Column("last error", crop=True, keep=True),
+    ]
     return table(
-        [*columns, "last error"],
-        [
-            (
-                row["address"],
-                row["kind"],
-                shown_state(row),
-                local_time(row.get("since")),
-                f"{row['mailboxDepth']}/{row['mailboxCapacity']}" if "mailboxDepth" in row else None,
-                row.get("mailboxPeak"),
-                row.get("handled"),
-                row.get("ratePerSecond"),
-                row.get("queueLag", "" if "consumers" not in row.get("details", {}) else "?"),
-                row.get("failed"),
-                row.get("restarts"),
-                row.get("lastError"),
-            )
-            for row in rows
-        ],
+        *without_empty(
+            columns,
+            [
+                (
+                    row["address"],
+                    row["kind"],
+                    state_cell(shown_state(row)),
+                    local_time(row.get("since")),
+                    row.get("ratePerSecond"),
+                    row.get("queueLag", None if "consumers" not in row.get("details", {}) else "?"),
+                    row.get("failed"),
+                    row.get("restarts"),
+                    f"{row['mailboxDepth']}/{row['mailboxCapacity']}" if "mailboxDepth" in row else None,
+                    row.get("mailboxPeak"),
+                    row.get("handled"),
+                    row.get("lastError"),
+                )
+                for row in rows
+            ],
+        )
     )
 
 

@@ -24,7 +24,21 @@ from cli.operate.dead_letter_admin import (
 )
 from cli.shared.live_actors import connected
 from cli.shared.options import takes_settings
-from cli.shared.output import ExitCode, Format, NotFound, OutputOption, console, print_json, say, show, table, text
+from cli.shared.output import (
+    Column,
+    Columns,
+    ExitCode,
+    Format,
+    NotFound,
+    OutputOption,
+    console,
+    print_json,
+    say,
+    show,
+    table,
+    text,
+    without_empty,
+)
 from cli.shared.times import local_time, zone_name
 from protocol.broker.dead_letters import group_reason
 from protocol.errors import ConfigurationError, ProtocolError
@@ -33,7 +47,6 @@ from protocol.log.version import version_of
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-REASON_SHOWN = 160
 
 app = typer.Typer(no_args_is_help=True, rich_markup_mode=None)
 
@@ -107,7 +120,7 @@ def show_letter(
             return
         rows = [(name, value) for name, value in _lines(stored_letter) if value not in (None, "")]
         terminal = console()
-        terminal.print(table(["", f"dead letter {stored_letter.number}"], rows))
+        terminal.print(table(["field", Column(f"dead letter {stored_letter.number}", wrap=True)], rows))
         if missing_text is not None:
             terminal.print(text(f"only the beginning of the payload: {missing_text}"))
         payload_text = json.dumps(parsed, ensure_ascii=False, indent=2) if parsed is not None else payload
@@ -330,16 +343,24 @@ def _draw_reasons(groups: list[dict[str, Any]], total: int) -> RenderableType:
     rows = [
         (
             group["count"],
+            group["lastNumber"],
+            local_time(group["last"]),
             group["source"],
             group["reason"],
             local_time(group["first"]),
-            local_time(group["last"]),
-            group["lastNumber"],
         )
         for group in groups
     ]
     title = f"{total} dead letters, {len(groups)} reasons; times in {zone_name()}"
-    return table(["count", "source", "reason", "first", "last", "newest"], rows, title=title)
+    columns: Columns = [
+        "count",
+        "newest",
+        "last",
+        "source",
+        Column("reason", crop=True, keep=True),
+        Column("first", wide=True),
+    ]
+    return table(columns, rows, title=title)
 
 
 def _draw_letters(page: list[StoredLetter], offset: int, total: int) -> RenderableType:
@@ -348,16 +369,20 @@ def _draw_letters(page: list[StoredLetter], offset: int, total: int) -> Renderab
             letter.number,
             local_time(letter.time),
             f"{letter.letter.source.stream} {letter.letter.source.number}",
-            letter.letter.source.subject,
-            _shortened(letter.letter.reason),
+            letter.letter.reason,
             letter.letter.replays or None,
+            letter.letter.source.subject,
             letter.letter.size,
         )
         for letter in page
     ]
     range_text = f"{offset + 1} to {offset + len(page)} of {total}" if page else f"none of {total}"
     title = f"dead letters, newest first: {range_text}; times in {zone_name()}"
-    return table(["number", "when", "source", "subject", "reason", "replays", "bytes"], rows, title=title)
+    columns: Columns = [
+        *("number", "when", "source", Column("reason", crop=True, keep=True), "replays"),
+        *(Column("subject", wide=True), Column("bytes", wide=True)),
+    ]
+    return table(*without_empty(columns, rows), title=title)
 
 
 def _lines(stored_letter: StoredLetter) -> list[tuple[str, object]]:
@@ -382,10 +407,6 @@ def _parsed(payload: str) -> Any:
         return pydantic_core.from_json(payload)  # json.loads recurses without limit in nested arrays
     except ValueError:
         return None
-
-
-def _shortened(text: str) -> str:
-    return text if len(text) <= REASON_SHOWN else text[: REASON_SHOWN - 1] + "…"
 
 
 def _run_with_admin(settings: Settings, work: Callable[[DeadLetterAdmin], Awaitable[None]]) -> None:

@@ -15,6 +15,8 @@ from actors.runtime.config.settings import Settings
 from cli.shared.live_actors import Row, connected, inspections
 from cli.shared.options import takes_settings
 from cli.shared.output import (
+    Column,
+    Columns,
     ExitCode,
     Format,
     NotFound,
@@ -23,6 +25,7 @@ from cli.shared.output import (
     cell,
     run_until_interrupted,
     show,
+    state_cell,
     table,
     watch,
 )
@@ -205,7 +208,11 @@ async def _oldest_waiting(bus: Bus, row: Row) -> Row | None:
 
 
 def _draw(rows: Sequence[Row]) -> RenderableType:
-    columns = ["queue", "waiting", "unacked", "redelivered", "read by", "plans", "last delivered", "age", "settings"]
+    columns: Columns = [
+        *("queue", "waiting", "unacked", Column("read by", keep=True), Column("redelivered", wide=True)),
+        *(Column("plans", wide=True), Column("last delivered", wide=True), Column("age", wide=True)),
+        Column("settings", crop=True, wide=True),
+    ]
     return table(
         columns,
         [
@@ -213,8 +220,8 @@ def _draw(rows: Sequence[Row]) -> RenderableType:
                 row["queue"],
                 row["pending"],
                 row["unacknowledged"],
+                (", ".join(row["readBy"]) or "somebody") if row["read"] else state_cell("NOBODY"),
                 row["redelivered"],
-                (", ".join(row["readBy"]) or "somebody") if row["read"] else "NOBODY",
                 len(row["plans"]) or None,
                 local_time(row["lastDelivered"]),
                 _age(row["ageSeconds"]),
@@ -237,4 +244,4 @@ def _draw_fields(queues: Sequence[Row]) -> RenderableType:
     for row in queues:
         rows += [(name, cell(value)) for name, value in row.items()]
         rows.append(("", ""))
-    return table(["field", "value"], rows[:-1])
+    return table(["field", Column("value", wrap=True)], rows[:-1])

@@ -20,7 +20,19 @@ from cli.shared.live_actors import (
     session_pages,
 )
 from cli.shared.options import takes_settings
-from cli.shared.output import ExitCode, Format, OutputOption, print_json, run_until_interrupted, say, show, table
+from cli.shared.output import (
+    Column,
+    Columns,
+    ExitCode,
+    Format,
+    OutputOption,
+    print_json,
+    run_until_interrupted,
+    say,
+    show,
+    state_cell,
+    table,
+)
 from cli.shared.times import local_time
 from protocol.broker import subjects
 from protocol.ids import check_id
@@ -132,7 +144,10 @@ def kick(
 
 
 def _draw(rows: Sequence[Row]) -> RenderableType:
-    columns = ["plan", "who", "role", "server", "socket", "since", "mailbox", "handled", "state"]
+    columns: Columns = [
+        *("plan", "who", "role", Column("state", keep=True), "since", "socket", Column("server", wide=True)),
+        *(Column("mailbox", wide=True), Column("handled", wide=True)),
+    ]
     return table(columns, [_cells(row) for row in rows])
 
 
@@ -143,10 +158,10 @@ def _cells(row: Row) -> tuple[object, ...]:
         details["planId"],
         details.get("examineeId", details.get("proctor")),
         row["kind"].removesuffix("-session"),
-        server_of_socket(socket_id).partition(".")[2],
-        socket_id,
+        state_cell(row["state"]),
         local_time(row["since"]),
+        socket_id,
+        server_of_socket(socket_id).partition(".")[2],
         row["mailboxDepth"],
         row["handled"],
-        row["state"],
     )

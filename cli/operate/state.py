@@ -18,7 +18,7 @@ from actors.status_log.record_checkpoints import RecordCheckpoints
 from actors.status_log.status_log import StatusLog
 from cli.shared.live_actors import connected
 from cli.shared.options import takes_settings
-from cli.shared.output import ExitCode, Format, NotFound, OutputOption, paragraph, show, table, text
+from cli.shared.output import Column, ExitCode, Format, NotFound, OutputOption, paragraph, show, table, text
 from protocol.ids import check_id
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ PlanOption = Annotated[
 
 
 @app.callback()
-def state() -> None:
+def state_cell() -> None:
     """Compare Redis with the log of record, and rebuild it."""
 
 
@@ -186,7 +186,9 @@ def _draw(report: AuditReport) -> RenderableType:
         (difference.key, difference.field, _or_none(difference.redis), _or_none(difference.log))
         for difference in differences[:SHOWN]
     ]
-    return Group(paragraph(lines), table(["key", "field", "in Redis", "by the log"], rows))
+    return Group(
+        paragraph(lines), table(["key", "field", Column("in Redis", wrap=True), Column("by the log", wrap=True)], rows)
+    )
 
 
 def _draw_rebuild(before: AuditReport, repairs: list[Repair], after: AuditReport) -> RenderableType:

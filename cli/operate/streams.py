@@ -16,6 +16,8 @@ from actors.runtime.config.settings import Settings
 from cli.shared.live_actors import Row, connected
 from cli.shared.options import takes_settings
 from cli.shared.output import (
+    Column,
+    Columns,
     ExitCode,
     Format,
     OutputOption,
@@ -23,8 +25,10 @@ from cli.shared.output import (
     run_until_interrupted,
     say,
     show,
+    state_cell,
     table,
     watch,
+    without_empty,
 )
 from cli.shared.running_system import TOPOLOGY_SETTINGS
 from cli.shared.times import local_time
@@ -176,11 +180,14 @@ def _show(findings: list[TopologyComparison], output: Format) -> None:
     for finding in findings:
         fields = finding.fields or {"": (None, None)}
         rows += [
-            (finding.kind, finding.name, finding.state, field, actual, wanted)
+            (finding.name, finding.kind, state_cell(finding.state), field or None, actual, wanted)
             for field, (actual, wanted) in fields.items()
         ]
-    columns = ["kind", "name", "state", "field", "found", "wanted"]
-    show([finding.to_json() for finding in findings], lambda: table(columns, rows), output)
+    columns: Columns = [
+        *("name", Column("kind", wide=True), Column("state", keep=True), "field"),
+        *(Column("found", wrap=True), Column("wanted", wrap=True)),
+    ]
+    show([finding.to_json() for finding in findings], lambda: table(*without_empty(columns, rows)), output)
 
 
 async def _stream(bus: Bus, spec: StreamSpec) -> Row:
@@ -209,21 +216,24 @@ async def _stream(bus: Bus, spec: StreamSpec) -> Row:
 
 
 def _draw_streams(rows: Sequence[Row]) -> RenderableType:
-    columns = ["stream", "messages", "MiB", "of MiB", "days", "first", "last", "replicas", "leader", "what"]
+    columns: Columns = [
+        *("stream", Column("messages", keep=True), "MiB", "of MiB", "days", "last", Column("what", crop=True)),
+        *(Column("first", wide=True), Column("replicas", wide=True), Column("leader", wide=True)),
+    ]
     return table(
         columns,
         [
             (
                 row["stream"],
-                row.get("messages", row["state"]),
+                row["messages"] if "messages" in row else state_cell(row["state"]),
                 _scaled(row.get("bytes"), 2**20),
                 _scaled(row.get("maxBytes"), 2**20),
                 _scaled(row.get("maxAgeSeconds"), DAY),
-                local_time(row.get("firstTime")),
                 local_time(row.get("lastTime")),
+                row["description"],
+                local_time(row.get("firstTime")),
                 row.get("replicas"),
                 row.get("leader"),
-                row["description"],
             )
             for row in rows
         ],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 import time
 from collections.abc import AsyncIterator
 from typing import Annotated, Any
@@ -13,7 +14,7 @@ from actors.runtime.broker.connection import Bus
 from actors.runtime.config.settings import Settings
 from cli.shared.live_actors import address_of, ask, connected, entry_at, is_session, session_at, session_ids
 from cli.shared.options import takes_settings
-from cli.shared.output import Format, NotFound, OutputOption, print_json, run_until_interrupted, say
+from cli.shared.output import Format, NotFound, OutputOption, print_json, run_until_interrupted, say, say_cropped
 from cli.shared.times import local_time, parse_duration
 from protocol.errors import BrokerUnavailable, NoResponders
 from protocol.messages.codec import Codec, Malformed
@@ -22,6 +23,8 @@ from protocol.messages.operator_requests import Handled, Tail
 TAIL_SECONDS = 10.0  # an actor ends a tail that was not renewed for this long
 RENEW_SECONDS = 2.0
 WAITING = 10_000  # lines; more are dropped and counted
+
+HEAD = f"{'time':<8}  {'message':<22}  {'took':>12}  about"
 
 SHOWN = Codec.of((Handled,))
 
@@ -55,7 +58,8 @@ def tail(
 
     Each line has the type, the ids, the duration and the error. A batch is one line with its counts and first
     messages. The command waits for an actor that has ended to start again, and follows an examinee who reconnects to
-    another server. Ctrl-C ends it. With -o json: one object a line.
+    another server. A terminal shows as much of a line as fits, and with -o wide all of it. Ctrl-C ends it. With -o
+    json: one object a line.
     """
     until = time.monotonic() + parse_duration(lasting) if lasting is not None else None
     if is_session(address):
@@ -63,11 +67,13 @@ def tail(
 
     async def work() -> None:
         async with connected(settings, "actors tail") as bus:
+            if output is not Format.JSON and sys.stdout.isatty():
+                say(HEAD)
             async for handled in follow(bus, address, per_second, until):
                 if output is Format.JSON:
                     print_json(handled.data(), lines=True)
                 else:
-                    say(line_of(handled))
+                    say_cropped(line_of(handled), output)
 
     run_until_interrupted(work())
 

@@ -14,7 +14,18 @@ from actors.runtime.broker.connection import Bus
 from actors.runtime.config.settings import Settings
 from cli.shared.live_actors import RateMeter, Row, add_queue_lag, connected, inspections, kind_of, shown_state
 from cli.shared.options import takes_settings
-from cli.shared.output import Format, OutputOption, run_until_interrupted, show, table, watch
+from cli.shared.output import (
+    Column,
+    Columns,
+    Format,
+    OutputOption,
+    run_until_interrupted,
+    show,
+    state_cell,
+    table,
+    watch,
+    without_empty,
+)
 from cli.shared.times import local_time
 from protocol.times import format_time
 
@@ -138,8 +149,11 @@ def _draw(view: Row) -> RenderableType:
         f"{local_time(view['time'])}  {totals['actors']} actors{silent}, {totals['examinees']} examinees and "
         f"{totals['proctors']} proctors on {totals['servers']} servers, NATS {view['natsRoundTripMs']:g} ms"
     )
-    columns = ["address", "state", "per s", "lag", "unacked", "mailbox", "sessions", "failed", "restarts", "last error"]
-    return table(columns, [_cells(row) for row in view["actors"]], title=title)
+    columns: Columns = [
+        *("address", Column("state", keep=True), "per s", "lag", "sessions", "failed", "restarts"),
+        *(Column("unacked", wide=True), Column("mailbox", wide=True), Column("last error", crop=True, keep=True)),
+    ]
+    return table(*without_empty(columns, [_cells(row) for row in view["actors"]]), title=title)
 
 
 def _cells(row: Row) -> tuple[object, ...]:
@@ -148,13 +162,13 @@ def _cells(row: Row) -> tuple[object, ...]:
     new = row.get("newFailures", 0)
     return (
         row["address"],
-        shown_state(row),
+        state_cell(shown_state(row)),
         row.get("ratePerSecond"),
         row["queueLag"] if row.get("queueLag") is not None else "?" if reads else None,
-        row.get("queueUnacknowledged"),
-        f"{row['mailboxDepth']}/{row['mailboxCapacity']}" if "mailboxDepth" in row else None,
         details["examinees"] + details["proctors"] if "sockets" in details else None,
         f"{row['failed']} (+{new})" if new else row.get("failed"),
         row.get("restarts"),
+        row.get("queueUnacknowledged"),
+        f"{row['mailboxDepth']}/{row['mailboxCapacity']}" if "mailboxDepth" in row else None,
         row.get("lastError"),
     )

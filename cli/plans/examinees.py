@@ -20,8 +20,21 @@ from cli.plans.purge import purge_examinee
 from cli.plans.timeline import as_json, cells, read_entries
 from cli.shared.live_actors import connected, session_at
 from cli.shared.options import takes_settings
-from cli.shared.output import ExitCode, Format, NotFound, OutputOption, console, print_json, say, table, text
-from cli.shared.times import local_time, zone_name
+from cli.shared.output import (
+    Column,
+    Columns,
+    ExitCode,
+    Format,
+    NotFound,
+    OutputOption,
+    cell,
+    console,
+    print_json,
+    say,
+    table,
+    text,
+)
+from cli.shared.times import zone_name
 from protocol.broker import subjects
 from protocol.errors import BrokerUnavailable, StateDamaged, StateUnavailable
 from protocol.ids import check_id
@@ -74,7 +87,7 @@ def show_examinee(
         if output is Format.JSON:
             print_json(_as_json(data, diagnosis))
         else:
-            _print(data, diagnosis)
+            _print(data, diagnosis, output)
         for message in data.unavailable:
             say(f"examwire: {message}", err=True)
         return ExitCode.DEGRADED if data.unavailable else ExitCode.OK
@@ -193,8 +206,8 @@ def _as_json(data: DiagnosisInput, diagnosis: Diagnosis) -> dict[str, Any]:
     }
 
 
-def _print(data: DiagnosisInput, diagnosis: Diagnosis) -> None:
-    terminal = console()
+def _print(data: DiagnosisInput, diagnosis: Diagnosis, output: Format) -> None:
+    terminal = console(output)
 
     def print_line(line: str) -> None:
         terminal.print(text(line))
@@ -215,14 +228,21 @@ def _print(data: DiagnosisInput, diagnosis: Diagnosis) -> None:
         ("mobile sync", _visible(data.picture)),
     ):
         if values:
-            terminal.print(table([title, ""], [(name, value) for name, value in values.items() if value]))
+            terminal.print(
+                table([title, Column("", wrap=True)], [(name, cell(value)) for name, value in values.items() if value])
+            )
         elif values is not None:
             print_line(f"{title}: none")
-            print_line("")
+        else:
+            continue
+        print_line("")
     if data.happened is not None:
         entries = [entry for entry in data.happened if entry.effect][-LAST:]
         title = f"the last {len(entries)} of {len(data.happened)} timeline entries; times in {zone_name()}"
-        columns = ["log time", "what", "status", "socket", "address", "version"]
+        columns: Columns = [
+            *("log time", Column("what", wrap=True), "status"),
+            *(Column("socket", wide=True), Column("address", wide=True), Column("version", wide=True)),
+        ]
         rows = [(row[0], *row[2:]) for row in map(cells, entries)]
         terminal.print(table(columns, rows, title=title))
 
@@ -238,7 +258,7 @@ def _session_lines(session: dict[str, Any] | None) -> dict[str, Any] | None:
     return {
         "socketId": details.get("socketId"),
         "serverId": details.get("serverId"),
-        "since": f"{local_time(session.get('since'))}",
+        "since": session.get("since"),
         "state": session.get("state"),
         "lastError": session.get("lastError"),
     }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
@@ -13,12 +14,15 @@ from actors.runtime.store.state_store import StateStore
 from cli.plans.plan_text import plan_json, plan_text, read_plans
 from cli.shared.options import takes_settings
 from cli.shared.output import (
+    Column,
+    Columns,
     Format,
     NotFound,
     OutputOption,
     WatchOption,
     run_until_interrupted,
     show,
+    state_cell,
     table,
     watch,
     with_heading,
@@ -27,7 +31,7 @@ from cli.shared.output import (
 from cli.shared.times import local_time, zone_name
 from protocol.broker.streams import DAY
 from protocol.ids import check_id
-from protocol.messages.facts import ConnectionStatusCode
+from protocol.messages.facts import ConnectionStatusCode, MobileSyncCode
 from protocol.messages.plan_facts import PlanStatusCode
 from protocol.records import keys
 from protocol.records.snapshot_rows import labels_of
@@ -44,6 +48,7 @@ PROGRESS_FIELDS = (
     *("connStatusCode", "since", "lastActiveTime", "reason", "serverId", "socketId"),
     *("reconnectAttempt", "exhausted", "name", "removed", "version", "finished", "finishedAt", "finishedBy", "labels"),
 )
+COUNTED = ("connected", "disconnected", "migrating", "finished", "removed")
 MOBILE_SYNC_FIELDS = ("status", "deviceId", "timestamp", "imageUrl", "reason", "version")
 
 
@@ -62,23 +67,24 @@ def list_plans(settings: Settings, watching: WatchOption = False, output: Output
         return plans
 
     def draw(plans: list[dict[str, Any]]) -> RenderableType:
-        columns = [
-            *("plan", "name", "status", "begins", "ends", "examinees", "connected", "disconnected", "migrating"),
-            *("finished", "shut out", "mobile sync", "deleted at"),
+        columns: Columns = [
+            *("plan", Column("name", crop=True), Column("status", keep=True), "examinees", "connected", "disconnected"),
+            *("finished", "shut out", "begins", "ends", Column("migrating", wide=True)),
+            *(Column("mobile sync", wide=True), Column("deleted at", wide=True)),
         ]
         cells = [
             (
                 plan["planId"],
                 plan["plan"]["name"],
-                plan["plan"]["status"],
-                local_time(plan["plan"]["startsAt"]) or None,
-                local_time(plan["plan"]["endsAt"]) or None,
+                state_cell(plan["plan"]["status"]),
                 plan["examinees"],
                 plan["connected"],
                 plan["disconnected"],
-                plan["migrating"] or None,
                 plan["finished"] or None,
                 plan["exhausted"] or None,
+                local_time(plan["plan"]["startsAt"]) or None,
+                local_time(plan["plan"]["endsAt"]) or None,
+                plan["migrating"] or None,
                 _counts(plan["mobileSync"]) or None,
                 local_time(plan["deletedAt"]) or None,
             )
@@ -103,7 +109,8 @@ def show_plan(
     Exit code 3: the plan is unknown.
     """
     check_id("planId", plan_id)
-    _show_or_watch(settings, lambda store: plan_of(store, plan_id), _draw_plan, watching, output)
+    draw = partial(_draw_plan, urgent_first=watching)
+    _show_or_watch(settings, lambda store: plan_of(store, plan_id), draw, watching, output)
 
 
 @takes_settings("redis_url", "data_dir", running=True)
@@ -112,12 +119,13 @@ def watch_plan(
     plan_id: Annotated[str, typer.Argument(metavar="PLAN_ID", help="The plan.", show_default=False)],
     output: OutputOption = Format.TABLE,
 ) -> None:
-    """Show a plan's examinees, refreshed at each change.
+    """Show a plan's examinees, refreshed at each change. Those who need attention are on top.
 
     The same as `plans show --watch`. Ctrl-C ends it.
     """
     check_id("planId", plan_id)
-    _show_or_watch(settings, lambda store: plan_of(store, plan_id), _draw_plan, True, output)
+    draw = partial(_draw_plan, urgent_first=True)
+    _show_or_watch(settings, lambda store: plan_of(store, plan_id), draw, True, output)
 
 
 async def plan_of(store: StateStore, plan_id: str) -> dict[str, Any]:
@@ -194,34 +202,28 @@ def row_of(examinee_id: str, progress: dict[str, str], mobile_sync: dict[str, st
     }
 
 
-def _draw_plan(plan: dict[str, Any]) -> RenderableType:
+def _draw_plan(plan: dict[str, Any], *, urgent_first: bool = False) -> RenderableType:
     counts = plan["counts"]
-    never = "never came" if plan["plan"]["status"] == PlanStatusCode.CLOSED else "have not come yet"
+    never = "never came" if plan["plan"]["status"] == PlanStatusCode.CLOSED else "not here yet"
+    names = {**{name: name for name in COUNTED}, "exhausted": "shut out", "never": never}
+    numbers = [f"{counts[count]} {name}" for count, name in names.items() if counts[count]]
     title = (
-        f"plan {plan['planId']}: {counts['examinees']} examinees, {counts['connected']} connected, "
-        f"{counts['disconnected']} disconnected, {counts['migrating']} migrating, {counts['exhausted']} shut out, "
-        f"{counts['finished']} finished, {counts['removed']} removed, {counts['never']} {never}; "
+        f"plan {plan['planId']}: {counts['examinees']} examinees: {', '.join(numbers)}; "
         f"mobile sync {_counts(counts['mobileSync']) or 'none'}; times in {zone_name()}"
     )
-    labels = list(dict.fromkeys(label for row in plan["examinees"] for label in row["labels"]))
-    columns = [
-        *(
-            "examinee",
-            "name",
-            *labels,
-            "status",
-            "since",
-            "last active",
-            "reason",
-            "server",
-            "attempt",
-            "own begin",
-            "own end",
-        ),
-        "mobile sync",
+    rows = plan["examinees"]
+    if urgent_first:
+        rows = sorted(rows, key=_urgency)
+    labels = list(dict.fromkeys(label for row in rows for label in row["labels"]))
+    columns: Columns = [
+        *("examinee", Column("name", crop=True), Column("status", keep=True), "since", "attempt", "reason"),
+        *("mobile sync", "own begin", "own end"),
+        *(Column(label, crop=True) for label in labels),
+        *(Column("server", wide=True), Column("socket", wide=True), Column("last active", wide=True)),
+        Column("why no picture", wide=True),
     ]
     own_times = plan["plan"]["ownTimes"]
-    cells = [_cells(row, labels, own_times.get(row["examineeId"], {})) for row in plan["examinees"]]
+    cells = [_cells(row, labels, own_times.get(row["examineeId"], {})) for row in rows]
     heading = plan_text(plan["plan"]) if plan["plan"]["version"] else None
     return with_heading(heading, table(*without_empty(columns, cells), title=title))
 
@@ -232,17 +234,32 @@ def _cells(row: dict[str, Any], labels: Sequence[str], own: dict[str, str]) -> t
     return (
         row["examineeId"],
         row["name"],
-        *(row["labels"].get(label) for label in labels),
-        row["status"],
+        state_cell("REMOVED" if row["removed"] else row["status"]),
         local_time(row["since"]) or None,
-        local_time(row["lastActiveTime"]) or None,
+        state_cell("shut out") if row["exhausted"] else attempt or None,
         row["reason"],
-        row["serverId"],
-        "shut out" if row["exhausted"] else attempt or None,
+        state_cell(sync["status"]) if sync["status"] != "NONE" else None,
         local_time(own.get("startsAt")) or None,
         local_time(own.get("endsAt")) or None,
-        f"{sync['status']} {sync['reason']}" if sync["reason"] else sync["status"],
+        *(row["labels"].get(label) for label in labels),
+        row["serverId"],
+        row["socketId"],
+        local_time(row["lastActiveTime"]) or None,
+        sync["reason"],
     )
+
+
+def _urgency(row: dict[str, Any]) -> int:
+    """Return the place of an examinee on a live screen: shut out, away, moving, without a picture, then all others."""
+    if row["removed"] or row["status"] == ConnectionStatusCode.FINISHED:
+        return 4
+    urgent = (
+        row["exhausted"],
+        row["status"] == ConnectionStatusCode.DISCONNECTED,
+        row["status"] == ConnectionStatusCode.MIGRATING,
+        row["mobileSync"]["status"] in (MobileSyncCode.FAILED, MobileSyncCode.TIMED_OUT),
+    )
+    return urgent.index(True) if True in urgent else 4
 
 
 def _counts(counts: dict[str, int]) -> str:

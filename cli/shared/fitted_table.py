@@ -145,7 +145,7 @@ class FittedTable:
         for position, (number, (content, cell_style)) in enumerate(zip(shown, cells, strict=True)):
             width, length = widths[number], cell_len(content)
             if length > width:
-                content, length = set_cell_size(content, width - 1) + "…", width
+                content, length = crop(content, width), width
             last = position == len(shown) - 1
             if self._numbers[number]:
                 pieces.append(Segment(" " * (width - length)))
@@ -154,6 +154,11 @@ class FittedTable:
                 pieces.append(Segment(" " * (0 if self._numbers[number] else width - length) + GAP))
         yield from Segment.simplify(pieces)
         yield Segment.line()
+
+
+def crop(content: str, width: int) -> str:
+    """Return a text of at most `width` cells; a longer one ends with "…"."""
+    return content if cell_len(content) <= width else set_cell_size(content, width - 1) + "…"
 
 
 class CroppedView:

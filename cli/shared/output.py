@@ -75,6 +75,8 @@ class Column:
     keep: bool = False
 
 
+Columns = Sequence[str | Column]
+
 OutputOption = Annotated[
     Format, typer.Option("-o", "--output", help="Print a table, a wide one with more columns, or json for programs.")
 ]
@@ -101,9 +103,7 @@ def print_json(value: Any, *, lines: bool = False) -> None:
     print(escape_json(json.dumps(value, ensure_ascii=False, indent=None if lines else 2)), flush=True)
 
 
-def table(
-    columns: Sequence[str | Column], rows: Iterable[Sequence[object]], *, title: str | None = None
-) -> FittedTable:
+def table(columns: Columns, rows: Iterable[Sequence[object]], *, title: str | None = None) -> FittedTable:
     """Return a table that fits its terminal. `None` is an empty cell; a name is a `Column` that is shown whole.
 
     Cells are plain text, never markup, as they may hold foreign text; a `Text` brings its style.
@@ -125,9 +125,7 @@ def with_heading(heading: str | None, below: RenderableType) -> RenderableType:
     return below if heading is None else Group(text(heading), below)
 
 
-def without_empty(
-    columns: Sequence[str | Column], rows: Sequence[Sequence[object]]
-) -> tuple[list[str | Column], list[list[object]]]:
+def without_empty(columns: Columns, rows: Sequence[Sequence[object]]) -> tuple[list[str | Column], list[list[object]]]:
     """Return a table's columns and rows without the columns that are empty in every row: they take space only."""
     shown = [number for number in range(len(columns)) if not rows or any(row[number] is not None for row in rows)]
     return [columns[number] for number in shown], [[row[number] for number in shown] for row in rows]
@@ -148,6 +146,20 @@ def text(value: object, style: str = "", *, lines: bool = False) -> Text:
     return Text(printable(str(value), lines=lines), style)
 
 
+_STATE_STYLES = {
+    **dict.fromkeys(("CONNECTED", "COMPLETED", "running", "ok"), "green"),
+    **dict.fromkeys(("MIGRATING", "draining"), "cyan"),
+    **dict.fromkeys(("FINISHED", "CLOSED"), "blue"),
+    **dict.fromkeys(("TIMED_OUT", "starting", "warning"), "yellow"),
+    **dict.fromkeys(("DISCONNECTED", "FAILED", "REMOVED", "shut out", "silent", "missing", "NOBODY", "failed"), "red"),
+}
+
+
+def state_cell(value: str | None) -> Text | None:
+    """Return a state for a table, in the colour that it has in every command; `None` is an empty cell."""
+    return text(value, _STATE_STYLES.get(value, "")) if value is not None else None
+
+
 def paragraph(lines: Iterable[str]) -> Text:
     """Join lines to a text for rich."""
     return text("\n".join(map(escape, lines)), lines=True)
@@ -156,6 +168,15 @@ def paragraph(lines: Iterable[str]) -> Text:
 def say(line: str, *, err: bool = False, lines: bool = False) -> None:
     """Print an escaped line on stdout or stderr; `lines`: keep the line breaks of a text of our own."""
     typer.echo(printable(line, lines=lines), err=err)
+
+
+def say_cropped(line: str, output: Format) -> None:
+    """Print a line of a live screen: a terminal shows it on one line, unless the output is wide."""
+    if output is not Format.WIDE and sys.stdout.isatty():
+        from cli.shared.fitted_table import crop
+
+        line = crop(printable(line, lines=False), shutil.get_terminal_size().columns)
+    say(line)
 
 
 def cell(value: object) -> object:
