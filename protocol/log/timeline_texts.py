@@ -224,7 +224,7 @@ def _describe_enrol(before: ConnectionState, after: ConnectionState, fact: Enrol
         return EntryText(EntryKind.NO_EFFECT, f"enrolled{by} again{name}: no effect", details)
     again = "enrolled" if not before.enrolled else "changed by the roster"
     if before.enrolled and after.name != before.name:
-        again = "named otherwise by the roster"
+        again = "renamed by the roster"
     return EntryText(EntryKind.ENROLLED, f"{again}{by}{name}", details)
 
 

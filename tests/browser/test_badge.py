@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -21,6 +22,7 @@ expect = pytest.importorskip("playwright.async_api", reason="Playwright is not i
 
 pytestmark = IN_A_BROWSER
 
+README = Path(__file__).parents[2] / "README.md"
 ELSEWHERE = "The exam is open in another window or on another device."
 
 
@@ -51,14 +53,16 @@ class ExamPlatform:
     async def open(
         self, *, token: str | None = None, lang: str = "en", sockets: str = "ws://127.0.0.1:*", **options: Any
     ) -> Page:
-        """An exam page that embeds the badge for E001; its policy lets it connect to `sockets`."""
+        """An exam page that embeds the badge for E001 as the README says; its policy lets it connect to `sockets`."""
         assert self._server is not None
         url = self._site.url
         token = token or self._site.system.token("examinee", "E001")
+        example = re.search(r"<!-- embed the badge -->\n```html\n(.+?)```", README.read_text(), re.DOTALL)
+        assert example is not None
+        script, badge = example[1].replace("https://exam.example", url).replace("eyJ…", token).splitlines()
         body = (
             f'<!doctype html><html lang="{lang}"><head><meta charset="utf-8"><title>Exam</title>'
-            f'<script type="module" src="{url}/static/examwire-badge.js"></script></head><body><main><h1>1</h1>'
-            f'<examwire-status endpoints="{url}/v1/endpoints" token="{token}"></examwire-status></main></body></html>'
+            f"{script}</head><body><main><h1>1</h1>{badge}</main></body></html>"
         ).encode()
         policy = f"default-src 'none'; script-src {url}; connect-src {url} {sockets}"
         head = (

@@ -234,6 +234,17 @@ class ScriptedPlan:
         event = self.phone(examinee_id, "COMPLETED", deviceId="M001", imageUrl=f"/captures/{examinee_id}/sync_cap.jpg")
         return {"type": "mobile_sync_completed", "data": event["data"]}
 
+    def asks_for_help(self, examinee_id: str, text: str) -> Event:
+        """The examinee asks for help; only for proctors who are connected."""
+        self.version += 1
+        now = format_time(time.time())
+        about = {"planId": self.plan_id, "examineeId": examinee_id, "timestamp": now, "version": self.version}
+        help = {"requestId": f"help-{examinee_id}", "text": text, "since": now}
+        return {
+            "type": "help_requested",
+            "data": {**about, "by": examinee_id, "unconfirmed": [], "sent": 0, "help": help},
+        }
+
     def _event(self, examinee_id: str, kind: str, ago: float, **data: Any) -> Event:
         self.version += 1
         timestamp = format_time(time.time() - ago)

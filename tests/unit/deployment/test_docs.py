@@ -19,6 +19,7 @@ from protocol.broker.streams import GIB, MIB
 ROOT = Path(__file__).parents[3]
 PAGES = [
     "README.md",
+    "README.ko.md",
     "CONTRIBUTING.md",
     "CHANGELOG.md",
     "docs/architecture.md",
@@ -30,9 +31,9 @@ PAGES = [
     "docs/upgrade.md",
 ]
 PATH = re.compile(r"(?<![\w/.:{-])(?:actors|protocol|cli|tests|docs|nats)/[\w./-]*")
-LINK = re.compile(r"(?<!!)\[[^\]]*\]\(([^)\s]+)\)")
+LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
 HEADING = re.compile(r"^#+ +(.+?) *$", re.MULTILINE)
-CODE = re.compile(r"^```\n(.+?)^```", re.MULTILINE | re.DOTALL)
+CODE = re.compile(r"^```\w*\n(.+?)^```$", re.MULTILINE | re.DOTALL)
 TREE_LINE = re.compile(r"^( *)([a-z_]+)/ +\S")
 
 

@@ -294,7 +294,7 @@ STORIES: dict[str, tuple[tuple[ExamineeFact, ...], list[Expected]]] = {
         ),
         [
             ("ENROLLED", "enrolled by S1", "NEVER", {"by": "S1", "action_id": "a0"}),
-            ("ENROLLED", "named otherwise by the roster as Kim", "NEVER", {"name": "Kim"}),
+            ("ENROLLED", "renamed by the roster as Kim", "NEVER", {"name": "Kim"}),
             ("NO_EFFECT", "enrolled by S1 again as Kim: no effect", "NEVER", {"by": "S1", "name": "Kim"}),
             ("ENROLLED", "changed by the roster as Kim (room A, seat 7)", "NEVER", {"name": "Kim"}),
             ("JOINED", "joined on SOCK001", "CONNECTED", {"socket_id": "SOCK001-a", "server_id": "SOCK001"}),
