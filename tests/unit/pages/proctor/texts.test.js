@@ -5,8 +5,6 @@ import { test } from "node:test";
 import { chosen, clock, duration, t, useTexts } from "../../../../actors/pages/static/common/i18n.js";
 import { texts as wallEn } from "../../../../actors/pages/static/proctor/locales/en.js";
 import { texts as wallKo } from "../../../../actors/pages/static/proctor/locales/ko.js";
-import { texts as galleryEn } from "../../../../actors/pages/static/proctor/gallery/texts.en.js";
-import { texts as galleryKo } from "../../../../actors/pages/static/proctor/gallery/texts.ko.js";
 import { Actions } from "../../../../actors/pages/static/proctor/panel/actions.js";
 import { PendingAlerts, Summary } from "../../../../actors/pages/static/proctor/incidents/alerts.js";
 import { Incident, WINDOW_SECONDS } from "../../../../actors/pages/static/proctor/incidents/detection.js";
@@ -15,8 +13,13 @@ import { incidentName } from "../../../../actors/pages/static/proctor/texts.js";
 import { entryOf, entryText, Timeline } from "../../../../actors/pages/static/proctor/panel/timeline.js";
 
 const PAGES = new URL("../../../../actors/pages/", import.meta.url);
-const en = { ...wallEn, ...galleryEn };
-const ko = { ...wallKo, ...galleryKo };
+/** The texts of the wall and of its features, which have files of their own. @param {string} lang @param {object} wall */
+async function textsOf(lang, wall) {
+  const files = readdirSync(new URL("static/proctor/", PAGES), { recursive: true }).filter((name) => name.endsWith(`/texts.${lang}.js`));
+  const added = await Promise.all(files.map((name) => import(new URL(`static/proctor/${name}`, PAGES))));
+  return Object.assign({}, wall, ...added.map(({ texts }) => texts));
+}
+const [en, ko] = [await textsOf("en", wallEn), await textsOf("ko", wallKo)];
 useTexts({ en, ko });
 
 /** @param {import("../../../../actors/pages/static/common/i18n.js").Text} text */
