@@ -39,7 +39,8 @@ async def test_the_focus_stays_with_its_examinee_while_the_order_changes(screens
             assert await places(page) == sorted(await places(page))
         assert await focused.evaluate("(tile) => tile === window.held && window.left === 0")
         await expect(page.locator(".tile[tabindex='0']")).to_have_attribute("data-id", "E0030")
-        await expect(page.locator("#live")).to_contain_text("E0030 lost")
+        await expect(page.locator("#live")).to_contain_text("12 lost")
+        await expect(page.locator("#live")).not_to_contain_text("E0030")  # is one of the 12
 
 
 async def test_the_focus_of_a_hidden_tile_moves_to_the_tile_in_its_place(screens: Screens) -> None:
@@ -101,10 +102,17 @@ async def places(page: Page) -> list[int]:
 async def test_one_key_turns_the_alerts_off_also_under_a_korean_input_method(screens: Screens) -> None:
     screens.complaints.expect("timeline")  # the scripted plan has no log
     async with ScriptedPlan(20) as plan, screens:
-        page = await screens.open(plan.link)
+        page = await screens.open(plan.link, before=lambda page: page.add_init_script(LISTEN))
+        sound, root = page.locator("#sound"), page.locator("html")
         await expect(tile(page, "E0001")).to_be_visible()
         await plan.say(plan.lost("E0001"), plan.lost("E0002"))
         await expect(page).to_have_title("(2) Plan P001")
+        await expect(page.locator("#live")).to_contain_text("E0001 김민준, E0002 이하윤 lost.")
+        await expect(sound).to_have_text("Click once to hear alerts")
+        await expect(tile(page, "E0001")).to_contain_text("0:04")  # the sound is due, and the browser allows none
+        await page.locator("#plan").click()
+        await expect(root).to_have_attribute("data-tones", "2")  # late, but heard
+        await expect(sound).to_have_text("Alerts on")
         await page.keyboard.press("m")
         await expect(page).to_have_title("Plan P001")
         await plan.say(plan.lost("E0003"))
@@ -130,6 +138,15 @@ async def test_one_key_turns_the_alerts_off_also_under_a_korean_input_method(scr
         await tile(page, "E0001").click()
         await press(page, "#notify-text", key="Escape", isComposing=True)
         await expect(page.locator("#panel")).to_be_visible()
+
+
+LISTEN = """
+  const made = AudioContext.prototype.createOscillator;
+  AudioContext.prototype.createOscillator = function () {
+    const { dataset } = document.documentElement;
+    dataset.tones = Number(dataset.tones ?? 0) + 1;
+    return made.call(this);
+  };"""
 
 
 async def press(page: Page, where: str, **event: str | int | bool) -> None:

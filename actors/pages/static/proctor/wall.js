@@ -10,7 +10,8 @@ import { languages, t, useTexts } from "../common/i18n.js";
 import { texts as en } from "./locales/en.js";
 import { texts as ko } from "./locales/ko.js";
 import { allFromAddress, claimsOf, forget, remember } from "../common/token.js";
-import { Chime, SAY_EVERY_SECONDS } from "./incidents/alerts.js";
+import { Announcer } from "./incidents/announcer.js";
+import { Chime } from "./incidents/chime.js";
 import { Controls } from "./toolbar/controls.js";
 import { SignIn, otherRole } from "./session/sign-in.js";
 import { element, setText } from "../common/elements.js";
@@ -45,11 +46,11 @@ class Wall {
   constructor(tokens) {
     this.plans = tokens.map((token) => new WatchedPlan(token));
     /** The plan that is shown. */ this.plan = this.plans[0];
+    this.announcer = new Announcer(this.plans, () => this.plan);
     this._chime = new Chime();
     this._resultsWanted = false;
     this._shownTitle = "";
-    this._nextAnnouncementAt = 0;
-    this.controls = new Controls();
+    this.controls = new Controls(this._chime);
     this.tiles = new Tiles(element("tiles"), () => this.plan.now());
     this.several = new SeveralActions({
       plan: () => this.plan,
@@ -125,7 +126,6 @@ class Wall {
     element("add-plan").addEventListener("click", () => this.signIn.open(t("door.add")));
     controls.addEventListener("change", () => this._reorder());
     controls.addEventListener("sound", () => this._title());
-    controls.addEventListener("gesture", () => void this._chime.allow());
     tiles.addEventListener("open", (event) => this._open(/** @type {CustomEvent} */ (event).detail));
     list.addEventListener("open", (event) => this._open(/** @type {CustomEvent} */ (event).detail));
     list.addEventListener("only", () => this._reorder());
@@ -156,7 +156,7 @@ class Wall {
     this.several.show();
     this._reorder();
     this.tiles.tick();
-    this._say(t("said.shown", { plan: plan.name }));
+    this.announcer.say(t("said.shown", { plan: plan.name }));
   }
 
   /** Ask whether an action is meant, and send it. @param {{kind: "finish" | "extend_exam", examineeId: string | null, who: string | null}} what */
@@ -231,49 +231,23 @@ class Wall {
     const incident = this.list.only;
     element("only").hidden = incident === null;
     if (incident !== null) setText(element("only-text"), t("incident.only", { what: incidentName(incident) }));
-    if (this._resultsWanted && loaded && isNarrowed(view)) this._announceResultsSoon(shown.length);
+    if (this._resultsWanted && loaded && isNarrowed(view)) this.announcer.resultsSoon(() => this._shown.length);
     this._resultsWanted = false;
   }
-
-  /** Announce the number of results when the typing has stopped. @param {number} n */
-  _announceResultsSoon(n) {
-    clearTimeout(this._resultsTimer);
-    this._resultsTimer = setTimeout(() => this._say(t("said.found", { n })), 700);
-  }
-
-  /** @type {ReturnType<typeof setTimeout> | undefined} */ _resultsTimer = undefined;
 
   /** Draw what changes with the time; called each second. */
   _tick() {
     for (const plan of this.plans) {
       plan.tick();
       plan.connection.announce();
-      if (plan.pendingAlerts.due(plan.now()) && this.controls.sound) this._chime.play(plan.now());
     }
     this.tiles.tick();
     this.panel.tick();
     this.talk.tick();
     this.banner.show();
     this._counts.ask();
-    if (Date.now() < this._nextAnnouncementAt) return;
-    const summaries = this.plans.map((plan) => [plan, plan.summary.take()]).filter(([, summary]) => summary !== "");
-    if (summaries.length > 0) this._speak(summaries.map(([plan, summary]) => this._named(plan, summary)).join(" "));
-  }
-
-  /** Put the name of a plan in front of a summary if there are several. @param {WatchedPlan} plan @param {string} summary */
-  _named(plan, summary) {
-    return this.plans.length > 1 ? t("said.of", { plan: plan.name, what: summary }) : summary;
-  }
-
-  /** Announce a sentence with the next summary. @param {string} sentence */
-  _say(sentence) {
-    this.plan.say(sentence);
-  }
-
-  /** Announce a summary now. @param {string} summary */
-  _speak(summary) {
-    this._nextAnnouncementAt = Date.now() + SAY_EVERY_SECONDS * 1000;
-    element("live").textContent = summary;
+    this.announcer.tick();
+    this._chime.tick(this.plans, this.controls.sound);
   }
 
   /** Draw everything in the language that was chosen. */
@@ -315,7 +289,7 @@ class Wall {
     const refused = status.state === "gaveUp" ? t("door.refused", { why: whyText(status) }) : t("door.none");
     const why = connected && tokenNeeded ? t("door.expired") : refused;
     if (!connected && this.plans.length === 1) forget("proctor");
-    this.signIn.open(this._named(plan, why));
+    this.signIn.open(this.announcer.named(plan, why));
   }
 
   /** Go on with new tokens. @param {string[]} given */
@@ -343,7 +317,7 @@ const wrong = tokens.map(otherRole).find(Boolean);
 if (tokens.length === 0 || wrong) {
   const why = () => (tokens.length === 0 ? t("door.none") : (tokens.map(otherRole).find(Boolean) ?? ""));
   forget("proctor");
-  new Controls();
+  new Controls(new Chime());
   document.title = t("door");
   setText(element("plan"), t("door"));
   const signIn = new SignIn((given) => {

@@ -44,7 +44,7 @@ test("every text that the wall asks for is there, and no other", () => {
     ...[...html.matchAll(/data-i18n-attr="([^"]+)"/g)].flatMap((found) => found[1].split(";").map((one) => one.split(":")[1].trim())),
     ...ORDER.flatMap((state) => [`state.${state}`, `means.${state}`]),
   ]);
-  const families = /^(what|reason|why|key|phone|did|said\.one|said|more|link\.said|incident|behind|several|act|exam|refusal|label|mark|flag|gallery|means)\./;
+  const families = /^(what|reason|why|key|phone|did|said|more|link\.said|incident|behind|several|act|exam|refusal|label|mark|flag|gallery|means|sound)\./;
   for (const key of Object.keys(en)) assert.ok(asked.has(key) || families.test(key), `${key} is used by nobody`);
   for (const [, key] of html.matchAll(/data-i18n="([^"]+)"/g)) assert.ok(key in en, `${key} is missing`);
   for (const text of sources) {
@@ -153,18 +153,38 @@ test("a crowd to which others have kept being added is not called one of a momen
   assert.equal(incidentName(server), "Server SOCK001");
 });
 
-test("what is said aloud is a summary: blips and members of an incident are not read out", () => {
-  const summary = new Summary();
+test("what is said aloud is a summary: a few are named, many counted, blips left out", () => {
+  const summary = new Summary((id) => `${id} 김민준`, () => null);
   summary.changed("E1", "connected", "lost");
-  assert.equal(summary.take(), "E1 lost.");
+  assert.equal(summary.take(), "E1 김민준 lost.");
   assert.equal(summary.take(), "");
   summary.changed("E1", "lost", "connected");
   for (const id of ["E2", "E3", "E4"]) summary.changed(id, "connected", "lost");
   summary.changed("E4", "lost", "connected");
-  assert.equal(summary.take(), "2 lost. E1 back.");
-  summary.changed("E5", "lost", "exhausted");
+  for (const id of ["E5", "E6"]) summary.changed(id, "connected", "help");
+  assert.equal(summary.take(), "E2 김민준, E3 김민준 lost. E5 김민준, E6 김민준 ask for help. E1 김민준 back.");
+  for (const id of ["E1", "E2", "E3", "E4"]) summary.changed(id, "lost", "exhausted");
   summary.say("First of all.");
-  assert.equal(summary.take(), "First of all. E5 shut out.");
+  assert.equal(summary.take(), "First of all. 4 shut out.");
+});
+
+test("the members of an incident are counted with it alone, also those who join it later", () => {
+  const incident = new Incident(1, "server", "SOCK001");
+  const summary = new Summary((id) => id, (id) => (incident.members.has(id) ? incident : null));
+  const lose = (/** @type {string} */ id) => {
+    summary.changed(id, "connected", "lost");
+    incident.take({ id, at: 0, places: {}, reason: null }, "lost");
+  };
+  for (let k = 1; k <= 10; k += 1) lose(`E${k}`);
+  summary.changed("F1", "connected", "lost");
+  summary.began(incident);
+  for (let k = 11; k <= 20; k += 1) lose(`E${k}`);
+  assert.equal(summary.take(), "Incident. Server SOCK001: 20 lost. F1 lost.");
+  for (let k = 21; k <= 288; k += 1) lose(`E${k}`);
+  summary.changed("E1", "lost", "connected");
+  summary.changed("E2", "lost", "exhausted");
+  assert.equal(summary.take(), "Server SOCK001: 288 lost by now. E2 shut out. E1 back.");
+  assert.equal(summary.take(), "");
 });
 
 test("a sound is owed to who stays lost, once", () => {

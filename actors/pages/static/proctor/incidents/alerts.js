@@ -1,5 +1,5 @@
 /**
- * The alerts of the wall: summaries for screen readers, a sound, and the title of the tab.
+ * What the alerts of one plan are about: the summaries for screen readers, and those whom a sound is for.
  */
 
 import { t } from "../../common/i18n.js";
@@ -8,21 +8,26 @@ import { incidentName } from "../texts.js";
 /** @typedef {import("../examinees.js").State} State */
 /** @typedef {import("./detection.js").Incident} Incident */
 
-/** The least seconds between two summaries: people switch off a screen reader that speaks all the time. */
-export const SAY_EVERY_SECONDS = 5;
 /** A loss shorter than this (seconds) makes no sound: many examinees come back at once. */
 export const SOUND_AFTER_SECONDS = 2;
-/** The sound comes at most this often (seconds). */
-export const SOUND_EVERY_SECONDS = 5;
 
 /** States of examinees who were lost before and are not connected again. @type {ReadonlySet<State>} */
 const NOT_BACK = new Set(["removed", "readmitted", "finished", "over", "notStarted"]);
 
 /** @typedef {"exhausted" | "lost" | "help" | "syncFailed" | "back"} Change */
 
+/** So many are named; of more, the number is said. */
+const MOST_NAMED = 3;
+
 /** Collects what has happened since the last summary. Pure but for the language. */
 export class Summary {
-  constructor() {
+  /**
+   * @param {(id: string) => string} who returns id and name of an examinee
+   * @param {(id: string) => Incident | null} incidentOf returns the open incident of an examinee
+   */
+  constructor(who, incidentOf) {
+    this._who = who;
+    this._incidentOf = incidentOf;
     /** @type {Map<string, Change>} */ this._changes = new Map();
     /** @type {Set<Incident>} */ this._began = new Set();
     /** @type {Set<Incident>} */ this._over = new Set();
@@ -71,10 +76,14 @@ export class Summary {
     for (const incident of this._began) {
       sentences.push(t("said.incident", { what: incidentName(incident), n: incident.size }));
     }
+    for (const incident of this._takeJoined()) {
+      sentences.push(t("said.joined", { what: incidentName(incident), n: incident.size }));
+    }
     for (const change of /** @type {const} */ (["exhausted", "lost", "help", "syncFailed", "back"])) {
       const ids = [...this._changes].filter(([, what]) => what === change).map(([id]) => id);
-      if (ids.length === 1) sentences.push(t(`said.one.${change}`, { id: ids[0] }));
-      else if (ids.length > 1) sentences.push(t(`said.${change}`, { n: ids.length }));
+      const n = ids.length;
+      if (n > MOST_NAMED) sentences.push(t(`said.${change}`, { n }));
+      else if (n > 0) sentences.push(t(`said.who.${change}`, { n, who: ids.map(this._who).join(", ") }));
     }
     for (const incident of this._over) sentences.push(t("said.over", { what: incidentName(incident) }));
     this._sentences = [];
@@ -83,39 +92,18 @@ export class Summary {
     this._over.clear();
     return sentences.join(" ");
   }
-}
 
-/** Plays two soft tones, made without a file. Browsers allow sound only after a click or key on the page. */
-export class Chime {
-  constructor() {
-    /** @type {AudioContext | null} */ this._audio = null;
-    this._last = -Infinity;
-  }
-
-  /** Call it from a click or key: from then on the page may play sounds. */
-  async allow() {
-    if (typeof AudioContext === "undefined") return;
-    this._audio ??= new AudioContext();
-    if (this._audio.state === "suspended") await this._audio.resume();
-  }
-
-  /** Play the sound. @param {number} now ms @returns {boolean} whether it is played */
-  play(now) {
-    const audio = this._audio;
-    if (!audio || audio.state !== "running" || now - this._last < SOUND_EVERY_SECONDS * 1000) return false;
-    this._last = now;
-    for (const [delay, pitch] of [[0, 660], [0.18, 880]]) {
-      const [tone, volume] = [audio.createOscillator(), audio.createGain()];
-      const at = audio.currentTime + delay;
-      tone.frequency.value = pitch;
-      volume.gain.setValueAtTime(0, at);
-      volume.gain.linearRampToValueAtTime(0.2, at + 0.02);
-      volume.gain.exponentialRampToValueAtTime(0.001, at + 0.35);
-      tone.connect(volume).connect(audio.destination);
-      tone.start(at);
-      tone.stop(at + 0.4);
+  /** Return the incidents that lost examinees have joined since they were announced; these examinees are counted there alone. */
+  _takeJoined() {
+    /** @type {Set<Incident>} */
+    const joined = new Set();
+    for (const [id, change] of this._changes) {
+      const incident = change === "lost" ? this._incidentOf(id) : null;
+      if (incident === null) continue;
+      this._changes.delete(id);
+      if (!this._began.has(incident)) joined.add(incident);
     }
-    return true;
+    return joined;
   }
 }
 

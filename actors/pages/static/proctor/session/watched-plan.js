@@ -20,6 +20,7 @@ import { ActionBatch, APPLIES } from "../several/batch.js";
 import { ExamTimes } from "./exam-times.js";
 import { PlanConnection } from "./plan-connection.js";
 import { WebApi } from "./web-api.js";
+import { nameOf } from "../texts.js";
 
 /** The client fires `change` at most so long (ms) after a frame, also on a hidden page. */
 const LOADED_AFTER_MS = 300;
@@ -38,7 +39,8 @@ export class WatchedPlan extends EventTarget {
     this.people = new People();
     this.incidents = new Incidents();
     this.actions = new Actions();
-    this.summary = new Summary();
+    this.summary = new Summary(
+      (id) => nameOf(this.people.all.get(id) ?? { id, name: null }), (id) => this.incidents.of(id));
     this.pendingAlerts = new PendingAlerts();
     /** Whether a snapshot was applied: what it contains is not announced. */ this.loaded = false;
     /** The flags that a proctor has looked at, by examineeId. @type {Map<string, string>} */ this._seenFlags = new Map();

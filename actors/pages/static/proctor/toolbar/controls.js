@@ -8,11 +8,13 @@
  * @typedef {import("../tiles/tile.js").Size} Size
  */
 
-import { languagePicker, t } from "../../common/i18n.js";
+import { languagePicker, t, useTexts } from "../../common/i18n.js";
 import { element, setText } from "../../common/elements.js";
 import { MARKS, ORDER, STATES } from "../examinees.js";
 import { counted } from "../texts.js";
 import { MARK_PATHS, MoreFilters } from "./more-filters.js";
+import { texts as en } from "./texts.en.js";
+import { texts as ko } from "./texts.ko.js";
 
 const REMEMBERED = "examwire.wall";
 const SOUND_ON = "M1 5h3l4-4v14l-4-4H1zM10 4.5a4.5 4.5 0 0 1 0 7zM10 1.5a7 7 0 0 1 0 13v-1.6a5.5 5.5 0 0 0 0-9.8z";
@@ -32,10 +34,14 @@ const ALWAYS = {
   OVER: new Set(["finished", "over"]),
 };
 
-/** Fires `change` when a setting has changed, `sound` when the sound was switched, `gesture` with a click or key. */
+useTexts({ en, ko });
+
+/** Fires `change` when a setting has changed, `sound` when the alerts were switched on or off. */
 export class Controls extends EventTarget {
-  constructor() {
+  /** @param {import("../incidents/chime.js").Chime} chime */
+  constructor(chime) {
     super();
+    this._chime = chime;
     const stored = read();
     /** @type {Set<State>} */ this.states = new Set();
     this.search = "";
@@ -134,7 +140,6 @@ export class Controls extends EventTarget {
       this._changed();
     });
     document.documentElement.dataset.size = this.size;
-    element("sound").addEventListener("click", () => this.toggleSound());
     const shortcuts = /** @type {HTMLInputElement} */ (element("shortcuts"));
     shortcuts.checked = this.shortcuts;
     shortcuts.addEventListener("change", () => {
@@ -143,9 +148,22 @@ export class Controls extends EventTarget {
     });
     element("help-button").addEventListener("click", () => this.help());
     languagePicker(/** @type {HTMLSelectElement} */ (element("language")));
-    for (const type of ["pointerdown", "keydown"]) {
-      addEventListener(type, () => this.dispatchEvent(new Event("gesture")), { capture: true });
+    this._chime.addEventListener("change", () => this._drawSound());
+    // A click on the button allows the sound before it arrives there.
+    let wasBlocked = this._chime.blocked;
+    for (const type of ["pointerdown", "keydown", "click"]) {
+      const gesture = () => {
+        if (type !== "click") wasBlocked = this._chime.blocked;
+        void this._chime.allow();
+      };
+      addEventListener(type, gesture, { capture: true });
     }
+    element("sound").addEventListener("click", () => {
+      if (!this.sound || !wasBlocked) this.toggleSound();
+      else void this._chime.try();
+      wasBlocked = false;
+    });
+    element("sound-try").addEventListener("click", () => void this._chime.try());
   }
 
   _changed() {
@@ -155,6 +173,7 @@ export class Controls extends EventTarget {
 
   toggleSound() {
     this.sound = !this.sound;
+    if (this.sound) void this._chime.try();
     this._keep();
     this._drawSound();
     this.dispatchEvent(new Event("sound"));
@@ -162,10 +181,12 @@ export class Controls extends EventTarget {
 
   _drawSound() {
     const button = element("sound");
+    const state = this.sound ? (this._chime.blocked ? "blocked" : "on") : "off";
     button.setAttribute("aria-pressed", String(this.sound));
-    button.title = t("sound.key");
-    button.querySelector("path")?.setAttribute("d", this.sound ? SOUND_ON : SOUND_OFF);
-    setText(button.querySelector(".tool-word"), t(this.sound ? "sound.on" : "sound.off"));
+    button.dataset.sound = state;
+    button.title = t(state === "blocked" ? "sound.blocked.means" : "sound.key");
+    button.querySelector("path")?.setAttribute("d", state === "on" ? SOUND_ON : SOUND_OFF);
+    setText(button.querySelector(".tool-word"), t(`sound.${state}`));
   }
 
   help() {
