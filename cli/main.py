@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import gc
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from importlib import import_module
-from typing import Any
+from typing import Annotated, Any
 
 import typer
 from typer.core import TyperGroup
@@ -84,46 +84,58 @@ COMMANDS: dict[str, CommandLocation | CommandGroup] = {
 }
 
 
-class LazyGroup(TyperGroup):
-    """A command group that imports a command when it is used.
+ALIASES = {"list": "ls"}
+HELP_OPTIONS = {"help_option_names": ["-h", "--help"]}
+
+
+class AliasGroup(TyperGroup):
+    """A command group that knows other words for its commands: `examwire plans list`.
 
     Contexts and commands are `Any`: typer bundles click without making its classes public.
     """
 
-    places: Mapping[str, CommandLocation | CommandGroup]
-
-    @classmethod
-    def of(cls, name: str, family: CommandGroup) -> LazyGroup:
-        group = cls(name=name, help=family.help, no_args_is_help=True, rich_markup_mode=None)
-        group.places = family.commands
-        return group
-
-    def list_commands(self, ctx: Any) -> list[str]:
-        return list(self.places)
-
     def get_command(self, ctx: Any, cmd_name: str) -> Any:
-        place = self.places.get(cmd_name)
-        if place is None:
-            return None
+        return super().get_command(ctx, cmd_name) or super().get_command(ctx, ALIASES.get(cmd_name, ""))
+
+
+class LazyCommands(Mapping[str, Any]):
+    """The commands of a group by name. A command's module is imported when the command is taken out."""
+
+    def __init__(self, places: Mapping[str, CommandLocation | CommandGroup]) -> None:
+        self.places = places
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.places)
+
+    def __len__(self) -> int:
+        return len(self.places)
+
+    def __getitem__(self, name: str) -> Any:
+        place = self.places[name]
         if isinstance(place, CommandGroup):
-            return LazyGroup.of(cmd_name, place)
+            group = AliasGroup(name=name, help=place.help, no_args_is_help=True, rich_markup_mode=None)
+            group.commands = LazyCommands(place.commands)  # type: ignore[assignment]  # typer only reads it
+            return group
         module, attribute = place
         loaded = getattr(import_module(module), attribute)
         command: Any
         if isinstance(loaded, typer.Typer):
+            loaded.info.cls = AliasGroup
             command = get_group(loaded)
         else:
             holder = typer.Typer(add_completion=False, rich_markup_mode=None)
-            holder.command(cmd_name)(loaded)
+            holder.command(name)(loaded)
             command = get_command(holder)
-        command.name = cmd_name
+        command.name = name
         return command
 
 
-class ExamwireGroup(LazyGroup):
+class ExamwireGroup(AliasGroup):
     """The top-level group: prints an `ExamwireError` as one line on stderr and ends with its exit code."""
 
-    places = COMMANDS
+    def __init__(self, **attributes: Any) -> None:
+        super().__init__(**attributes)
+        self.commands = LazyCommands(COMMANDS)  # type: ignore[assignment]  # typer only reads it
 
     def invoke(self, ctx: Any) -> Any:
         try:
@@ -136,12 +148,26 @@ class ExamwireGroup(LazyGroup):
 
 
 app = typer.Typer(
-    cls=ExamwireGroup, no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None
+    cls=ExamwireGroup,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    context_settings=HELP_OPTIONS,
 )
 
 
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        version()
+        raise typer.Exit
+
+
 @app.callback()
-def examwire() -> None:
+def examwire(
+    _version: Annotated[
+        bool, typer.Option("--version", is_eager=True, callback=_print_version, help="Print the version and exit.")
+    ] = False,
+) -> None:
     """The connection fabric of live online exams: distributed actors on NATS JetStream, state in Redis.
 
     To try it: `examwire up`, then `examwire simulate` in another terminal.

@@ -24,7 +24,7 @@ TAIL_SECONDS = 10.0  # an actor ends a tail that was not renewed for this long
 RENEW_SECONDS = 2.0
 WAITING = 10_000  # lines; more are dropped and counted
 
-HEAD = f"{'time':<8}  {'message':<22}  {'took':>12}  about"
+HEAD = f"{'time':<12}  {'message':<22}  {'took':>12}  about"
 
 SHOWN = Codec.of((Handled,))
 

@@ -8,7 +8,7 @@ from collections import deque
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from cli.shared.output import say, text
+from cli.shared.output import Column, Columns, say, state_cell, table, text
 from cli.simulate.examinee import SimulatedExaminee
 from cli.simulate.proctor import SimulatedProctor
 from protocol.client.exam_clock import ExamMoment, ExamPhase
@@ -40,18 +40,9 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
     from rich.text import Text
 
-LOG_LINES = 12
+LOG_LINES = 12  # on a high terminal, otherwise a third of it
+OTHER_LINES = 5  # heading, head and rule of the table, columns that do not fit, summary
 EVERY_SECONDS = 0.25
-
-_STYLES = {
-    "CONNECTED": "green",
-    "DISCONNECTED": "red",
-    "MIGRATING": "cyan",
-    "FINISHED": "blue",
-    "COMPLETED": "green",
-    "FAILED": "red",
-    "TIMED_OUT": "yellow",
-}
 
 
 def describe(message: Message) -> str | None:
@@ -185,31 +176,34 @@ class LiveView:
     def _drawn(
         self, title: str, examinees: Sequence[SimulatedExaminee], proctor: SimulatedProctor, height: int
     ) -> RenderableType:
-        from rich import box
         from rich.console import Group
-        from rich.table import Table
 
-        room = max(3, height - LOG_LINES - 8)
+        log_lines = min(LOG_LINES, height // 3)
+        room = max(3, height - log_lines - OTHER_LINES)
         # If not all fit, show those first who are away or in an action.
         shown = sorted(examinees, key=lambda examinee: (examinee.present and not examinee.doing, examinee.examinee_id))[
             :room
         ]
-        table = Table(
-            "examinee", "status", "server", "attempt", "mobile sync", "does", "last event", box=box.SIMPLE_HEAD
-        )
-        phase = phase_text(proctor.client.exam)
-        table.title, table.title_justify = text(f"{title}: {phase}" if phase else title), "left"
+        rows = []
         for examinee in sorted(shown, key=lambda examinee: examinee.examinee_id):
             row = proctor.view.examinees.get(examinee.examinee_id) or ExamineeView(examinee.examinee_id)
-            table.add_row(
-                text(examinee.examinee_id),
-                _styled(row.status),
-                text(row.server_id or "" if row.connected else ""),
-                _attempt(row),
-                _styled("" if row.mobile_sync == "NONE" else row.mobile_sync),
-                text(examinee.doing, "italic"),
-                _cut(escape(self._last.get(examinee.examinee_id, ""))),
+            rows.append(
+                (
+                    examinee.examinee_id,
+                    state_cell(row.status),
+                    _attempt(row),
+                    state_cell(None if row.mobile_sync == "NONE" else row.mobile_sync),
+                    row.server_id if row.connected else None,
+                    text(examinee.doing, "italic"),
+                    self._last.get(examinee.examinee_id),
+                )
             )
+        columns: Columns = [
+            *("examinee", Column("status", keep=True), "attempt", "mobile sync", "server"),
+            *(Column("does", crop=True, keep=True), Column("last event", crop=True, keep=True)),
+        ]
+        phase = phase_text(proctor.client.exam)
+        heading = _cut(escape(f"{title}: {phase}" if phase else title))
         connected = len(proctor.view.connected())
         finished = sum(row.status == "FINISHED" for row in proctor.view.examinees.values())
         hidden_text = f" ({len(examinees) - len(shown)} more not shown)" if len(shown) < len(examinees) else ""
@@ -217,20 +211,15 @@ class LiveView:
             f"{proctor.name} sees {connected} of {len(proctor.view.examinees)} connected, {finished} finished"
             f"{hidden_text}; Ctrl-C ends"
         )
-        return Group(table, _cut("\n".join(map(escape, self._log)), "dim"), text(summary))
+        log = "\n".join(map(escape, list(self._log)[-log_lines:]))
+        return Group(heading, table(columns, rows), _cut(log, "dim"), _cut(escape(summary)))
 
 
-def _styled(status: str) -> Text:
-
-    return text(status, _STYLES.get(status, ""))
-
-
-def _attempt(row: ExamineeView) -> Text:
-
+def _attempt(row: ExamineeView) -> Text | None:
     if row.exhausted:
         return text("used up", "red")
     if row.connected or not row.attempt:
-        return text("")
+        return None
     return text(f"{row.attempt} of {row.max_attempts}", "yellow")
 
 
