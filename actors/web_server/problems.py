@@ -14,8 +14,8 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from actors.web_server.pictures.check import NotAPicture, PictureTooLarge
 from actors.web_server.pictures.incoming import StoreFailed
+from actors.web_server.pictures.limits import NotAPicture, PictureTooLarge
 from protocol.errors import BrokerUnavailable, ErrorCode, ExamwireError, InvalidField, InvalidToken
 
 INTERNAL_ERROR = "INTERNAL_ERROR"

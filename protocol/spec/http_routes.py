@@ -101,7 +101,8 @@ ROUTES: tuple[HttpRoute, ...] = (
         "no answer) has no second effect. The token's `sub` is the examineeId. 403 REMOVED: a proctor has removed the "
         "examinee; pictures are refused until a proctor readmits them (see `…/mobile-stage`). 409 ALREADY_STORED: "
         "there is a picture, and no proctor has asked for another one; REJECTED: a proctor has not accepted this one. "
-        "Location and other metadata are removed; orientation and colours stay. 413: too many bytes, "
+        "Of a JPEG the compressed pixels, the orientation and the colour profile are kept, and all other metadata are "
+        "removed; a PNG is converted to sRGB. 413: too many bytes, "
         "pixels or scans, or too much time or memory to decode. 429: too many new pictures of this examinee (10 a "
         "minute by default; a repeated one does not count), or too many uploads at once.",
         Answer(

@@ -24,9 +24,9 @@ from actors.runtime.http.rate_limit import RateLimit
 from actors.runtime.store.state_store import StateStore
 from actors.runtime.telemetry import spans
 from actors.web_server.api.mobile_stage import MobileStage, MobileStages
-from actors.web_server.pictures.check import NotAPicture, PictureTooLarge
 from actors.web_server.pictures.decoders import DecodersBusy, PictureDecoders
 from actors.web_server.pictures.incoming import Incoming, StoreFailed
+from actors.web_server.pictures.limits import NotAPicture, PictureTooLarge
 from actors.web_server.pictures.store import FILE_NAME, PictureStore
 from actors.web_server.pictures.verdicts import PictureVerdicts
 from actors.web_server.problems import TOO_MANY_REQUESTS, UPLOAD_STALLED, Problem

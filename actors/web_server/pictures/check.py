@@ -8,11 +8,8 @@ from __future__ import annotations
 
 import io
 import re
-import struct
-import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Any
 
 from PIL import Image
@@ -20,24 +17,14 @@ from PIL.ImageFile import ImageFile
 from PIL.JpegImagePlugin import JpegImageFile
 from PIL.PngImagePlugin import PngImageFile
 
-from actors.web_server.pictures.metadata import (
-    UPRIGHT,
-    orientation_of_exif,
-    rgb_profile_of_png,
-    with_metadata,
-    without_metadata,
-)
-from protocol.errors import ExamwireError
+from actors.web_server.pictures.limits import CostlyPicture, NotAPicture, PictureLimits, PictureTooLarge
+from actors.web_server.pictures.metadata import with_orientation, without_metadata
+from actors.web_server.pictures.png import PNG_START, read_png
 
 JPEG_QUALITY = 90
-MAX_SCANS = 100
-"""Encoders make about ten. Each scan of a progressive JPEG may be a few bytes and takes a walk over all its pixels."""
-BAND_ROWS = 256
-"""A PNG is converted in bands of this many rows, so that at most two pictures are in memory."""
 PNG_COST = 20
 """Decoding and encoding a pixel of a PNG takes about as long as this many scans over a pixel of a JPEG."""
 _JPEG_START = b"\xff\xd8\xff"
-_PNG_START = b"\x89PNG\r\n\x1a\n"
 # In a JPEG's scan, 0xFF is data when a zero follows, and a restart marker belongs to the scan (T.81, B.1.1.5). TEM
 # (0x01) stands alone as well: what follows is no length, and nothing may be hidden behind one.
 _MARKER = re.compile(rb"\xff[^\x00\x01\xd0-\xd7\xff]")
@@ -46,41 +33,13 @@ _START_OF_SCAN, _END_OF_IMAGE, _SEQUENTIAL, _PROGRESSIVE = 0xDA, 0xD9, (0xC0, 0x
 _LOOK_AHEAD = b"\xff\x00" * 12
 
 
-class NotAPicture(ExamwireError):
-    """The bytes are not a complete JPEG or PNG; the text says what is wrong."""
-
-
-class PictureTooLarge(ExamwireError):
-    """More bytes, pixels, scans, time or memory than are allowed."""
-
-
-class CostlyPicture(ExamwireError):
-    """The picture is within the limits, but exceeds the caller's cost limit; it was not decoded."""
-
-
-@dataclass(frozen=True, slots=True)
-class PictureLimits:
-    """The limits of a picture. `cost`: pixels times scans; beyond it a picture is a `CostlyPicture`.
-
-    Example::
-
-        jpeg = jpeg_of(content, PictureLimits(pixels=52_000_000, cost=600_000_000))
-    """
-
-    pixels: int
-    scans: int = MAX_SCANS
-    jpeg_bytes: int | None = None
-    """The most bytes of a PNG that was converted into a JPEG."""
-    cost: int | None = None
-
-
 def jpeg_of(content: bytes, limits: PictureLimits) -> bytes:
     """Check that `content` is a complete JPEG or PNG. Return the JPEG to keep.
 
-    A JPEG is returned without its metadata and otherwise unchanged. A PNG is converted, over white where it is
-    transparent; of an animated PNG its default image. Orientation and RGB profile are kept. The limits are applied to
-    the header and the markers, before anything is decoded. Raises `NotAPicture`, `PictureTooLarge` or `CostlyPicture`,
-    and nothing else.
+    A JPEG is returned without its metadata and otherwise unchanged. A PNG is converted to sRGB, over white where it is
+    transparent; of an animated PNG its default image. The orientation is kept. The limits are applied to the header and
+    the markers, before anything is decoded. Raises `NotAPicture`, `PictureTooLarge` or `CostlyPicture`, and nothing
+    else.
 
     A truncated picture is always refused. With an end marker appended it is still refused when it is a JPEG of one
     scan (as of cameras), and when a progressive JPEG lacks whole scans; within the last scan only fine detail is
@@ -96,11 +55,13 @@ def jpeg_of(content: bytes, limits: PictureLimits) -> bytes:
         image.draft("L", (max(1, image.width // 8), max(1, image.height // 8)))
         _loaded(image)
         return content
-    if content.startswith(_PNG_START):
-        essential, orientation, profile = _essential_chunks(content)
-        image = _opened(PngImageFile, essential, limits.pixels)
-        _check_cost(image.width * image.height * PNG_COST, limits)
-        jpeg = with_metadata(_converted(_loaded(image), limits.jpeg_bytes), orientation, profile)
+    if content.startswith(PNG_START):
+        png = read_png(content)
+        image = _opened(PngImageFile, png.content, limits.pixels)
+        _check_cost(image.width * image.height * PNG_COST * png.passes, limits)
+        with _only_our_errors():
+            picture = png.opaque(image)
+        jpeg = with_orientation(_converted(picture, limits.jpeg_bytes), png.orientation)
         if limits.jpeg_bytes is not None and len(jpeg) > limits.jpeg_bytes:
             raise PictureTooLarge(f"more than {limits.jpeg_bytes} bytes as a JPEG")
         return jpeg
@@ -189,7 +150,7 @@ def _converted(picture: Image.Image, max_bytes: int | None) -> bytes:
     target = _Bounded(max_bytes)
     try:
         with _only_our_errors():
-            _opaque(picture).save(target, "JPEG", quality=JPEG_QUALITY)
+            picture.save(target, "JPEG", quality=JPEG_QUALITY, subsampling="4:4:4")
     except NotAPicture:
         if target.full:
             raise PictureTooLarge(f"more than {max_bytes} bytes as a JPEG") from None
@@ -212,23 +173,6 @@ class _Bounded(io.BytesIO):
         return super().write(content)
 
 
-def _opaque(picture: Image.Image) -> Image.Image:
-    """Convert a picture to RGB, over white where it is transparent."""
-    if picture.mode == "RGB" and not picture.has_transparency_data:
-        return picture
-    paper = Image.new("RGB", picture.size, "white")
-    for top in range(0, picture.height, BAND_ROWS):
-        band = picture.crop((0, top, picture.width, min(top + BAND_ROWS, picture.height)))
-        if band.mode.startswith("I"):  # 16 bits a pixel: convert() would clip instead of scaling
-            band = band.point(lambda value: value / 256).convert("L")
-        if band.has_transparency_data:
-            band = band.convert("RGBA")
-            paper.paste(band, (0, top), mask=band.getchannel("A"))
-        else:
-            paper.paste(band.convert("RGB"), (0, top))
-    return paper
-
-
 @contextmanager
 def _only_our_errors() -> Iterator[None]:
     """Raise each error of Pillow as ours: it raises OSError, SyntaxError, ValueError, struct.error, zlib.error, ..."""
@@ -238,35 +182,3 @@ def _only_our_errors() -> Iterator[None]:
         raise PictureTooLarge("it takes more memory to decode than is allowed") from error
     except Exception as error:
         raise NotAPicture(f"it cannot be decoded ({type(error).__name__}: {error})"[:300]) from error
-
-
-def _essential_chunks(content: bytes) -> tuple[bytes, int, bytes | None]:
-    """Keep only the chunks of a PNG that its pixels need. Return them, the orientation, and the RGB profile, if any.
-
-    Texts and animations are never unpacked, and a profile only up to a limit. Pillow accepts a PNG whose end is
-    missing, so this goes through the chunks to IEND and checks their CRCs. Raises `NotAPicture`.
-    """
-    essential = bytearray(_PNG_START)
-    orientation, profile = UPRIGHT, None
-    view = memoryview(content)
-    place = len(_PNG_START)
-    while True:
-        if len(content) < place + 12:
-            raise NotAPicture("the PNG is cut off")
-        (length,) = struct.unpack_from(">I", content, place)
-        end = place + 8 + length
-        if len(content) < end + 4:
-            raise NotAPicture("the PNG is cut off")
-        if zlib.crc32(view[place + 4 : end]) != struct.unpack_from(">I", content, end)[0]:
-            raise NotAPicture("a chunk of the PNG is damaged")
-        kind = content[place + 4 : place + 8]
-        # Chunks whose name begins with a capital are critical: a decoder that does not know one has to refuse it.
-        if kind == b"tRNS" or kind[:1].isupper():
-            essential += view[place : end + 4]
-        elif kind == b"eXIf":
-            orientation = orientation_of_exif(content[place + 8 : end])
-        elif kind == b"iCCP" and profile is None:
-            profile = rgb_profile_of_png(content[place + 8 : end])
-        if kind == b"IEND":
-            return bytes(essential), orientation, profile
-        place = end + 4

@@ -19,7 +19,8 @@ from typing import BinaryIO, Literal, TypedDict
 
 from PIL import Image
 
-from actors.web_server.pictures.check import CostlyPicture, NotAPicture, PictureLimits, PictureTooLarge, jpeg_of
+from actors.web_server.pictures.check import jpeg_of
+from actors.web_server.pictures.limits import CostlyPicture, NotAPicture, PictureLimits, PictureTooLarge
 
 FILES = 16
 """Open files: decoding needs none, but Python may still import modules."""

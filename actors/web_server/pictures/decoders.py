@@ -23,8 +23,8 @@ from typing import Self, cast
 from actors.runtime.config.sections import MobileSyncSettings
 from actors.runtime.config.settings import PREFIX
 from actors.web_server.metrics import DECODERS_ENDED, PICTURES_WAITING
-from actors.web_server.pictures.check import NotAPicture, PictureTooLarge
 from actors.web_server.pictures.decoder_process import DecodeResult, Job
+from actors.web_server.pictures.limits import NotAPicture, PictureTooLarge
 from protocol.errors import ExamwireError
 
 log = logging.getLogger("examwire.web")

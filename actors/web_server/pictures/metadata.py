@@ -8,13 +8,12 @@ from __future__ import annotations
 
 import re
 import struct
-import zlib
 from collections.abc import Iterator
 from contextlib import suppress
 from typing import NamedTuple
 
 _SOI, _EOI, _SOS, _COMMENT = 0xD8, 0xD9, 0xDA, 0xFE
-_APP0, _APP1, _APP2, _APP14, _APP15 = 0xE0, 0xE1, 0xE2, 0xEE, 0xEF
+_APP0, _APP1, _APP15 = 0xE0, 0xE1, 0xEF
 # What is no marker within a scan: `actors.web_server.pictures.check` says more.
 _MARKER = re.compile(rb"\xff[^\x00\x01\xd0-\xd7\xff]")
 _JFIF, _ICC, _ADOBE, _EXIF = b"JFIF\0", b"ICC_PROFILE\0", b"Adobe", b"Exif\0\0"
@@ -22,9 +21,6 @@ _JFIF_BYTES, _ADOBE_BYTES = 14, 12
 _ORIENTATION = 0x0112
 _SHORT = 3
 UPRIGHT = 1
-MAX_PROFILE_BYTES = 4 * 1024 * 1024
-_ICC_PART = 65_519
-"""Bytes of a profile in one segment: 65,535 without the length, the name and the two numbers."""
 
 
 class Segment(NamedTuple):
@@ -57,16 +53,11 @@ def without_metadata(jpeg: bytes) -> bytes:
     return jpeg if kept == jpeg else bytes(kept)
 
 
-def with_metadata(jpeg: bytes, orientation: int, profile: bytes | None) -> bytes:
-    """Return a JPEG that was made of another picture, with that one's orientation and its RGB profile."""
-    added = bytearray(_exif_segment(orientation))
-    if profile is not None:
-        parts = [profile[start : start + _ICC_PART] for start in range(0, len(profile), _ICC_PART)]
-        for number, part in enumerate(parts, 1):
-            added += _segment(_APP2, _ICC + bytes((number, len(parts))) + part)
+def with_orientation(jpeg: bytes, orientation: int) -> bytes:
+    """Return a JPEG that was made of another picture, with that one's orientation."""
     # Behind Pillow's JFIF header.
     behind = 4 + int.from_bytes(jpeg[4:6], "big") if jpeg[2:4] == b"\xff\xe0" else 2
-    return jpeg[:behind] + bytes(added) + jpeg[behind:]
+    return jpeg[:behind] + _exif_segment(orientation) + jpeg[behind:]
 
 
 def orientation_of_exif(tiff: bytes) -> int:
@@ -78,25 +69,11 @@ def orientation_of_exif(tiff: bytes) -> int:
         (first,) = struct.unpack_from(f"{order}I", tiff, 4)
         (count,) = struct.unpack_from(f"{order}H", tiff, first)
         for entry in range(first + 2, first + 2 + 12 * count, 12):
-            tag, kind = struct.unpack_from(f"{order}HH", tiff, entry)
-            if tag == _ORIENTATION and kind == _SHORT:
+            tag, kind, values = struct.unpack_from(f"{order}HHI", tiff, entry)
+            if (tag, kind, values) == (_ORIENTATION, _SHORT, 1):
                 (value,) = struct.unpack_from(f"{order}H", tiff, entry + 8)
                 return int(value) if UPRIGHT <= value <= 8 else UPRIGHT
     return UPRIGHT
-
-
-def rgb_profile_of_png(compressed: bytes) -> bytes | None:
-    """Return the ICC profile in a PNG's iCCP chunk, if it is for RGB colours (PNG 3, 11.3.2.3)."""
-    name, _, rest = compressed.partition(b"\0")
-    if not 1 <= len(name) <= 79 or rest[:1] != b"\0":
-        return None
-    unpacker = zlib.decompressobj()
-    try:
-        profile = unpacker.decompress(rest[1:], MAX_PROFILE_BYTES)
-    except zlib.error:
-        return None
-    whole = unpacker.eof and len(profile) >= 128 and struct.unpack_from(">I", profile)[0] == len(profile)
-    return profile if whole and profile[16:20] == b"RGB " else None
 
 
 def _segments(jpeg: bytes) -> Iterator[Segment]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 
-from actors.web_server.pictures.check import NotAPicture, PictureTooLarge
+from actors.web_server.pictures.limits import NotAPicture, PictureTooLarge
 
 MOST = 10_000
 """Pictures that are remembered; about 200 bytes each."""

@@ -13,7 +13,8 @@ from PIL import Image
 
 from actors.runtime.config.sections import MobileSyncSettings
 from actors.web_server.pictures import check
-from actors.web_server.pictures.check import CostlyPicture, NotAPicture, PictureLimits, PictureTooLarge
+from actors.web_server.pictures.limits import CostlyPicture, NotAPicture, PictureLimits, PictureTooLarge
+from actors.web_server.pictures.png import BAND_ROWS
 
 MAX_PIXELS = 1_000_000
 
@@ -251,7 +252,7 @@ def test_a_png_that_would_be_too_large_as_a_jpeg_is_refused() -> None:
 
 @pytest.mark.parametrize("mode", ["LA", "RGBA", "I;16", "P"])
 def test_a_png_of_many_bands_is_converted_like_one_of_a_single_band(mode: str) -> None:
-    size = (40, 2 * check.BAND_ROWS + 7)
+    size = (40, 2 * BAND_ROWS + 7)
     source = Image.linear_gradient("L").resize(size)
     if mode == "I;16":
         source = source.convert("I").point(lambda value: value * 256).convert("I;16")
@@ -260,7 +261,7 @@ def test_a_png_of_many_bands_is_converted_like_one_of_a_single_band(mode: str) -
         if mode != "P":
             source.putalpha(Image.linear_gradient("L").rotate(90).resize(size))
     converted = opened(jpeg_of(encoded(source, "PNG"), MAX_PIXELS))
-    for row in (0, check.BAND_ROWS - 1, check.BAND_ROWS, size[1] - 1):
+    for row in (0, BAND_ROWS - 1, BAND_ROWS, size[1] - 1):
         strip = source.crop((0, row, 40, row + 1))
         strip.load()
         single_band = opened(jpeg_of(encoded(strip, "PNG"), MAX_PIXELS))
@@ -311,7 +312,8 @@ def test_a_damaged_jpeg_is_kept_as_it_is_checked_or_refused_with_our_errors(data
 
 
 @given(
-    st.sampled_from([b"IHDR", b"PLTE", b"IDAT", b"tRNS", b"iCCP", b"zTXt", b"eXIf", b"acTL"]), st.binary(max_size=60)
+    st.sampled_from([b"IHDR", b"PLTE", b"IDAT", b"tRNS", b"iCCP", b"gAMA", b"cICP", b"zTXt", b"eXIf", b"acTL"]),
+    st.binary(max_size=60),
 )
 def test_a_png_with_sound_chunks_of_nonsense_raises_only_our_errors(kind: bytes, content: bytes) -> None:
     nonsense = PNG[:33] + png_chunk(kind, content) + PNG[33:]
