@@ -16,7 +16,7 @@ from typer.main import get_command, get_group
 from actors.runtime.config.masking import masked
 from actors.runtime.telemetry.logs import configure_logging
 from cli.shared.output import exit_code_of, say
-from protocol.access.roster import InvalidRoster
+from protocol.access.roster_file import InvalidRoster
 from protocol.errors import ConfigurationError, ExamwireError
 
 CommandLocation = tuple[str, str]

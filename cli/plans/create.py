@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import codecs
 import os
 import re
+import stat
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -34,7 +36,8 @@ from cli.shared.output import Format, NotFound, OutputOption, paragraph, show, t
 from cli.shared.running_system import RunningSystem
 from cli.shared.signing import require_tokens_accepted
 from cli.shared.times import local_time, parse_duration, parse_time_option, zone_name
-from protocol.access.roster import InvalidRoster, RosterEntry, read_roster
+from protocol.access.roster import Roster, RosterEntry, read_roster
+from protocol.access.roster_file import MAX_BYTES, InvalidRoster
 from protocol.errors import ConfigurationError
 from protocol.ids import check_id
 from protocol.messages.frames import Role
@@ -48,6 +51,7 @@ if TYPE_CHECKING:
 
 CHUNK = 500
 PROCTOR = "T001"
+TOKEN_COLUMNS = ("role", "examineeId", "name", "token", "url")
 _DATE = re.compile("[0-9]{4}-[0-9]{2}-[0-9]{2}[T ]")
 _FIELDS = ("name", "labels", "enrolled", "removed", "connStatusCode", "since")
 
@@ -61,9 +65,15 @@ def create(
         typer.Option(
             "--roster",
             metavar="CSV",
-            help="UTF-8 file: a line such as `examineeId,name,room`, then the examinees.",
+            help="CSV file: a line such as `examineeId,name,room`, then the examinees.",
         ),
     ],
+    encoding: Annotated[
+        str | None,
+        typer.Option(
+            "--encoding", metavar="NAME", help="The encoding of the roster, such as cp949 or utf-16. [default: utf-8]"
+        ),
+    ] = None,
     name: NameOption = None,
     starts_at: StartsAtOption = None,
     ends_at: EndsAtOption = None,
@@ -84,21 +94,22 @@ def create(
 
     Example: examwire plans create P001 --roster roster.csv --tokens tokens.csv
 
-    Proctors then see who has not connected yet. The columns startsAt, endsAt and extraMinutes are times of an examinee
-    that differ from the plan's; every other column is a label, such as room or seat.
+    Proctors then see who has not connected yet. Columns are found by their names, English or Korean, in any case: the
+    id (id, student number), the name (name, or first name and last name). startsAt, endsAt and extraMinutes are times
+    of an examinee that differ from the plan's; every other column is a label, such as room or seat.
 
     The whole file is checked first: with a wrong line, nothing is written. The command can be repeated: new lines are
-    added, changed names, labels and times are updated, nobody is removed. Tokens are written to the file only (mode
-    0600). Exit code 2: the file is not a valid roster; each error is printed with its line. 4: everything is in the log
-    and the tokens are written, but no state manager has applied it yet.
+    added, changed names, labels and times are updated, nobody is removed. Tokens are written to a new file (mode 0600)
+    or over those of an earlier run. Exit code 2: the file is not a valid roster; each error is printed with its line.
+    4: everything is in the log and the tokens are written, but no state manager has applied it yet.
     """
     check_id("planId", plan_id)
-    entries = _entries(roster)
+    read = _read(roster, encoding)
+    entries = read.entries
     seconds = parse_duration(valid)
     if tokens is not None:
         require_tokens_accepted(settings)
-    if tokens is not None and not (tokens.parent.is_dir() and os.access(tokens.parent, os.W_OK)):
-        raise ConfigurationError(f"--tokens: the directory {tokens.parent} does not exist or is not writable")
+        _check_target(tokens, roster)
     base = _web_url(settings, web_url)
     fact = schedule_fact(plan_id, name, starts_at, ends_at, (), None, new_action_id(None))
 
@@ -121,12 +132,15 @@ def create(
 
     counts, plan = asyncio.run(work())
     if tokens is not None:
-        _write_secret(tokens, _tokens(settings, plan_id, entries, seconds, base))
+        content = _tokens(settings, plan_id, entries, seconds, base)
+        _check_target(tokens, roster)
+        _write_secret(tokens, content)
     if counts.late is not None:
         raise counts.late
     result = {
         "planId": plan_id,
         "examinees": len(entries),
+        "columns": read.columns.described(),
         "new": counts.new,
         "renamed": counts.renamed,
         "relabelled": counts.relabelled,
@@ -233,9 +247,10 @@ def _draw(roster: dict[str, Any]) -> RenderableType:
 # -- the roster -------------------------------------------------------------------------------------------
 
 
-def _entries(path: Path) -> list[RosterEntry]:
+def _read(path: Path, encoding: str | None) -> Roster:
     try:
-        return read_roster(path.read_bytes(), _moment)
+        with path.open("rb") as file:
+            return read_roster(file.read(MAX_BYTES + 1), _moment, encoding=encoding)
     except OSError as error:
         raise ConfigurationError(f"{path} cannot be read: {error.strerror}") from None
     except InvalidRoster as bad:
@@ -271,6 +286,9 @@ def _summary(result: dict[str, Any], plan: PlanState) -> RenderableType:
         f"plan {result['planId']}: {result['examinees']} examinees on the roster: {result['new']} enrolled now, "
         f"{result['renamed']} renamed, {result['relabelled']} with other labels, {result['known']} unchanged"
     ]
+    columns = [f"{title} is {meaning}" for title, meaning in result["columns"].items() if title != meaning]
+    if columns:
+        lines.append(f"columns: {', '.join(columns)}")
     if result["timed"]:
         lines.append(f"{result['timed']} have got times of their own")
     if plan.version:
@@ -294,7 +312,27 @@ def _tokens(settings: Settings, plan_id: str, entries: Sequence[RosterEntry], se
 
     rows = [row("examinee", entry.examinee_id, entry.examinee_id, entry.name) for entry in entries]
     rows.append(row("proctor", PROCTOR, None, PROCTOR))
-    return csv_table(("role", "examineeId", "name", "token", "url"), rows)
+    return csv_table(TOKEN_COLUMNS, rows)
+
+
+def _check_target(path: Path, roster: Path) -> None:
+    """Raise `ConfigurationError` unless there is no file yet, or one with tokens of an earlier run."""
+    if not (path.parent.is_dir() and os.access(path.parent, os.W_OK)):
+        raise ConfigurationError(f"--tokens: the directory {path.parent} does not exist or is not writable")
+    try:
+        mode = path.lstat().st_mode
+        if not stat.S_ISREG(mode):
+            raise ConfigurationError(f"--tokens: {path} is not a regular file: give the name of a new one")
+        if path.samefile(roster):
+            raise ConfigurationError(f"--tokens: {path} is the roster: give the name of a new file")
+        with path.open("rb") as file:
+            first_line = file.readline(1000)
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        raise ConfigurationError(f"--tokens: {path} cannot be read: {error.strerror}") from None
+    if first_line and first_line.removeprefix(codecs.BOM_UTF8).strip() != ",".join(TOKEN_COLUMNS).encode():
+        raise ConfigurationError(f"--tokens: {path} exists and holds no tokens: give the name of a new file")
 
 
 def _write_secret(path: Path, content: bytes) -> None:

@@ -11,7 +11,8 @@ from functools import partial
 from actors.runtime.broker.connection import Bus, Outgoing
 from actors.runtime.store.state_store import StateStore
 from cli.plans.decisions import NotApplied, plan_state, wait_applied
-from protocol.access.roster import InvalidRoster, RosterEntry
+from protocol.access.roster import RosterEntry
+from protocol.access.roster_file import InvalidRoster
 from protocol.broker import subjects
 from protocol.messages.facts import Enrol
 from protocol.messages.plan_facts import ExamWindow

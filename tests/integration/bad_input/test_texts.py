@@ -257,7 +257,7 @@ async def test_no_command_prints_terminal_commands_or_forged_lines(system: Syste
         ["actors", "show", f"socket.{FORGED}"],
     ):
         result = await invoke(*command)
-        harmless(result.stdout.replace("\r\n", "\n") + result.stderr)
+        harmless(result.stdout.removeprefix("\ufeff").replace("\r\n", "\n") + result.stderr)
         outputs[" ".join(command)] = result.stdout
     assert r"hello\n2026-11-30" in outputs["plans timeline P001 --all"]
     assert r"\x1b[2J\u202e\u200bend" in outputs["plans timeline P001 --all"]

@@ -171,11 +171,24 @@ async def test_a_roster_is_there_for_the_next_command_or_said_to_be_late(
     assert (await create(invoke, roster))["renamed"] == 0
 
 
+async def test_the_columns_of_a_roster_in_another_encoding_are_told(
+    system: System, invoke: Invoke, tmp_path: Path
+) -> None:
+    path = tmp_path / "roster.csv"
+    path.write_bytes("성명;좌석 번호;수험번호\r\n김하나;12;E001\r\n".encode("cp949"))
+    refused = await invoke("create", "P001", "--roster", str(path))
+    assert (refused.exit_code, "give --encoding cp949" in refused.stderr) == (2, True)
+    result = await invoke("create", "P001", "--roster", str(path), "--encoding", "cp949")
+    assert "columns: 성명 is name, 좌석 번호 is label 좌석_번호, 수험번호 is examineeId" in result.stdout
+    (row,) = (await roster_of(invoke))["examinees"]
+    assert (row["examineeId"], row["name"], row["labels"]) == ("E001", "김하나", {"좌석_번호": "12"})
+
+
 async def test_tokens_and_links_go_to_a_file_that_only_its_owner_may_read(
     system: System, invoke: Invoke, roster: Path, tmp_path: Path
 ) -> None:
     path = tmp_path / "tokens.csv"
-    path.write_text("of an earlier run")
+    path.write_text("role,examineeId,name,token,url\r\nof an earlier run")
     path.chmod(0o644)
     result = await invoke(
         "create", "P001", "--roster", str(roster), "--tokens", str(path), "--valid", "2h",
@@ -212,25 +225,35 @@ async def test_a_file_with_a_mistake_writes_nothing(
     assert (await invoke("roster", "P001")).exit_code == 3
 
 
-@pytest.mark.parametrize(
-    ("arguments", "code", "said"),
-    [
-        (("create", "P 1", "--roster", "ROSTER"), 2, "planId"),
-        (("create", "P001", "--roster", "/nowhere/roster.csv"), 2, "cannot be read"),
-        (("create", "P001", "--roster", "ROSTER", "--tokens", "/nowhere/tokens.csv"), 2, "does not exist"),
-        (("create", "P001", "--roster", "ROSTER", "--valid", "soon"), 2, "is not a duration"),
-        (("create", "P001", "--roster", "ROSTER", "--web-url", "exam.example"), 2, "http://"),
-        (("roster", "P404"), 3, "is unknown"),
-    ],
-)
 async def test_an_impossible_plans_create_is_refused_before_writing(
-    system: System, invoke: Invoke, roster: Path, arguments: tuple[str, ...], code: int, said: str
+    system: System, invoke: Invoke, roster: Path, tmp_path: Path
 ) -> None:
+    names = {name: str(tmp_path / name) for name in ("other.csv", "hard-link.csv", "symlink.csv")}
+    other = tmp_path / "other.csv"
+    other.write_text("somebody's work")
+    (tmp_path / "hard-link.csv").hardlink_to(roster)
+    (tmp_path / "symlink.csv").symlink_to(roster)
+    plan = ("create", "P001", "--roster", str(roster))
     before = (await system._buses["state-manager"].stream_state("STATUS")).last
-    result = await invoke(*(str(roster) if argument == "ROSTER" else argument for argument in arguments))
-    assert result.exit_code == code, result.stderr
-    assert said in result.stderr
+    for arguments, code, said in (
+        (("create", "P 1", "--roster", str(roster)), 2, "planId"),
+        (("create", "P001", "--roster", "/nowhere/roster.csv"), 2, "cannot be read"),
+        ((*plan, "--tokens", "/nowhere/tokens.csv"), 2, "does not exist"),
+        ((*plan, "--tokens", str(roster)), 2, "is the roster: give"),
+        ((*plan, "--tokens", names["hard-link.csv"]), 2, "is the roster: give"),
+        ((*plan, "--tokens", names["symlink.csv"]), 2, "is not a regular file"),
+        ((*plan, "--tokens", "/dev/stdout"), 2, "is not a regular file"),
+        ((*plan, "--tokens", names["other.csv"]), 2, "exists and holds no tokens"),
+        ((*plan, "--encoding", "klingon"), 2, "the encoding 'klingon' is unknown"),
+        ((*plan, "--valid", "soon"), 2, "is not a duration"),
+        ((*plan, "--web-url", "exam.example"), 2, "http://"),
+        (("roster", "P404"), 3, "is unknown"),
+    ):
+        result = await invoke(*arguments)
+        assert (result.exit_code, said in result.stderr) == (code, True), (arguments, result.stderr)
     assert (await system._buses["state-manager"].stream_state("STATUS")).last == before
+    texts = [path.read_text(encoding="utf-8") for path in (roster, other)]
+    assert texts == [ROSTER.replace("\r\n", "\n"), "somebody's work"]
 
 
 async def test_without_a_broker_plans_create_fails(

@@ -59,7 +59,7 @@ async def test_an_archive_holds_everything_with_hashes_and_is_named_by_the_purge
             assert {"plan_schedule", "enrol", "connection_status"} <= set(types)
             happenings = [json.loads(line)["what"] for line in archive.read("timeline.jsonl").splitlines()]
             assert "LOST" in " ".join(happenings) or "DISCONNECTED" in " ".join(happenings)
-            (entry,) = read_roster(archive.read("roster.csv"))
+            (entry,) = read_roster(archive.read("roster.csv")).entries
             assert (entry.examinee_id, entry.name) == ("E001", "=1+1")
             (row,) = csv.DictReader(io.StringIO(archive.read("report.csv").decode("utf-8-sig")))
             assert (row["examineeId"], row["outages"]) == ("E001", "1")
