@@ -173,6 +173,26 @@ export function dateTime(when) {
   return format("dateTime", make).format(new Date(when));
 }
 
+/** Format a date. @param {string | number | Date} when RFC 3339, or ms */
+export function date(when) {
+  return format("date", (lang) => new Intl.DateTimeFormat(lang, { dateStyle: "medium" })).format(new Date(when));
+}
+
+/**
+ * Format a moment of today as the time of day (with seconds if it has some), any other one with its date.
+ * @param {string | number | Date} when RFC 3339, or ms
+ * @param {number | null} now ms since the epoch, by the server; `null`: not known
+ */
+export function moment(when, now) {
+  if (!isToday(when, now)) return dateTime(when);
+  return new Date(when).getSeconds() === 0 ? shortTime(when) : time(when);
+}
+
+/** Whether a moment is of the day of `now`, where this page is. @param {string | number | Date} when @param {number | null} now ms */
+export function isToday(when, now) {
+  return now !== null && new Date(now).toDateString() === new Date(when).toDateString();
+}
+
 /**
  * Format a duration in words, for people and screen readers: "1 hr 2 min 3 sec", "1시간 2분 3초".
  * @param {number} seconds negative counts as 0

@@ -1,6 +1,6 @@
 /** The exam on the examinee's page: the clock by the server's time, and handing in. */
 
-import { clock, dateTime, languages, shortTime, t, time } from "../common/i18n.js";
+import { clock, languages, moment, t } from "../common/i18n.js";
 import { announce, byId } from "../common/parts.js";
 import { minutesToAnnounce } from "../examwire.js";
 import { clockView } from "./exam-texts.js";
@@ -86,15 +86,4 @@ export class Exam {
 function setText(id, text) {
   const element = byId(id);
   if (element.textContent !== text) element.textContent = text;
-}
-
-/**
- * A moment of today as the time of day, another with its date.
- * @param {string} when RFC 3339
- * @param {number | null} now by the server
- */
-function moment(when, now) {
-  const at = new Date(when);
-  if (now === null || new Date(now).toDateString() !== at.toDateString()) return dateTime(when);
-  return at.getSeconds() === 0 ? shortTime(when) : time(when);
 }

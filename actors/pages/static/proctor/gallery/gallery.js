@@ -7,7 +7,7 @@
  * @typedef {import("./queue.js").Verdict} Verdict
  */
 
-import { dateTime, person, t, useTexts } from "../../common/i18n.js";
+import { moment, person, t, useTexts } from "../../common/i18n.js";
 import { element, parts, setText } from "../../common/elements.js";
 import { pictureReason, REASONS } from "../../common/picture-reasons.js";
 import { nameOf } from "../texts.js";
@@ -217,7 +217,7 @@ export class Gallery {
     element("gallery-again").hidden = !failed;
     /** @type {[string, string][]} */
     const facts = [
-      ["gallery.time", dateTime(picture.time)],
+      ["gallery.time", moment(picture.time, this._plan.now())],
       ["gallery.when", picture.when === "in" ? "" : t(`gallery.when.${picture.when}`)],
       ["gallery.device", picture.deviceId ?? ""],
       ["gallery.reason", verdict === "rejected" ? pictureReason(picture.reason) : ""],

@@ -347,7 +347,7 @@ export const texts = {
   "outages.none": "No outages so far.",
   "outages.sum": { one: "{n} outage, {total} in total.", other: "{n} outages, {total} in total; the longest {longest}." },
   "outages.client": "{total} of it began when the examinee closed the page.",
-  "outages.now": "Not connected for {now}.",
+  "outages.now": "The last one goes on.",
   "outages.compensate": "Time to compensate: {compensate}.",
   "outages.cut": "The log does not go back to the first connection.",
 

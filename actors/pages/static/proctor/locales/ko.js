@@ -347,7 +347,7 @@ export const texts = {
   "outages.none": "지금까지 연결이 끊긴 적이 없습니다.",
   "outages.sum": "{n}회, 총 {total} (최장 {longest})",
   "outages.client": "그중 {total}은 응시자가 페이지를 닫아 시작되었습니다.",
-  "outages.now": "현재 {now}째 끊겨 있습니다.",
+  "outages.now": "마지막 끊김은 아직 계속되고 있습니다.",
   "outages.compensate": "보상할 시간: {compensate}",
   "outages.cut": "최초 접속 시점의 기록은 보관 기간이 지나 없습니다.",
 

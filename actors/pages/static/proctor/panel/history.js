@@ -5,15 +5,19 @@
  * @typedef {import("../session/web-api.js").WebApi} WebApi
  */
 
-import { clock, duration, language, person, t, time } from "../../common/i18n.js";
+import { date, isToday, language, moment, person, t, time } from "../../common/i18n.js";
 import { element, parts, setText } from "../../common/elements.js";
+import { outagesText } from "./outages.js";
 import { entryText, Timeline } from "./timeline.js";
 import { Refused } from "../session/web-api.js";
 
 const ENTRIES = 200;
 /** So long after a live event (ms) the log is read again, for the outages and the exact texts. */
 const READ_AGAIN_MS = 1500;
-const NO_OUTAGES = Object.freeze({ outages: 0, stillDisconnected: false, compensateSeconds: 0 });
+const NO_OUTAGES = Object.freeze({
+  ...{ outages: 0, outageSeconds: 0, longestSeconds: 0, ongoingSeconds: 0, compensateSeconds: 0, clientClosedSeconds: 0 },
+  stillDisconnected: false,
+});
 
 /**
  * The person who decided something. `null`: nobody did (the schedule, the end of the plan), or the text says so: an examinee
@@ -27,12 +31,20 @@ function deciderOf(entry) {
 
 /** The timeline and the outages of the examinee in the panel. */
 export class History {
-  /** @param {WebApi} web */
-  constructor(web) {
+  /**
+   * @param {WebApi} web
+   * @param {{changed: () => void, compensated: () => boolean}} given `changed`: called when the log was read. `compensated`:
+   *   whether outages that the examinee's own client began are compensated
+   */
+  constructor(web, { changed, compensated }) {
     this.web = web;
+    this._changed = changed;
+    this._compensated = compensated;
     /** @type {Person | null} */ this._person = null;
     this._timeline = new Timeline();
-    /** @type {Record<string, any> | null} */ this._outages = null;
+    /** @type {import("./outages.js").OutageRow | null} */ this._outages = null;
+    /** When the outages were counted, in ms since the epoch by the servers' clock. */ this._asOf = 0;
+    /** The times of which the log has lost the facts. @type {{missingFrom: string, missingTo: string}[]} */ this._gaps = [];
     /** Where the entries go on that are older than those shown; `null`: there are none. @type {number | null | undefined} */
     this._before = undefined;
     /** "loading", "loaded", or why it could not be read. */ this._state = "loading";
@@ -48,6 +60,7 @@ export class History {
     this._person = person;
     this._timeline = new Timeline();
     this._outages = null;
+    this._gaps = [];
     this._before = undefined;
     this._state = "loading";
     this.read();
@@ -96,11 +109,21 @@ export class History {
     if (body instanceof Error) this._state = body.message;
     else {
       this._timeline.read(body.entries ?? []);
-      if (before === null) this._outages = body.outages ?? NO_OUTAGES;
+      if (before === null) {
+        this._outages = body.outages ?? NO_OUTAGES;
+        this._asOf = body.asOf ? Date.parse(body.asOf) : this.web.now();
+      }
+      this._gaps = body.logGaps ?? [];
       if (before !== null || this._before === undefined) this._before = body.before;
       this._state = "loaded";
     }
     this.draw();
+    this._changed();
+  }
+
+  /** The user agent of the latest connection in the log that has one. @returns {string | null} */
+  get agent() {
+    return this._timeline.entries.find(({ userAgent }) => userAgent)?.userAgent ?? null;
   }
 
   /** Update the counting parts. */
@@ -120,19 +143,17 @@ export class History {
       setText(element("outages"), this._state === "loading" ? t("timeline.loading") : "–");
       return;
     }
-    const sentences = [];
-    if (outages.outages === 0) sentences.push(t("outages.none"));
-    else {
-      const words = { n: outages.outages, total: duration(outages.outageSeconds), longest: duration(outages.longestSeconds) };
-      sentences.push(t("outages.sum", words));
-    }
-    if (outages.clientClosedSeconds > 0) sentences.push(t("outages.client", { total: duration(outages.clientClosedSeconds) }));
-    if (outages.stillDisconnected && this._person?.since) {
-      sentences.push(t("outages.now", { now: clock((this.web.now() - this._person.since) / 1000) }));
-    }
-    if (outages.compensateSeconds > 0) sentences.push(t("outages.compensate", { compensate: duration(outages.compensateSeconds) }));
-    if (outages.complete === false) sentences.push(t("outages.cut"));
-    setText(element("outages"), sentences.join(" "));
+    const seen = this._person?.seen;
+    setText(element("outages"), outagesText(outages, this._asOf, this.web.now(), {
+      goesOn: seen?.status !== "CONNECTED",
+      ownClose: seen?.reason === "CLIENT_CLOSED",
+      compensated: this._compensated(),
+    }));
+    const gaps = element("outages-gaps");
+    gaps.hidden = this._gaps.length === 0;
+    const now = this.web.now();
+    setText(gaps, this._gaps.map(({ missingFrom, missingTo }) => (
+      t("outages.gap", { begin: moment(missingFrom, now), end: moment(missingTo, now) }))).join(" "));
   }
 
   _drawTimeline() {
@@ -145,6 +166,7 @@ export class History {
     else if (this._state === "loaded") setText(note, t("timeline.none"));
     else setText(note, t("timeline.failed", { why: this._state }));
     const list = element("timeline");
+    const now = this.web.now();
     while (list.children.length > entries.length) list.lastElementChild?.remove();
     entries.forEach((entry, at) => {
       const item = list.children[at] ?? list.appendChild(parts("li", "time", "span", "small"));
@@ -154,11 +176,16 @@ export class History {
         when.dateTime = entry.time;
         when.title = entry.time;
       }
-      setText(when, entry.time ? time(entry.time) : "");
-      setText(item.children[1], entryText(entry));
+      setText(when, entry.time ? timeText(entry.time, now) : "");
+      setText(item.children[1], entryText(entry, now));
       const by = deciderOf(entry);
       setText(item.children[2], by ? t("timeline.by", { by }) : "");
     });
     list.lang = language();
   }
+}
+
+/** Return the time of an entry, under the date unless it is today. @param {string} when RFC 3339 @param {number} now ms */
+function timeText(when, now) {
+  return isToday(when, now) ? time(when) : `${date(when)}\n${time(when)}`;
 }

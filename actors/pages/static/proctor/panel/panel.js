@@ -6,16 +6,26 @@
  * @typedef {import("../session/web-api.js").WebApi} WebApi
  */
 
-import { dateTime, duration, hasText, t, time } from "../../common/i18n.js";
+import { duration, hasText, t, time, useTexts } from "../../common/i18n.js";
 import { element, parts, setText } from "../../common/elements.js";
 import { History } from "./history.js";
-import { milliseconds, STATES } from "../examinees.js";
+import { STATES } from "../examinees.js";
 import { APPLIES } from "../several/batch.js";
 import { isComposing } from "../toolbar/keyboard.js";
 import { Picture } from "./picture.js";
-import { describe, flagsText, labelName, nameOf, reasonText } from "../texts.js";
+import { drawFacts } from "./facts.js";
+import { describe, flagsText, nameOf } from "../texts.js";
+import { texts as en } from "./texts.en.js";
+import { texts as ko } from "./texts.ko.js";
+
+useTexts({ en, ko });
 
 const EXTENSIONS = [30, 60, 120, 300, 600];
+/**
+ * The action that a state needs, by the id of its element: it stands first.
+ * @type {Readonly<Partial<Record<import("../examinees.js").State, string>>>}
+ */
+const NEEDED = Object.freeze({ exhausted: "readmit", syncFailed: "extend-row" });
 
 /**
  * Fires `close`, `act` (detail: `{kind, examineeId, text?, seconds?}`), and `ask` (detail: `{kind, examineeId, who}`: an action
@@ -34,7 +44,10 @@ export class Panel extends EventTarget {
     this._web = web;
     this._online = online;
     /** @type {Person | null} */ this.person = null;
-    this._history = new History(web);
+    this._history = new History(web, {
+      changed: () => this._drawFacts(),
+      compensated: () => Boolean(this._plan.client.view.plan?.policy?.compensateClientClosed),
+    });
     this._picture = new Picture(web);
     element("panel-close").addEventListener("click", () => this.close());
     element("picture-look").addEventListener("click", () => {
@@ -110,7 +123,7 @@ export class Panel extends EventTarget {
     chip.querySelector("path")?.setAttribute("d", STATES[person.state].path);
     setText(chip.querySelector("span"), t(`state.${person.state}`));
     this._drawFlags(person);
-    this._drawFacts(person);
+    this._drawFacts();
     const { seen, state } = person;
     const readmit = state === "exhausted" || state === "removed";
     offer("readmit", readmit, "act.readmit.not");
@@ -122,9 +135,31 @@ export class Panel extends EventTarget {
     const { times } = this._plan;
     const hasEnd = times.endOf(person.id) !== null;
     offer("extend-exam", hasEnd && times.status !== "CLOSED" && !seen.removed, hasEnd ? "refusal.closed" : "refusal.noEnd");
+    this._drawNeeded(person);
     this.drawActions();
     this._picture.show(person);
     this.tick();
+  }
+
+  /** Put the action that the state needs first, and say why. What has the focus stays where it is. @param {Person} person */
+  _drawNeeded({ state }) {
+    const needed = NEEDED[state];
+    const first = element("panel-needed-acts");
+    for (const id of Object.values(NEEDED)) {
+      const action = element(id);
+      const home = id === needed ? first : element("panel-acts");
+      (action.querySelector("button") ?? action).classList.toggle("primary", id === needed);
+      if (action.parentElement !== home && !action.contains(document.activeElement)) home.prepend(action);
+    }
+    const box = element("panel-needed");
+    box.hidden = first.children.length === 0;
+    box.dataset.tone = STATES[state].tone;
+    setText(element("panel-needed-text"), needed ? t(`act.needed.${state}`) : "");
+  }
+
+  /** List the facts. */
+  _drawFacts() {
+    if (this.person !== null) drawFacts(this.person, this._plan.times, this._history.agent, this._web.now());
   }
 
   /** Update the counting parts. */
@@ -166,6 +201,7 @@ export class Panel extends EventTarget {
       this.dispatchEvent(new CustomEvent("seen", { detail: this.person?.id }));
       element("panel-name").focus({ preventScroll: true });
     });
+    element("panel-needed").addEventListener("focusout", () => setTimeout(() => this.person !== null && this._drawNeeded(this.person)));
     element("resume").addEventListener("click", (event) => isOffered(event) && this._act({ kind: "resume" }));
     element("finish").addEventListener("click", () => this._ask("finish"));
     element("extend-exam").addEventListener("click", (event) => isOffered(event) && this._ask("extend_exam"));
@@ -237,39 +273,6 @@ export class Panel extends EventTarget {
     if (marks.includes("unstable")) sentences.push(t("unstable.means"));
     setText(element("panel-marks-text"), sentences.join(" "));
     element("flags-seen").hidden = !marks.includes("flagged");
-  }
-
-  // -- facts ---------------------------------------------------------------------------------
-
-  /** List what is known about the examinee. @param {Person} person */
-  _drawFacts({ id, seen, since }) {
-    const at = (/** @type {string | null} */ when) => (when && milliseconds(when) !== null ? dateTime(when) : "");
-    const { times } = this._plan;
-    const moment = (/** @type {number | null} */ when) => (when === null ? "" : dateTime(when));
-    /** @type {[string, string][]} */
-    const facts = [
-      ["fact.examStart", moment(times.startOf(id))],
-      ["fact.examEnd", moment(times.endOf(id))],
-      ["fact.since", since === null ? "" : dateTime(since)],
-      ["fact.reason", reasonText(seen.reason)],
-      ["fact.attempt", seen.attempt > 0 ? t("fact.attempts", { attempt: seen.attempt, most: seen.maxAttempts ?? "?" }) : ""],
-      ["fact.next", at(seen.nextAttemptAt)],
-      ["fact.server", seen.serverId ?? ""],
-      ["fact.address", seen.ipAddress ?? ""],
-      ["fact.browser", seen.browserInfo ?? ""],
-      ["fact.recoveries", seen.recoveries > 0 ? t("fact.times", { n: seen.recoveries }) : ""],
-      ["fact.phone", [t(`phone.${seen.mobileSync}`), reasonText(seen.mobileSyncReason)].filter(Boolean).join(": ")],
-      ["fact.deadline", seen.mobileSync === "WAITING" ? at(seen.deadline) : ""],
-    ];
-    const list = element("panel-facts");
-    const labels = Object.entries(seen.labels).map(([name, value]) => [labelName(name), value]);
-    const known = [...labels, ...facts.filter(([, value]) => value).map(([key, value]) => [t(key), value])];
-    while (list.children.length > known.length) list.lastElementChild?.remove();
-    known.forEach(([name, value], row) => {
-      const line = list.children[row] ?? list.appendChild(parts("div", "dt", "dd"));
-      setText(line.children[0], name);
-      setText(line.children[1], value);
-    });
   }
 }
 

@@ -5,7 +5,7 @@
  * @typedef {import("../session/web-api.js").WebApi} WebApi
  */
 
-import { dateTime, t } from "../../common/i18n.js";
+import { moment, t } from "../../common/i18n.js";
 import { element, setText } from "../../common/elements.js";
 import { pictureReason } from "../../common/picture-reasons.js";
 import { nameOf } from "../texts.js";
@@ -31,7 +31,7 @@ export class Picture {
     }
     this._image.alt = t("picture.alt", { who: nameOf(person) });
     const wanted = `${person.id} ${seen.mobileSyncVersion}`;
-    if (!this._image.hidden) setText(element("picture-text"), captionOf(person));
+    if (!this._image.hidden) setText(element("picture-text"), captionOf(person, this.web.now()));
     if (this._wanted !== wanted) {
       this._wanted = wanted;
       void this._load(person, wanted);
@@ -54,7 +54,7 @@ export class Picture {
       await image.decode();
       if (this._wanted !== wanted) return;
       image.hidden = false;
-      setText(element("picture-text"), captionOf(person));
+      setText(element("picture-text"), captionOf(person, this.web.now()));
     } catch (error) {
       if (this._wanted !== wanted) return;
       image.hidden = true;
@@ -77,16 +77,16 @@ export class Picture {
   }
 }
 
-/** Return the caption: the phone, the time of arrival, and what a proctor says about it. @param {Person} person */
-function captionOf({ seen }) {
+/** Return the caption: the phone, the time of arrival, and what a proctor says about it. @param {Person} person @param {number} now ms */
+function captionOf({ seen }, now) {
   const { review } = seen;
-  const from = pictureFrom(seen);
+  const from = pictureFrom(seen, now);
   if (!review) return from;
   const why = review.verdict === "rejected" ? pictureReason(review.reason) : "";
   return [from, t(`gallery.verdict.${review.verdict}`), why].filter(Boolean).join(" · ");
 }
 
-/** @param {Person["seen"]} seen */
-function pictureFrom(seen) {
-  return t("picture.from", { device: seen.deviceId ?? "?", time: seen.mobileSyncAt ? dateTime(seen.mobileSyncAt) : "?" });
+/** @param {Person["seen"]} seen @param {number} now */
+function pictureFrom(seen, now) {
+  return t("picture.from", { device: seen.deviceId ?? "?", time: seen.mobileSyncAt ? moment(seen.mobileSyncAt, now) : "?" });
 }

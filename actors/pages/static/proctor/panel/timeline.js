@@ -6,7 +6,7 @@
  * @typedef {{version: number, time: string, what: string, text?: string, effect?: boolean} & Record<string, any>} Entry
  */
 
-import { duration, hasText, t, time } from "../../common/i18n.js";
+import { duration, hasText, moment, t } from "../../common/i18n.js";
 import { reasonText } from "../texts.js";
 
 /** @type {Readonly<Record<string, string>>} */
@@ -92,8 +92,9 @@ function timesOf({ startsAt, endsAt }) {
 /**
  * Describe an entry in the language in use; an unknown kind has the server's text.
  * @param {Entry} entry
+ * @param {number} [now] ms since the epoch
  */
-export function entryText(entry) {
+export function entryText(entry, now = Date.now()) {
   const { what } = entry;
   let key = `what.${what}`;
   if (what === "RECOVERED" && typeof entry.seconds !== "number") key += ".plain";
@@ -107,12 +108,12 @@ export function entryText(entry) {
   return t(key, {
     serverId: entry.serverId ?? "?",
     reason: reasonText(entry.reason) || "?",
-    begin: entry.startsAt ? time(entry.startsAt) : "–",
-    end: entry.endsAt ? time(entry.endsAt) : "–",
+    begin: entry.startsAt ? moment(entry.startsAt, now) : "–",
+    end: entry.endsAt ? moment(entry.endsAt, now) : "–",
     attempt: entry.attempt ?? "?",
     maxAttempts: entry.maxAttempts ?? "?",
     duration: duration(entry.seconds ?? 0),
-    until: entry.deadline ? time(entry.deadline) : "?",
+    until: entry.deadline ? moment(entry.deadline, now) : "?",
     deviceId: entry.deviceId ?? "?",
     text: entry.notice ?? entry.text ?? "",
   });
