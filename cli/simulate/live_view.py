@@ -78,7 +78,7 @@ def describe(message: Message) -> str | None:
                 message.reason, f"is finished, by {message.by}"
             )
         case ExamineeResumed():
-            return f"goes on with the exam, by {message.by}"
+            return f"resumed by {message.by}"
         case ExamineeEnrolled():
             return "on the roster" + (f" as {message.name}" if message.name else "")
         case Notice():

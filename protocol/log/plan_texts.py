@@ -26,7 +26,7 @@ from protocol.times import format_time
 def describe_plan(before: PlanState, after: PlanState, fact: PlanRecordFact) -> EntryText:
     """Describe what a fact did to the plan, whose state was `before`."""
     if isinstance(fact, PlanRestate):
-        return EntryText(EntryKind.RESTATED, f"plan told anew: {after.status.value}")
+        return EntryText(EntryKind.RESTATED, f"plan repeated: {after.status.value}")
     details = _decided(fact)
     if after.version == before.version:
         return EntryText(EntryKind.NO_EFFECT, _without_effect(before, fact), details)
@@ -102,7 +102,7 @@ def _describe_close(after: PlanState, fact: PlanClose, details: dict[str, Any]) 
     details = {**details, "reason": fact.reason}
     if not after.closed:
         until = format_time(after.ends()[-1])
-        text = f"the time is up, but not for those with more time, until {until} at the latest"
+        text = f"the time is up, except for examinees with more time, until {until} at the latest"
         return EntryText(EntryKind.TIME_UP, text, details)
     if fact.schedule_version is not None:
         return EntryText(EntryKind.PLAN_CLOSED, "the exam ends, as scheduled", details)
@@ -139,11 +139,11 @@ def _without_effect(before: PlanState, fact: PlanRecordFact) -> str:
         case PlanSchedule():
             return f"schedule {_by(fact)} without effect: repeated, or its end is not after its beginning"
         case PlanOpen(schedule_version=None):
-            return f"opened {_by(fact)}, which was so already: no effect"
+            return f"opened {_by(fact)} again: no effect"
         case PlanOpen():
             return "a scheduled beginning that was moved, or is over: no effect"
         case PlanClose(schedule_version=None):
-            return f"closed {_by(fact)}, which was so already: no effect"
+            return f"closed {_by(fact)} again: no effect"
         case PlanClose():
             return "a scheduled end that was moved, or is over: no effect"
         case ExamExtend():

@@ -138,7 +138,7 @@ class Timeline:
             self.plan = PlanState() if fact.examinee_id is None else plan.apply(self.plan, version, fact).state
             return describe_purge(fact)
         if isinstance(fact, PlanRestate) and fact.aspect == "plan_notices":
-            return EntryText(EntryKind.RESTATED, "messages to the plan told anew")
+            return EntryText(EntryKind.RESTATED, "messages to the plan repeated")
         assert isinstance(fact, PlanRecordFact)
         if self._truncated and not self.plan.version and isinstance(fact, PlanOpen | PlanClose):
             fact = fact.model_copy(update={"schedule_version": None})  # what set the time has expired

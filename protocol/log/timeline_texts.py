@@ -69,7 +69,7 @@ def _describe_connection(before: ConnectionState, outcome: Outcome[ConnectionSta
             return _describe_exhausted(before, after)
         case UnstableTimeout():
             if after == before:
-                return EntryText(EntryKind.NO_EFFECT, "a time to be stable again that has passed: no effect")
+                return EntryText(EntryKind.NO_EFFECT, "a check for stability that is out of date: no effect")
             return EntryText(EntryKind.STABLE, f"stable again since {fact.timestamp}")
         case Enrol():
             return _describe_enrol(before, after, fact)
@@ -82,7 +82,7 @@ def _describe_connection(before: ConnectionState, outcome: Outcome[ConnectionSta
         case ExamineeResume():
             return _describe_resume(before, fact)
         case Restate():
-            return EntryText(EntryKind.RESTATED, f"told anew: {after.view().status}")
+            return EntryText(EntryKind.RESTATED, f"state repeated: {after.view().status}")
 
 
 def _describe_finish(before: ConnectionState, after: ConnectionState, fact: ExamineeFinish) -> EntryText:
@@ -104,7 +104,7 @@ def _describe_resume(before: ConnectionState, fact: ExamineeResume) -> EntryText
     details = _action_details(fact)
     if before.finished is None:
         return EntryText(EntryKind.NO_EFFECT, "a resume without effect: not finished", details)
-    return EntryText(EntryKind.RESUMED, f"goes on with the exam, by {_who(fact)}", details)
+    return EntryText(EntryKind.RESUMED, f"resumed by {_who(fact)}", details)
 
 
 def _describe_connected(
@@ -152,7 +152,7 @@ def _describe_disconnected(before: ConnectionState, after: ConnectionState, fact
     details: dict[str, Any] = {"socket_id": fact.socket_id, "server_id": server_id, "reason": fact.reason}
     if after == before:
         if before.status is None:
-            text = "end of a socket of an examinee who has none: no effect"
+            text = "end of a socket of an examinee who has no connection: no effect"
         elif fact.socket_id == before.socket_id:
             text = f"the socket's end was known already ({before.reason}): no effect"
         else:
@@ -165,7 +165,7 @@ def _describe_disconnected(before: ConnectionState, after: ConnectionState, fact
     if after.status is ConnectionStatusCode.MIGRATING:
         return EntryText(EntryKind.MIGRATING, f"sent away by {server_id}, which is being drained", details)
     code = f", close code {fact.close_code}" if fact.close_code is not None else ""
-    unknown = " (the log knows no beginning of this socket)" if before.status is None else ""
+    unknown = " (when it was opened is not in the log)" if before.status is None else ""
     return EntryText(EntryKind.LOST, f"lost: {after.reason} on {server_id}{code}{unknown}", details)
 
 
@@ -209,7 +209,7 @@ def _describe_readmit(before: ConnectionState, after: ConnectionState, fact: Rea
 def _describe_remove(before: ConnectionState, after: ConnectionState, fact: Remove) -> EntryText:
     details = {**_action_details(fact), "reason": fact.reason}
     if after == before:
-        return EntryText(EntryKind.NO_EFFECT, f"removed by {_who(fact)}, which was so already: no effect", details)
+        return EntryText(EntryKind.NO_EFFECT, f"removed by {_who(fact)} again: no effect", details)
     why = f": {fact.reason}" if fact.reason else ""
     return EntryText(EntryKind.REMOVED, f"removed by {_who(fact)}{why}", details)
 
@@ -249,7 +249,7 @@ _OUTCOMES = {
 def describe_mobile_sync(before: MobileSyncState, after: MobileSyncState, fact: MobileSyncFact) -> EntryText:
     """Describe what a fact did to the mobile sync."""
     if isinstance(fact, Restate):
-        return EntryText(EntryKind.RESTATED, f"mobile sync told anew: {after.view().status}")
+        return EntryText(EntryKind.RESTATED, f"mobile sync repeated: {after.view().status}")
     if after == before:
         return EntryText(EntryKind.NO_EFFECT, _describe_without_effect(before, fact))
     assert after.status is not None
@@ -324,7 +324,7 @@ def describe_notices(before: NoticesState, after: NoticesState, fact: NoticeFact
     """Describe what a fact did to the notices."""
     match fact:
         case Restate():
-            return EntryText(EntryKind.RESTATED, "messages told anew")
+            return EntryText(EntryKind.RESTATED, "messages repeated")
         case HelpRequest() | HelpTake() | HelpClose():
             return _describe_help(before, after, fact)
         case Notice():
@@ -358,7 +358,7 @@ def _describe_help(before: NoticesState, after: NoticesState, fact: HelpRequest 
             case HelpRequest():
                 text = f"asked for help again{said}: no effect"
             case HelpTake():
-                text = f"{by} takes a request for help that is theirs or not open: no effect"
+                text = f"{by} takes a request for help that is theirs already, or not open: no effect"
             case HelpClose():
                 text = f"{by} closes a request for help that is not open: no effect"
         return EntryText(EntryKind.NO_EFFECT, text, details)
@@ -366,9 +366,9 @@ def _describe_help(before: NoticesState, after: NoticesState, fact: HelpRequest 
         case HelpRequest():
             return EntryText(EntryKind.HELP_REQUESTED, f"asks for help{said}", {**details, "notice": fact.text})
         case HelpTake():
-            return EntryText(EntryKind.HELP_TAKEN, f"{by} is on the request for help", details)
+            return EntryText(EntryKind.HELP_TAKEN, f"{by} has taken the request for help", details)
         case HelpClose():
-            text = "takes the request for help back" if by == fact.examinee_id else f"request for help closed by {by}"
+            text = "withdraws the request for help" if by == fact.examinee_id else f"request for help closed by {by}"
             return EntryText(EntryKind.HELP_CLOSED, text, details)
 
 

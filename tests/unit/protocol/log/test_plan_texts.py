@@ -25,7 +25,7 @@ STORIES: dict[str, Story] = {
             "policy: maxAttempts 2, backoffSeconds 1 2.5, shutOut no; is SCHEDULED",
         ),
         (facts.open_plan(10, scheduled=10), "PLAN_OPENED", "the exam begins, as scheduled"),
-        (facts.open_plan(11), "NO_EFFECT", "opened by operator, which was so already: no effect"),
+        (facts.open_plan(11), "NO_EFFECT", "opened by operator again: no effect"),
         (facts.extend_exam(600), "EXTENDED", f"10 min more for everybody by T1, until {at(660)}"),
         (facts.extend_exam(30, "E001"), "EXTENDED", f"30 s more by T1, until {at(690)}"),
         (facts.window("E001", 20, extra=60), "OWN_TIMES", f"own times by operator: begins at {at(20)}, 1 min more"),
@@ -34,7 +34,7 @@ STORIES: dict[str, Story] = {
         (
             facts.close_plan(660, scheduled=60),
             "TIME_UP",
-            f"the time is up, but not for those with more time, until {at(720)} at the latest",
+            f"the time is up, except for examinees with more time, until {at(720)} at the latest",
         ),
         (facts.close_plan(720, scheduled=90), "PLAN_CLOSED", "the exam ends, as scheduled"),
         (facts.extend_exam(60, "E001"), "NO_EFFECT", "1 min more by T1 without effect: the plan is closed"),
@@ -42,9 +42,9 @@ STORIES: dict[str, Story] = {
     "a plan without times": [
         (facts.extend_exam(60), "NO_EFFECT", "1 min more by T1 without effect: repeated, or there is no end"),
         (facts.close_plan(5, reason="a fire"), "PLAN_CLOSED", "closed by operator: a fire"),
-        (facts.close_plan(6), "NO_EFFECT", "closed by operator, which was so already: no effect"),
+        (facts.close_plan(6), "NO_EFFECT", "closed by operator again: no effect"),
         (facts.open_plan(7), "PLAN_OPENED", "opened again by operator"),
-        (facts.restate_plan(8), "RESTATED", "plan told anew: OPEN"),
+        (facts.restate_plan(8), "RESTATED", "plan repeated: OPEN"),
         (facts.plan_notice(), "PLAN_NOTICE", "message to everybody by T1: Ten minutes are left."),
         (
             facts.plan_notice("n2", "Come in.", ["E1", "E2"]),
@@ -58,7 +58,7 @@ STORIES: dict[str, Story] = {
         (facts.finish(5, "anna"), "FINISHED", "finished by anna"),
         (facts.disconnected("SOCK001-a", 6, "CLIENT_CLOSED"), "LEFT", "left SOCK001 after finishing (CLIENT_CLOSED)"),
         (facts.connected("SOCK002-b", 7), "RETURNED", "connected on SOCK002, still finished"),
-        (facts.resume(8, "kim"), "RESUMED", "goes on with the exam, by kim"),
+        (facts.resume(8, "kim"), "RESUMED", "resumed by kim"),
     ],
 }
 

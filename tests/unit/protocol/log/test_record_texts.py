@@ -80,7 +80,7 @@ STORIES: dict[str, tuple[tuple[ExamineeFact, ...], list[Expected]]] = {
             ("NO_EFFECT", "mobile sync FAILED again: no effect", "COMPLETED", {}),
             ("NO_EFFECT", "deadline of a mobile sync stage that is over: no effect", "COMPLETED", {}),
             ("NO_EFFECT", "mobile sync extended by S001, which is COMPLETED: no effect", "COMPLETED", {}),
-            ("RESTATED", "mobile sync told anew: COMPLETED", "COMPLETED", {}),
+            ("RESTATED", "mobile sync repeated: COMPLETED", "COMPLETED", {}),
         ],
     ),
     "a picture that is looked at": (
@@ -221,7 +221,7 @@ STORIES: dict[str, tuple[tuple[ExamineeFact, ...], list[Expected]]] = {
                 {"action_id": "a1"},
             ),
             ("NOTICE_CONFIRMED", "a message to several confirmed", "NEVER", {"action_id": "a9"}),
-            ("RESTATED", "messages told anew", "NEVER", {}),
+            ("RESTATED", "messages repeated", "NEVER", {}),
         ],
     ),
     "help": (
@@ -243,17 +243,17 @@ STORIES: dict[str, tuple[tuple[ExamineeFact, ...], list[Expected]]] = {
                 {"by": "E001", "action_id": "h1", "notice": "Page 3 does not load."},
             ),
             ("NO_EFFECT", "asked for help again: no effect", "NEVER", {"by": "E001", "action_id": "h2"}),
-            ("HELP_TAKEN", "S001 is on the request for help", "NEVER", {"by": "S001"}),
+            ("HELP_TAKEN", "S001 has taken the request for help", "NEVER", {"by": "S001"}),
             (
                 "NO_EFFECT",
-                "S001 takes a request for help that is theirs or not open: no effect",
+                "S001 takes a request for help that is theirs already, or not open: no effect",
                 "NEVER",
                 {"by": "S001"},
             ),
             ("HELP_CLOSED", "request for help closed by S001", "NEVER", {"by": "S001"}),
             ("NO_EFFECT", "S001 closes a request for help that is not open: no effect", "NEVER", {"by": "S001"}),
             ("HELP_REQUESTED", "asks for help", "NEVER", {"by": "E001", "action_id": "h3"}),
-            ("HELP_CLOSED", "takes the request for help back", "NEVER", {"by": "E001"}),
+            ("HELP_CLOSED", "withdraws the request for help", "NEVER", {"by": "E001"}),
         ],
     ),
 }

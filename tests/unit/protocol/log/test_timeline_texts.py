@@ -58,7 +58,7 @@ STORIES: dict[str, tuple[tuple[ExamineeFact, ...], list[Expected]]] = {
                 },
             ),
             ("STABLE", f"stable again since {at(121)}", "CONNECTED", {}),
-            ("NO_EFFECT", "a time to be stable again that has passed: no effect", "CONNECTED", {}),
+            ("NO_EFFECT", "a check for stability that is out of date: no effect", "CONNECTED", {}),
             ("REMOVED", "removed by 박감독 (park)", "DISCONNECTED", {"by": "park", "by_name": "박감독"}),
         ],
     ),
@@ -141,7 +141,7 @@ STORIES: dict[str, tuple[tuple[ExamineeFact, ...], list[Expected]]] = {
         [
             (
                 "LOST",
-                "lost: SOCKET_CLOSED on SOCK001 (the log knows no beginning of this socket)",
+                "lost: SOCKET_CLOSED on SOCK001 (when it was opened is not in the log)",
                 "DISCONNECTED",
                 {"reason": "SOCKET_CLOSED", "socket_id": "SOCK001-a", "server_id": "SOCK001"},
             ),
@@ -304,7 +304,7 @@ STORIES: dict[str, tuple[tuple[ExamineeFact, ...], list[Expected]]] = {
                 "DISCONNECTED",
                 {"reason": "cheating", "by": "S001", "action_id": "a1"},
             ),
-            ("NO_EFFECT", "removed by S001, which was so already: no effect", "DISCONNECTED", {"by": "S001"}),
+            ("NO_EFFECT", "removed by S001 again: no effect", "DISCONNECTED", {"by": "S001"}),
             (
                 "REFUSED",
                 "came back on SOCK001, and was refused: removed by S001",
@@ -313,7 +313,7 @@ STORIES: dict[str, tuple[tuple[ExamineeFact, ...], list[Expected]]] = {
             ),
             ("READMITTED", "readmitted by S001 after the removal", "DISCONNECTED", {"by": "S001"}),
             ("REMOVED", "removed by S001", "DISCONNECTED", {"by": "S001"}),
-            ("RESTATED", "told anew: DISCONNECTED", "DISCONNECTED", {}),
+            ("RESTATED", "state repeated: DISCONNECTED", "DISCONNECTED", {}),
         ],
     ),
     "a finish and a resume": (
@@ -334,12 +334,12 @@ STORIES: dict[str, tuple[tuple[ExamineeFact, ...], list[Expected]]] = {
             ("NO_EFFECT", "a finish without effect: finished already", "FINISHED", {"by": "S001"}),
             (
                 "RESUMED",
-                "goes on with the exam, by S001",
+                "resumed by S001",
                 "CONNECTED",
                 {"by": "S001", "action_id": "a2"},
             ),
             ("FINISHED", "handed in", "FINISHED", {"reason": "HANDED_IN", "by": "E001"}),
-            ("RESUMED", "goes on with the exam, by S001", "CONNECTED", {"by": "S001"}),
+            ("RESUMED", "resumed by S001", "CONNECTED", {"by": "S001"}),
             ("FINISHED", "finished: the exam has ended", "FINISHED", {"reason": "PLAN_ENDED", "by": "plan"}),
         ],
     ),
