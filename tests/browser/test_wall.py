@@ -207,6 +207,10 @@ async def test_the_phone_step_is_extended_and_an_examinee_removed(site: Site, sc
     await expect(tile(page, "E001")).to_have_attribute("data-state", "waiting")
     await expect(tile(page, "E001").locator(".tile-clock")).to_have_text(re.compile(r"^(1:00|0:\d\d)$"))
     await tile(page, "E001").click()
+    not_shut_out = "You can only readmit examinees who are shut out or removed."
+    await expect(page.locator("#readmit")).to_have_accessible_description(not_shut_out)
+    await page.locator("#readmit").press("Enter")
+    await expect(page.get_by_role("status").get_by_text(not_shut_out)).to_be_visible()
     await page.get_by_label("Extend by").select_option("300")
     await page.get_by_role("button", name="Extend phone step").click()
     await expect(page.locator("#actions li")).to_have_attribute("data-outcome", "confirmed")
@@ -225,6 +229,10 @@ async def test_the_phone_step_is_extended_and_an_examinee_removed(site: Site, sc
     await expect(tile(page, "E001")).to_have_attribute("data-state", "removed")
     assert await client.closed(WAIT_SECONDS) == 4508
     await expect(page.locator("#timeline")).to_contain_text("Removed from the exam: left the room")
+    await expect(page.get_by_text(not_shut_out)).to_have_count(0)
+    await page.locator("#remove").press("Enter")
+    await expect(dialog).to_be_hidden()
+    await expect(page.locator("#panel")).to_contain_text("This examinee is removed already.")
 
 
 async def test_both_languages_are_complete_and_the_choice_is_remembered(site: Site, screens: Screens) -> None:

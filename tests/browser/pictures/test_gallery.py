@@ -84,6 +84,8 @@ async def test_a_picture_is_asked_for_again_and_the_next_one_accepted(scene: Sce
     await expect(proctor.locator("#gallery-challenge")).to_contain_text(second_number)
     await proctor.keyboard.press("a")
     await expect(proctor.locator("#gallery-verdict")).to_have_text("Accepted")
+    await proctor.keyboard.press("a")
+    await expect(proctor.locator("#gallery")).to_contain_text("This picture is accepted already.")
     await expect(scene.computer.locator("#mobile-text")).to_contain_text("has accepted the picture")
     await proctor.keyboard.press("Escape")
     await expect(proctor.locator("#gallery")).to_be_hidden()

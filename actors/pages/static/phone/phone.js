@@ -385,7 +385,7 @@ function listen() {
     steps.showCodeError(t("code.incomplete"));
     byId("code").focus();
   });
-  on("redeem-again", "click", () => void useCode(code));
+  on("redeem-again", "click", () => byId("redeem-again").getAttribute("aria-disabled") !== "true" && void useCode(code));
   for (const id of ["redeem-other", "camera-code", "upload-code"]) on(id, "click", () => enterCode());
   on("shutter", "click", () => void take());
   on("turn", "click", () => void finder.turn());

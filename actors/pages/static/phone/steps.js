@@ -81,7 +81,7 @@ export function showRedeem(failure) {
 
 /** Show when another code may be tried. @param {number | null} seconds `null`: at once */
 export function showWait(seconds) {
-  /** @type {HTMLButtonElement} */ (byId("redeem-again")).disabled = seconds !== null && seconds > 0;
+  byId("redeem-again").setAttribute("aria-disabled", String(seconds !== null && seconds > 0)); // its description says why
   if (seconds !== null) byId("redeem-text").textContent = t("redeem.BUSY", { n: Math.max(0, Math.ceil(seconds)) });
 }
 

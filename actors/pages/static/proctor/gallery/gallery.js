@@ -8,6 +8,7 @@
  */
 
 import { moment, person, t, useTexts } from "../../common/i18n.js";
+import { offer } from "../../common/disabled.js";
 import { element, parts, setText } from "../../common/elements.js";
 import { pictureReason, REASONS } from "../../common/picture-reasons.js";
 import { nameOf } from "../texts.js";
@@ -99,8 +100,8 @@ export class Gallery {
       this._decide("rejected", reason);
     } else if (key === "ArrowRight" || key === "ArrowLeft") this._move(key === "ArrowRight" ? 1 : -1);
     else if (!this._shortcuts() || event.repeat) return;
-    else if (key === "a") this._decide("accepted");
-    else if (key === "r") this._openForm();
+    else if (key === "a") element("gallery-accept").click();
+    else if (key === "r") element("gallery-reject").click();
     else if (key === "z") this._zoom();
     else return;
     event.preventDefault();
@@ -236,8 +237,8 @@ export class Gallery {
     const chip = element("gallery-verdict");
     chip.dataset.tone = verdict === "accepted" ? "good" : verdict === "rejected" ? "warn" : "quiet";
     setText(chip, t(`gallery.verdict.${verdict ?? "none"}`));
-    element("gallery-accept").setAttribute("aria-disabled", String(verdict === "accepted"));
-    element("gallery-reject").setAttribute("aria-disabled", String(verdict === "rejected"));
+    offer(element("gallery-accept"), verdict === "accepted" ? t("gallery.accept.not") : "");
+    offer(element("gallery-reject"), verdict === "rejected" ? t("gallery.reject.not") : "");
     element("gallery-acts").hidden = !this._form.hidden;
   }
 

@@ -7,6 +7,7 @@
  */
 
 import { duration, hasText, t, time, useTexts } from "../../common/i18n.js";
+import { offer } from "../../common/disabled.js";
 import { element, parts, setText } from "../../common/elements.js";
 import { History } from "./history.js";
 import { STATES } from "../examinees.js";
@@ -126,15 +127,15 @@ export class Panel extends EventTarget {
     this._drawFacts();
     const { seen, state } = person;
     const readmit = state === "exhausted" || state === "removed";
-    offer("readmit", readmit, "act.readmit.not");
-    offer("extend", ["WAITING", "FAILED", "TIMED_OUT"].includes(seen.mobileSync), "act.extend.not");
-    offer("remove", !seen.removed, "act.remove.means");
+    offer(element("readmit"), readmit ? "" : t("act.readmit.not"));
+    offer(element("extend"), ["WAITING", "FAILED", "TIMED_OUT"].includes(seen.mobileSync) ? "" : t("act.extend.not"));
+    offer(element("remove"), seen.removed ? t("act.remove.not") : "");
     element("finish").hidden = !APPLIES.finish(state);
     element("resume").hidden = !APPLIES.resume(state);
-    offer("resume", this._plan.canAct("resume"), "refusal.closed");
+    offer(element("resume"), this._plan.canAct("resume") ? "" : t("act.not.closed"));
     const { times } = this._plan;
-    const hasEnd = times.endOf(person.id) !== null;
-    offer("extend-exam", hasEnd && times.status !== "CLOSED" && !seen.removed, hasEnd ? "refusal.closed" : "refusal.noEnd");
+    const noMoreTime = seen.removed ? "act.not.removed" : times.status === "CLOSED" ? "act.not.closed" : times.endOf(person.id) === null ? "act.not.noEnd" : "";
+    offer(element("extend-exam"), noMoreTime && t(noMoreTime));
     this._drawNeeded(person);
     this.drawActions();
     this._picture.show(person);
@@ -196,20 +197,18 @@ export class Panel extends EventTarget {
       // Ctrl+Enter sends, Enter begins a new line: a sent message cannot be taken back.
       if (event.key === "Enter" && (event.ctrlKey || event.metaKey) && !isComposing(event)) text.form?.requestSubmit();
     });
-    element("readmit").addEventListener("click", (event) => isOffered(event) && this._act({ kind: "readmit" }));
+    element("readmit").addEventListener("click", () => this._act({ kind: "readmit" }));
     element("flags-seen").addEventListener("click", () => {
       this.dispatchEvent(new CustomEvent("seen", { detail: this.person?.id }));
       element("panel-name").focus({ preventScroll: true });
     });
     element("panel-needed").addEventListener("focusout", () => setTimeout(() => this.person !== null && this._drawNeeded(this.person)));
-    element("resume").addEventListener("click", (event) => isOffered(event) && this._act({ kind: "resume" }));
+    element("resume").addEventListener("click", () => this._act({ kind: "resume" }));
     element("finish").addEventListener("click", () => this._ask("finish"));
-    element("extend-exam").addEventListener("click", (event) => isOffered(event) && this._ask("extend_exam"));
-    element("extend").addEventListener("click", (event) => {
-      if (isOffered(event)) this._act({ kind: "extend_mobile_sync", seconds: Number(seconds.value) });
-    });
-    element("remove").addEventListener("click", (event) => {
-      if (!isOffered(event) || this.person === null) return;
+    element("extend-exam").addEventListener("click", () => this._ask("extend_exam"));
+    element("extend").addEventListener("click", () => this._act({ kind: "extend_mobile_sync", seconds: Number(seconds.value) }));
+    element("remove").addEventListener("click", () => {
+      if (this.person === null) return;
       dialog.dataset.id = this.person.id;
       dialog.returnValue = "no";
       reason.value = "";
@@ -274,21 +273,6 @@ export class Panel extends EventTarget {
     setText(element("panel-marks-text"), sentences.join(" "));
     element("flags-seen").hidden = !marks.includes("flagged");
   }
-}
-
-/**
- * Disable an action so that it can still be focused and says why.
- * @param {string} id @param {boolean} possible @param {string} why
- */
-function offer(id, possible, why) {
-  const button = element(id);
-  button.setAttribute("aria-disabled", String(!possible));
-  button.title = possible ? "" : t(why);
-}
-
-/** @param {Event} event */
-function isOffered(event) {
-  return event.currentTarget instanceof Element && event.currentTarget.getAttribute("aria-disabled") !== "true";
 }
 
 function drawExtensions() {
