@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import logging
+import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from importlib import import_module
@@ -15,9 +16,12 @@ from typer.main import get_command, get_group
 
 from actors.runtime.config.masking import masked
 from actors.runtime.telemetry.logs import configure_logging
-from cli.shared.output import exit_code_of, say
+from cli.shared.output import ExitCode, exit_code_of, say
+from cli.shared.streams import OutputClosed, OutputFailed, prepare_streams
 from protocol.access.roster_file import InvalidRoster
 from protocol.errors import ConfigurationError, ExamwireError
+
+log = logging.getLogger("examwire")
 
 CommandLocation = tuple[str, str]
 """Module and attribute of a command's function, or of a Typer with all commands of a group."""
@@ -140,11 +144,16 @@ class ExamwireGroup(AliasGroup):
     def invoke(self, ctx: Any) -> Any:
         try:
             return super().invoke(ctx)
+        except OutputClosed:
+            raise
         except ExamwireError as error:
-            # Errors of rosters and settings have several lines of our own. Line breaks in other errors are escaped.
-            several = isinstance(error, InvalidRoster | ConfigurationError)
-            say(f"examwire: {masked(str(error))}", err=True, lines=several)
+            _say_error(error)
             raise typer.Exit(exit_code_of(error)) from None
+        except OSError as error:
+            # Of a file or a socket that no command has expected: the disk is full, a directory may not be written.
+            log.debug("the command ends", exc_info=True)
+            _say_error(error)
+            raise typer.Exit(ExitCode.FAILED) from None
 
 
 app = typer.Typer(
@@ -179,6 +188,15 @@ def examwire(
         configure_logging("cli", "examwire", "error")
 
 
+def _say_error(error: Exception) -> None:
+    # Errors of rosters and settings have several lines of our own. Line breaks in other errors are escaped.
+    several = isinstance(error, InvalidRoster | ConfigurationError)
+    text = str(error)
+    if isinstance(error, OSError) and error.strerror is not None:
+        text = error.strerror if error.filename is None else f"{error.filename}: {error.strerror}"
+    say(f"examwire: {masked(text)}", err=True, lines=several)
+
+
 def version() -> None:
     """Print the version of examwire."""
     from importlib.metadata import version as version_of
@@ -190,7 +208,17 @@ def main() -> None:
     """Run the console script."""
     # Imported modules stay in memory: collecting garbage while importing finds nothing and costs a tenth of the start.
     gc.set_threshold(50_000, 20, 1000)
-    app()
+    prepare_streams()
+    try:
+        try:
+            app()
+        finally:
+            sys.stdout.flush()
+    except OutputClosed:
+        sys.exit(ExitCode.OK)
+    except (OutputFailed, OSError) as error:  # of a help text
+        _say_error(error)
+        sys.exit(ExitCode.FAILED)
 
 
 if __name__ == "__main__":

@@ -13,6 +13,7 @@ from typing import Any
 import psutil
 from filelock import FileLock, Timeout
 
+from actors.runtime.config.settings import make_data_dir
 from cli.local.processes import Child
 from protocol.errors import RoleFailed
 
@@ -33,8 +34,8 @@ class DataDirLock:
     """
 
     def __init__(self, directory: Path) -> None:
-        """Take the lock. Raises `RoleFailed` when another `up` has it."""
-        directory.mkdir(parents=True, exist_ok=True)
+        """Take the lock. Raises `RoleFailed` when another `up` has it, `ConfigurationError` without a directory."""
+        make_data_dir(directory)
         self._path = directory / "up.lock"
         # The kernel's lock only: one that is a file by itself would outlive a process that was killed.
         self._lock = FileLock(self._path, blocking=False, fallback_to_soft=False, preserve_lock_file=True)

@@ -55,7 +55,8 @@ class FittedTable:
         if self.title is not None:
             yield text(self.title)
         yield from self._line([(self.columns[number].name, None) for number in shown], shown, widths, Style(bold=True))
-        yield Segment("─" * (sum(widths[number] for number in shown) + len(GAP) * (len(shown) - 1)))
+        rule = "-" if options.ascii_only else "─"
+        yield Segment(rule * (sum(widths[number] for number in shown) + len(GAP) * (len(shown) - 1)))
         yield Segment.line()
         for row in self._rows:
             yield from self._row(console, [row[number] for number in shown], shown, widths, wrap=wide)

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 
+from cli.shared.streams import can_write_everything
 from cli.shared.times import is_wire_time, local_time
 from protocol.errors import (
     BrokerUnavailable,
@@ -100,7 +101,8 @@ def exit_code_of(error: ExamwireError) -> ExitCode:
 
 def print_json(value: Any, *, lines: bool = False) -> None:
     """Print JSON on stdout and flush; `lines`: on one line, for streams of values."""
-    print(escape_json(json.dumps(value, ensure_ascii=False, indent=None if lines else 2)), flush=True)
+    ascii_only = not can_write_everything(sys.stdout)
+    print(escape_json(json.dumps(value, ensure_ascii=ascii_only, indent=None if lines else 2)), flush=True)
 
 
 def table(columns: Columns, rows: Iterable[Sequence[object]], *, title: str | None = None) -> FittedTable:
@@ -167,7 +169,8 @@ def paragraph(lines: Iterable[str]) -> Text:
 
 def say(line: str, *, err: bool = False, lines: bool = False) -> None:
     """Print an escaped line on stdout or stderr; `lines`: keep the line breaks of a text of our own."""
-    typer.echo(printable(line, lines=lines), err=err)
+    # Not by click's echo, which writes UTF-8 where the encoding is ASCII.
+    print(printable(line, lines=lines), file=sys.stderr if err else sys.stdout, flush=True)
 
 
 def say_cropped(line: str, output: Format) -> None:
@@ -190,7 +193,9 @@ def console(output: Format = Format.TABLE) -> TableConsole:
     """Return a rich console for stdout. In a pipe, tables are not fitted to a width."""
     from cli.shared.fitted_table import TableConsole
 
-    target = TableConsole() if sys.stdout.isatty() else TableConsole(width=1000, soft_wrap=True)
+    # rich asks only a file that it was given for its encoding.
+    in_pipe = not sys.stdout.isatty()
+    target = TableConsole(file=sys.stdout, width=1000 if in_pipe else None, soft_wrap=in_pipe)
     target.wide = output is Format.WIDE
     return target
 

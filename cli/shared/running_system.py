@@ -70,5 +70,7 @@ class RunningSystem:
             )
         except FileNotFoundError:
             return None
-        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        except OSError as error:
+            raise ConfigurationError(f"data_dir: {path} cannot be read: {error.strerror}: choose another one") from None
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise ConfigurationError(f"{path} is not a valid ready file ({error!r}): delete it") from None

@@ -198,8 +198,8 @@ def token_secret(settings: Settings) -> str:
             )
         return secret
     path = settings.data_dir / "secret"
+    make_data_dir(settings.data_dir)
     try:
-        settings.data_dir.mkdir(parents=True, exist_ok=True)
         if not path.exists():
             # Written to a temporary file and linked: nobody reads half a secret, and the first writer wins.
             temporary = path.with_name(f".secret.{os.getpid()}")
@@ -215,6 +215,16 @@ def token_secret(settings: Settings) -> str:
         raise ConfigurationError(f"secret: {path} holds less than {SECRET_CHARACTERS} characters: remove it")
     hide(secret)
     return secret
+
+
+def make_data_dir(directory: Path) -> None:
+    """Create the data directory if it is missing. Raises `ConfigurationError`."""
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        # With a file in its place: "File exists".
+        reason = "it is not a directory" if directory.is_file() else error.strerror
+        raise ConfigurationError(f"data_dir: {directory} cannot be made: {reason}: choose another one") from None
 
 
 def signs_elsewhere(settings: Settings) -> bool:
