@@ -21,6 +21,7 @@ from actors.runtime.actor.supervisor import Intensity
 from actors.runtime.config.settings import (
     Settings,
     load_settings,
+    make_data_dir,
     require_secret_beyond_loopback,
     signs_elsewhere,
     variable_of,
@@ -100,6 +101,7 @@ def up(
     Browsers give a phone's camera only to pages over TLS: --tls creates a certificate for this machine.
     """
     check_id("planId", plan)
+    make_data_dir(settings.data_dir)
     certificate = None
     if tls:
         from cli.local.trial_certificate import own_host_names, trial_certificate

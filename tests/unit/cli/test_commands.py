@@ -247,6 +247,25 @@ def test_a_broker_that_is_not_there_is_exit_code_4_in_one_line(
 
 
 @pytest.mark.parametrize(
+    ("command", "data_dir"),
+    [
+        ("up", "a-file"),
+        ("up", "a-file/in-it"),
+        ("up", "/proc/examwire"),
+        ("plans ls", "a-file"),
+    ],
+)
+def test_a_data_dir_that_cannot_be_made_is_an_error_of_one_line(
+    invoke: Invoke, tmp_path: Path, command: str, data_dir: str
+) -> None:
+    (tmp_path / "a-file").touch()
+    result = invoke(*command.split(), "--data-dir", data_dir, EXAMWIRE_SECRET="x" * 40)
+    assert result.exit_code == ExitCode.USAGE
+    assert result.stderr.startswith(f"examwire: data_dir: {data_dir}")
+    assert result.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize(
     ("away", "flag", "url"),
     [
         (BrokerUnavailable("no NATS."), "--nats-url", "nats://127.0.0.1:1"),
