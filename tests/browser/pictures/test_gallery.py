@@ -62,7 +62,7 @@ async def test_a_picture_is_asked_for_again_and_the_next_one_accepted(scene: Sce
     await proctor.keyboard.press("r")
     await proctor.locator("#gallery-words").fill("Show both of your hands, please.")
     await proctor.keyboard.press("Enter")
-    await expect(proctor.locator("#gallery-verdict")).to_have_text("Asked for again")
+    await expect(proctor.locator("#gallery-verdict")).to_have_text("Another one requested")
     await expect(proctor.locator("#gallery-open-count")).to_have_text("0")
 
     note = scene.computer.locator("#mobile-note")

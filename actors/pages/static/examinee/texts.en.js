@@ -11,7 +11,7 @@ export const texts = {
   "exam.beginsByProctor": "Please leave this page open: the exam begins as soon as your proctor starts it.",
   "exam.begun": "The exam has begun.",
   "exam.running": "The exam is running",
-  "exam.noEnd": "Your proctor ends it.",
+  "exam.noEnd": "Your proctor ends the exam.",
   "exam.left": "{time} left",
   "exam.until": "Your exam ends at {time}.",
   "exam.soon": { one: "{n} minute left.", other: "{n} minutes left." },

@@ -131,7 +131,7 @@ export const texts = {
   "mobile.scan": "휴대폰 카메라로 QR 코드를 스캔하고 링크를 열어 주세요.",
   "mobile.photograph": "사진을 찍어 전송해 주세요.",
   "mobile.orType": "또는 휴대폰에서 아래 주소를 열고 코드를 입력해 주세요.",
-  "mobile.qr": "휴대폰용 QR 코드입니다. 휴대폰에서 {address} 주소를 열고 코드 {code}을(를) 입력하셔도 됩니다.",
+  "mobile.qr": "휴대폰용 QR 코드입니다. 휴대폰에서 {address} 주소를 열고 다음 코드를 입력하셔도 됩니다: {code}",
   "mobile.left": "남은 시간",
   "mobile.over": "시간이 종료되었습니다",
   "mobile.soon": "사진 전송 시간이 30초 남았습니다.",

@@ -265,7 +265,7 @@ export const texts = {
   "several.done.extend_exam": "{n}명 연장",
   "several.skipped.extend_exam": "{n}명 변경 없음(시험이 끝남)",
   "several.again": "이 {n}명 다시 시도",
-  "several.dismiss": "알림 지우기: 여러 명 재입장",
+  "several.dismiss": "알림 지우기: 여러 명 조치",
   "act.notify": "메시지 보내기",
   "act.notify.label": "응시자에게 보낼 메시지",
   "act.readmit": "재입장 허용",
@@ -448,7 +448,7 @@ export const texts = {
 
   door: "감독관 화면",
   "door.token": "접속 토큰",
-  "door.hint": "시험 플랫폼에서 이 화면을 열면 토큰이 함께 전달됩니다. 시험용 시스템에서는 examwire token proctor PLAN 명령으로 만들 수 있습니다.",
+  "door.hint": "시험 플랫폼에서 이 화면을 열면 토큰이 함께 전달됩니다. 테스트용 시스템에서는 examwire token proctor PLAN 명령으로 만들 수 있습니다.",
   "door.enter": "화면 열기",
   "door.add": "추가할 시험의 토큰을 붙여 넣으십시오. 지금 열린 시험은 그대로 유지됩니다.",
   "door.none": "응시자 현황을 보려면 토큰이 필요합니다.",
