@@ -101,7 +101,6 @@ def up(
     Browsers give a phone's camera only to pages over TLS: --tls creates a certificate for this machine.
     """
     check_id("planId", plan)
-    make_data_dir(settings.data_dir)
     certificate = None
     if tls:
         from cli.local.trial_certificate import own_host_names, trial_certificate
@@ -120,6 +119,7 @@ def up(
     check_token_keys(settings)
     check_tls("socket", settings.socket)
     check_tls("web", settings.web)
+    make_data_dir(settings.data_dir)
     log_level = settings.log.level or "warning"
     configure_logging("up", "up", log_level, settings.log.format)
     system = LocalSystem(settings, given, plan, (nats_port, redis_port), log_level, certificate)

@@ -6,9 +6,12 @@ import contextlib
 import io
 import os
 import sys
-from typing import TextIO
+from typing import TYPE_CHECKING, TextIO
 
 from protocol.errors import ExamwireError
+
+if TYPE_CHECKING:
+    from _typeshed import ReadableBuffer
 
 
 class OutputFailed(ExamwireError):
@@ -31,51 +34,46 @@ def prepare_streams() -> None:
             os.fstat(number)
         except OSError:
             os.open(os.devnull, os.O_RDWR)  # gets the lowest free number: this one
-    sys.stdout = _Stdout(1, sys.stdout)
-    sys.stderr = _Stderr(2, sys.stderr)
+    sys.stdout = _text_stream(_Stdout(1, "w", closefd=False), sys.stdout)
+    sys.stderr = _text_stream(_Stderr(2, "w", closefd=False), sys.stderr)
 
 
-class _Stream(io.TextIOWrapper):
-    """A stream on a file number, with the encoding that Python has chosen for it."""
+def _text_stream(file: io.FileIO, replaced: TextIO | None) -> TextIO:
+    """Return a stream that writes to a file, with the encoding that Python has chosen for the one it replaces."""
+    return io.TextIOWrapper(
+        io.BufferedWriter(file),
+        encoding=replaced.encoding if replaced is not None else "utf-8",
+        errors="backslashreplace",
+        line_buffering=isinstance(replaced, io.TextIOWrapper) and replaced.line_buffering,
+    )
 
-    def __init__(self, number: int, replaced: TextIO | None) -> None:
-        super().__init__(
-            io.BufferedWriter(io.FileIO(number, "w", closefd=False)),
-            encoding=replaced.encoding if replaced is not None else "utf-8",
-            errors="backslashreplace",
-            line_buffering=isinstance(replaced, io.TextIOWrapper) and replaced.line_buffering,
-        )
 
-    def write(self, text: str, /) -> int:
+class _Stdout(io.FileIO):
+    def write(self, content: ReadableBuffer, /) -> int | None:  # type: ignore[override]  # so it is in typeshed, too
         try:
-            return super().write(text)
-        except OSError as error:
-            self._fail(error)
-            return len(text)
-
-    def flush(self) -> None:
-        try:
-            super().flush()
-        except OSError as error:
-            self._fail(error)
-
-    def _fail(self, error: OSError) -> None:
-        """Write what is still in the buffer, and what follows, to nowhere."""
-        nowhere = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(nowhere, self.fileno())
-        os.close(nowhere)
-
-
-class _Stdout(_Stream):
-    def _fail(self, error: OSError) -> None:
-        super()._fail(error)
-        if isinstance(error, BrokenPipeError):
+            return super().write(content)
+        except BrokenPipeError:
+            _discard(self)
             raise OutputClosed("the reader of the output has gone") from None
-        raise OutputFailed(f"the output cannot be written: {error.strerror}") from None
+        except OSError as error:
+            _discard(self)
+            raise OutputFailed(f"the output cannot be written: {error.strerror}") from None
 
 
-class _Stderr(_Stream):
-    """Nobody can be told that the place for errors takes none."""
+class _Stderr(io.FileIO):
+    def write(self, content: ReadableBuffer, /) -> int | None:  # type: ignore[override]  # so it is in typeshed, too
+        try:
+            return super().write(content)
+        except OSError:  # nobody can be told that the place for errors takes none
+            _discard(self)
+            return super().write(content)
+
+
+def _discard(file: io.FileIO) -> None:
+    """Let what is still buffered for a file, and what follows, go to /dev/null."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, file.fileno())
+    os.close(nowhere)
 
 
 def can_write_everything(stream: TextIO) -> bool:

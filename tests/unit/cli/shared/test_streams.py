@@ -40,6 +40,7 @@ def test_closed_streams_are_like_dev_null_and_a_full_stderr_leaves_the_exit_code
 
 
 PRINT = """
+import typer
 from cli.shared.output import Format, print_json, say, show, table
 from cli.shared.streams import prepare_streams
 prepare_streams()
@@ -47,6 +48,7 @@ name = "\\uae40 \\U0001f600"
 say(name)
 show(None, lambda: table(["name"], [[name]]), Format.TABLE)
 print_json({"name": name}, lines=True)
+typer.echo(b"as bytes")
 """
 
 
