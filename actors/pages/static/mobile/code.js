@@ -2,19 +2,10 @@
  * The short code that connects a phone to an examinee: reading what was typed, formatting it, redeeming it.
  */
 
+import { latinKeys } from "../common/korean-keys.js";
+
 /** The number of characters of a code; case and separators do not matter. */
 export const CODE_LENGTH = 8;
-
-/**
- * The keys of the usual Korean keyboard (KS X 5002) for each consonant and vowel, in the order of Unicode: those that begin a
- * syllable, the vowels, and those that end one.
- * @type {ReadonlyMap<string, string>}
- */
-const KEYS_OF_JAMO = new Map(/** @type {[number, string][]} */ ([
-  [0x1100, "R R S E E F A Q Q T T D W W C Z X V G"],
-  [0x1161, "K O I O J P U P H HK HO HL Y N NJ NP NL B M ML L"],
-  [0x11a8, "R R RT S SW SG E F FR FA FQ FT FX FV FG A Q QT T T D W C Z X V G"],
-]).flatMap(([first, row]) => row.split(" ").map((keys, place) => /** @type {[string, string]} */ ([String.fromCodePoint(first + place), keys]))));
 
 /**
  * Read a code from what was typed or pasted (also a whole link); `null`: there is no code in it. Full-width letters, and
@@ -24,8 +15,7 @@ const KEYS_OF_JAMO = new Map(/** @type {[number, string][]} */ ([
  */
 export function codeOf(typed) {
   const linked = /#(?:.*&)?code=([^&]*)/.exec(typed);
-  const letters = (linked ? linked[1] : typed).normalize("NFKD").replace(/[^\p{L}\p{M}\p{N}]|ー/gu, "");
-  const keys = [...letters].map((letter) => KEYS_OF_JAMO.get(letter) ?? letter.toUpperCase()).join("");
+  const keys = latinKeys(linked ? linked[1] : typed).replace(/[^\p{L}\p{M}\p{N}]|ー/gu, "").toUpperCase();
   return /^[A-Z0-9]+$/.test(keys) && keys.length === CODE_LENGTH ? keys : null;
 }
 

@@ -333,7 +333,8 @@ function natural(id) {
 /** Return the fields that depend on the roster; examinees without a name sort last. @param {string} id @param {Seen} seen */
 function named(id, { name, labels }) {
   const place = Object.values(labels).join(" · ");
-  return { name, nameKey: folded(name ?? "\uffff"), text: folded(`${id} ${name ?? ""} ${place}`), place, labels: { ...labels } };
+  const key = folded(name ?? "");
+  return { name, nameKey: key || "\uffff", text: `${folded(id)} ${key} ${folded(place)}`, place, labels: { ...labels } };
 }
 
 /** @returns {Record<State, number>} */

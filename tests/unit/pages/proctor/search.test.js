@@ -6,13 +6,13 @@ import { folded, searchFor } from "../../../../actors/pages/static/proctor/toolb
 /** @param {string} query @param {string} name */
 const finds = (query, name) => searchFor(query)?.({ text: folded(name), labels: {} }) ?? true;
 
-test("initial consonants find Korean names, also two that the keyboard puts into one letter", () => {
+test("initial consonants find Korean names, also two in one letter; ids are found that a Korean keyboard has typed", () => {
   for (const [query, name] of [["ㄱㅁㅈ", "김민준"], ["ㅁㅈ", "김민준"], ["ㄱ민", "김민준"], ["김ㅁㅈ", "김민준"], ["ㄱㅁ", "김민준"],
     ["ㄳㅈ", "강수진"], ["ㄱㅅㅈ", "강수진"], ["ㅄ", "박선우"], ["ㄲㄴ", "김꽃님"], ["ㄱㄲ", "김꽃님"], ["ㄲ", "김가람"], ["ㄴㄱㅎㅂ", "남궁한별"],
-    ["ㄱㅁㅈ", "김민준".normalize("NFD")], ["ㄷ1", "다1"]]) {
+    ["ㄱㅁㅈ", "김민준".normalize("NFD")], ["ㄷ1", "다1"], ["ㄷ001", "E001"], ["ㄴㅐ차001", "SOCK001"], ["느ㅑ소", "Smith"]]) {
     assert.ok(finds(query, name), `${query} ${name}`);
   }
-  for (const [query, name] of [["ㄱㅁㅈ", "김준민"], ["ㄱㅈ", "김민준"], ["ㄱ", "까치"], ["ㅁ", "김"], ["ㅏ", "가람"], ["ㄳ", "강"]]) {
+  for (const [query, name] of [["ㄱㅁㅈ", "김준민"], ["ㄱㅈ", "김민준"], ["ㄱ", "까치"], ["ㅁ", "김"], ["ㅏ", "가람"], ["ㄳ", "강"], ["ㄱㄴ", "Anders"]]) {
     assert.ok(!finds(query, name), `${query} ${name}`);
   }
 });

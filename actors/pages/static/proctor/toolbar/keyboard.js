@@ -8,9 +8,7 @@
  */
 
 import { element } from "../../common/elements.js";
-
-/** The letters of a Korean keyboard (two sets), in the order of a to z. */
-const KOREAN = "ㅁㅠㅊㅇㄷㄹㅎㅗㅑㅓㅏㅣㅡㅜㅐㅔㅂㄱㄴㅅㅕㅍㅈㅌㅛㅋ";
+import { latinKeys } from "../../common/korean-keys.js";
 
 /**
  * Return which key was pressed: a small letter, a digit, a sign, or the name of another key. A letter of another alphabet
@@ -25,7 +23,7 @@ export function keyOf({ key, code, shiftKey }) {
   const [, place] = /^(?:Key|Digit)(\w)$/.exec(code) ?? [];
   if (place) return place.toLowerCase();
   if (code === "Slash") return shiftKey ? "?" : "/";
-  return KOREAN.includes(key) ? String.fromCharCode(97 + KOREAN.indexOf(key)) : code;
+  return code || latinKeys(key);
 }
 
 /**

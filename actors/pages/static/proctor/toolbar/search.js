@@ -4,12 +4,15 @@
  * - Case, diacritics, quotes and full-width letters do not matter: "obrien" finds "O’Brien", "lukasz" finds "Łukasz".
  * - Initial consonants find Korean names: "ㄱㅁㅈ" finds 김민준. So does each state of a syllable that a Korean keyboard
  *   shows on the way: "이민호" begins as "임", "김민준" is "김믽" before the last vowel.
+ * - An id that was typed on a Korean keyboard is understood: "ㄷ001" finds E001.
  * - The name of a label and a value find exactly that value: "room 3", "고사실 3", "3고사실".
  *
  * @typedef {{text: string, labels: Readonly<Record<string, string>>}} Searched `text`: id, name and values, `folded`
  * @typedef {(person: Searched) => boolean} Condition
  * @typedef {ReadonlyMap<string, ReadonlyMap<string, number>>} Labels the values of each label that are in use
  */
+
+import { latinKeys } from "../../common/korean-keys.js";
 
 /** Letters that Unicode does not decompose into a letter and a mark. @type {Readonly<Record<string, string>>} */
 const LETTERS = Object.freeze({ ß: "ss", æ: "ae", œ: "oe", ø: "o", đ: "d", ð: "d", ħ: "h", ı: "i", ł: "l", ŧ: "t", þ: "th" });
@@ -70,7 +73,9 @@ export function searchFor(query, labels = new Map(), labelName = (name) => name)
  */
 function wordCondition(word, unfinished, labels, names) {
   const pattern = HANGUL.test(word) ? koreanPattern(word, unfinished) : null;
-  const inText = (/** @type {string} */ text) => (pattern === null ? text.includes(word) : pattern.test(text));
+  const latin = pattern !== null && NOT_KOREAN.test(word) ? latinKeys(word) : null;
+  const inText = (/** @type {string} */ text) => (
+    (pattern === null ? text.includes(word) : pattern.test(text)) || (latin !== null && text.includes(latin)));
   for (const { label, words: [name, ...others] } of names) {
     if (others.length > 0 || (!word.startsWith(name) && !word.endsWith(name))) continue;
     const value = word.startsWith(name) ? word.slice(name.length) : word.slice(0, -name.length);
@@ -102,7 +107,9 @@ const DOUBLE = Object.freeze({ ㄳ: "ㄱㅅ", ㄵ: "ㄴㅈ", ㄶ: "ㄴㅎ", ㄺ:
   ㄿ: "ㄹㅍ", ㅀ: "ㄹㅎ", ㅄ: "ㅂㅅ", ㄲ: "ㄱㄱ", ㄸ: "ㄷㄷ", ㅃ: "ㅂㅂ", ㅆ: "ㅅㅅ", ㅉ: "ㅈㅈ" });
 /** How many vowels a keyboard makes of one and another, by its number: ㅗ becomes ㅘ, ㅙ, ㅚ. They follow it in Unicode. */
 const LONGER_VOWELS = new Map([[8, 3], [13, 3], [18, 1]]);
-const HANGUL = /[가-힣ㄱ-ㅎ]/;
+const HANGUL = /[가-힣ㄱ-ㅣ]/;
+/** No Korean word has a digit, or a vowel alone. */
+const NOT_KOREAN = /[\dㅏ-ㅣ]/;
 
 /**
  * Return what a word with Korean letters finds. The last syllable of an unfinished word stands for all that may become of
