@@ -123,7 +123,7 @@ def create(
                 windows = changed_windows(after_schedule(plan, change, bus.clock.now()), entries, bus.clock.now())
                 if change is not None:
                     plan = await decide_plan(bus, store, plan, change)
-                counts = await enrol(bus, store, plan_id, entries, operator_name("create"), windows)
+                counts = await enrol(bus, store, plan_id, entries, operator_name("plans create"), windows)
                 return counts, plan
             except InvalidRoster as bad:
                 raise _not_valid(roster, bad) from None

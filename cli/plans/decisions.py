@@ -7,7 +7,7 @@ import getpass
 import time
 import uuid
 from collections.abc import Callable, Sequence
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
 import typer
 
@@ -19,17 +19,18 @@ from cli.shared.output import NotFound
 from cli.shared.times import local_time, zone_name
 from protocol.broker import subjects
 from protocol.errors import BrokerUnavailable, ErrorCode, InvalidField, ProtocolError, StateDamaged
-from protocol.messages.facts import ActionFact
+from protocol.messages.facts import ActionFact, Notice
 from protocol.messages.plan_facts import PlanFact
 from protocol.records import keys
-from protocol.records.kinds import CONNECTION
+from protocol.records.kinds import CONNECTION, RecordKind
 from protocol.rules.action_ids import message_id
 from protocol.rules.connection_state import ConnectionState
-from protocol.rules.history import fold
+from protocol.rules.history import StoredState, fold
 from protocol.rules.plan_state import PlanState
-from protocol.texts import check_token
+from protocol.texts import check_token, clean_line, is_readable
 from protocol.times import parse_time
 
+S = TypeVar("S", bound=StoredState)
 CHUNK = 500
 APPLIED_SECONDS = 15.0
 POLL_SECONDS = 0.1
@@ -42,6 +43,11 @@ ActionIdOption = Annotated[
         metavar="ID",
         help="Names this decision: repeated with the same id, it has one effect. [default: a new id]",
     ),
+]
+
+ByOption = Annotated[
+    str | None,
+    typer.Option("--by", metavar="NAME", help="Who decides, for the wall and the timeline. [default: the user]"),
 ]
 
 
@@ -68,11 +74,21 @@ def new_action_id(given: str | None) -> str:
 
 
 def operator_name(command: str) -> str:
-    """Return who decides, for the timeline: the system's user and the command."""
+    """Return who decides, for the timeline: the system's user and the command, such as `kim (plans finish)`."""
     try:
-        return f"{getpass.getuser()} (plans {command})"[:256]
+        return f"{getpass.getuser()} ({command})"[:256]
     except (KeyError, OSError):
-        return f"operator (plans {command})"
+        return f"operator ({command})"
+
+
+def decided_by(command: str, name: str | None) -> dict[str, str | None]:
+    """Return `by` and `by_name` of a fact: the system's user with the command, and `--by` as the name people read.
+
+    Raises `InvalidField`.
+    """
+    if name is not None and not (is_readable(name) and 1 <= len(name := clean_line(name).strip()) <= 100):
+        raise InvalidField("--by", "must be 1 to 100 characters that can be seen")
+    return {"by": operator_name(command), "by_name": name}
 
 
 # -- reading ----------------------------------------------------------------------------------------------
@@ -96,24 +112,29 @@ async def plan_state(store: StateStore, plan_id: str) -> PlanState:
 
 async def read_connections(store: StateStore, plan_id: str, examinees: Sequence[str]) -> dict[str, ConnectionState]:
     """Return the connection of each of these examinees, by id. Raises `StateUnavailable`, `StateDamaged`."""
-    found: dict[str, ConnectionState] = {}
-    for start in range(0, len(examinees), CHUNK):
-        batch = examinees[start : start + CHUNK]
-        record_keys = [keys.progress(plan_id, examinee_id) for examinee_id in batch]
-        for examinee_id, key, stored in zip(batch, record_keys, await store.load(record_keys), strict=True):
+    record_keys = [keys.progress(plan_id, examinee_id) for examinee_id in examinees]
+    return dict(zip(examinees, await read_states(store, CONNECTION, record_keys), strict=True))
+
+
+async def read_states(store: StateStore, kind: RecordKind[S, Any], record_keys: Sequence[str]) -> list[S]:
+    """Return the states of records of one kind. Raises `StateUnavailable`, `StateDamaged`."""
+    states: list[S] = []
+    for start in range(0, len(record_keys), CHUNK):
+        batch = record_keys[start : start + CHUNK]
+        for key, stored in zip(batch, await store.load(batch), strict=True):
             if isinstance(stored, StateDamaged):
                 raise stored
             try:
-                found[examinee_id] = fold(CONNECTION.read(stored.history), CONNECTION.rule)
+                states.append(fold(kind.read(stored.history), kind.rule))
             except ValueError as error:
                 raise StateDamaged(f"{key}: {error}", keys.parse_key(key)) from None
-    return found
+    return states
 
 
 # -- deciding ---------------------------------------------------------------------------------------------
 
 
-async def publish(bus: Bus, facts: Sequence[ActionFact | PlanFact]) -> None:
+async def publish(bus: Bus, facts: Sequence[ActionFact | Notice | PlanFact]) -> None:
     """Put decisions into the log. Raises `BrokerUnavailable`; the same actionId again has one effect."""
     outgoing = [
         Outgoing.of(subjects.status_plan(fact.plan_id, subjects.OPERATOR), fact, message_id=message_id(fact))

@@ -13,10 +13,11 @@ from actors.runtime.config.settings import Settings
 from actors.runtime.store.state_store import StateStore
 from cli.plans.decisions import (
     ActionIdOption,
+    ByOption,
     PlanArgument,
     conflict,
+    decided_by,
     new_action_id,
-    operator_name,
     plan_sentence,
     publish,
     read_connections,
@@ -61,7 +62,27 @@ class Selection:
         self.skipped.setdefault(why, []).append(examinee_id)
 
     def sentences(self) -> list[str]:
-        return [f"{_names(ids)} {why}" for why, ids in self.skipped.items()]
+        return [f"{ids_are(ids)} {why}" for why, ids in self.skipped.items()]
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """What a command decides about each examinee.
+
+    `make` returns the fact of one examinee; `check` returns why it does not concern somebody, or `None`. `done`: the
+    word for its effect. `when_closed`: also after the plan was closed. `everybody`: `--all` was given.
+    """
+
+    command: str
+    done: str
+    make: Callable[[str, dict[str, Any]], ActionFact]
+    check: Callable[[PlanState, float, ConnectionState], str | None]
+    action_id: str | None
+    by: str | None
+    output: Format
+    everybody: bool = False
+    has_all: bool = True
+    when_closed: bool = True
 
 
 @takes_settings("nats_url", "redis_url", "data_dir", running=True)
@@ -70,6 +91,7 @@ def finish(
     plan_id: PlanArgument,
     examinees: Examinees = None,
     everybody: AllOption = False,
+    by: ByOption = None,
     action_id: ActionIdOption = None,
     output: OutputOption = Format.TABLE,
 ) -> None:
@@ -94,7 +116,8 @@ def finish(
             return "removed from the exam"
         return "absent: never came" if everybody and state.status is None else None
 
-    _each(settings, "finish", plan_id, examinees, everybody, new_action_id(action_id), output, make, check)
+    decision = Decision("plans finish", "finished", make, check, action_id, by, output, everybody)
+    decide_each(settings, decision, plan_id, examinees)
 
 
 @takes_settings("nats_url", "redis_url", "data_dir", running=True)
@@ -103,6 +126,7 @@ def resume(
     plan_id: PlanArgument,
     examinees: Examinees = None,
     everybody: AllOption = False,
+    by: ByOption = None,
     action_id: ActionIdOption = None,
     output: OutputOption = Format.TABLE,
 ) -> None:
@@ -126,7 +150,8 @@ def resume(
         over = plan.phase_of(state.examinee_id, now) is Phase.OVER
         return "out of time: extend the exam first" if over else None
 
-    _each(settings, "resume", plan_id, examinees, everybody, new_action_id(action_id), output, make, check)
+    decision = Decision("plans resume", "resumed", make, check, action_id, by, output, everybody, when_closed=False)
+    decide_each(settings, decision, plan_id, examinees)
 
 
 @takes_settings("nats_url", "redis_url", "data_dir", running=True)
@@ -140,6 +165,7 @@ def extend(
         str | None,
         typer.Option("--examinee", metavar="EXAMINEE_ID", help="Only for this examinee. [default: everybody]"),
     ] = None,
+    by: ByOption = None,
     action_id: ActionIdOption = None,
     output: OutputOption = Format.TABLE,
 ) -> None:
@@ -167,12 +193,12 @@ def extend(
             try:
                 plan = await read_plan(store, plan_id)
                 if examinee_id is not None:
-                    await _known(store, plan_id, [examinee_id])
+                    await known_examinees(store, plan_id, [examinee_id])
                 fact = ExamExtend(
                     plan_id=plan_id,
                     examinee_id=examinee_id,
                     seconds=int(seconds),
-                    by=operator_name("extend"),
+                    **decided_by("plans extend", by),
                     action_id=action,
                     timestamp=format_time(bus.clock.now()),
                 )
@@ -198,52 +224,39 @@ def extend(
     show(value, lambda: paragraph(lines), output)
 
 
-def _each(
-    settings: Settings,
-    command: str,
-    plan_id: str,
-    examinees: Sequence[str] | None,
-    everybody: bool,
-    action_id: str,
-    output: Format,
-    make: Callable[[str, dict[str, Any]], ActionFact],
-    check: Callable[[PlanState, float, ConnectionState], str | None],
-) -> None:
-    """Publish a decision about each examinee for whom `check` gives no reason against it, and wait for its effect."""
+def decide_each(settings: Settings, decision: Decision, plan_id: str, examinees: Sequence[str] | None) -> None:
+    """Publish a decision about each examinee whom it concerns, wait for its effect, and say it."""
     check_id("planId", plan_id)
-    if bool(examinees) == everybody:
-        raise ConfigurationError("give either the examinees, or --all")
+    if bool(examinees) == decision.everybody:
+        raise ConfigurationError("give either the examinees, or --all" if decision.has_all else "give the examinees")
     named = list(dict.fromkeys(check_id("examineeId", examinee_id) for examinee_id in examinees or ()))
+    action_id, verb = new_action_id(decision.action_id), decision.command.split()[-1]
+    by = decided_by(decision.command, decision.by)
 
     async def work() -> Selection:
-        async with connected(settings, f"plans {command}") as bus:
+        async with connected(settings, decision.command) as bus:
             store = StateStore(settings.redis_url, settings.redis)
             try:
                 plan = await read_plan(store, plan_id)
-                if command == "resume":
+                if not decision.when_closed:
                     _check_not_closed(plan, plan_id)
-                ids = await _known(store, plan_id, named)
-                common = {
-                    "plan_id": plan_id,
-                    "by": operator_name(command),
-                    "action_id": action_id,
-                    "timestamp": format_time(bus.clock.now()),
-                }
-                facts = {examinee_id: make(examinee_id, common) for examinee_id in ids}
+                ids = await known_examinees(store, plan_id, named)
+                common = {"plan_id": plan_id, **by, "action_id": action_id, "timestamp": format_time(bus.clock.now())}
+                facts = {examinee_id: decision.make(examinee_id, common) for examinee_id in ids}
                 selection = Selection()
                 before = await read_connections(store, plan_id, ids)
                 to_decide = []
                 for examinee_id, state in before.items():
                     if already_applied(state.actions, facts[examinee_id]):
                         selection.chosen.append(examinee_id)  # by an earlier try of this very command
-                    elif (why := check(plan, bus.clock.now(), state)) is not None:
+                    elif (why := decision.check(plan, bus.clock.now(), state)) is not None:
                         selection.skip(why, examinee_id)
                     else:
                         selection.chosen.append(examinee_id)
                         to_decide.append(examinee_id)
                 if not selection.chosen:
                     reasons = "; ".join(selection.sentences()) or "the plan has no examinees"
-                    raise conflict(f"plan {plan_id}: nobody to {command}: {reasons}")
+                    raise conflict(f"plan {plan_id}: nobody to {verb}: {reasons}")
                 await publish(bus, [facts[examinee_id] for examinee_id in to_decide])
                 await wait_applied(
                     lambda: read_connections(store, plan_id, to_decide),
@@ -255,18 +268,17 @@ def _each(
                 await store.close()
 
     selection = asyncio.run(work())
-    done = "finished" if command == "finish" else "resumed"
     value = {
         "planId": plan_id,
-        done: selection.chosen,
+        decision.done: selection.chosen,
         "skipped": {examinee_id: why for why, ids in selection.skipped.items() for examinee_id in ids},
         "actionId": action_id,
     }
-    lines = [f"plan {plan_id}: {_names(selection.chosen)} {done}", *selection.sentences()]
-    show(value, lambda: paragraph(lines), output)
+    lines = [f"plan {plan_id}: {ids_are(selection.chosen)} {decision.done}", *selection.sentences()]
+    show(value, lambda: paragraph(lines), decision.output)
 
 
-async def _known(store: StateStore, plan_id: str, named: Sequence[str]) -> list[str]:
+async def known_examinees(store: StateStore, plan_id: str, named: Sequence[str]) -> list[str]:
     """Return the named examinees, or all when none are named. Raises `NotFound` for those whom the plan does not have.
 
     Nothing is published before that: a mistyped id among 20 has no effect on the others.
@@ -275,7 +287,7 @@ async def _known(store: StateStore, plan_id: str, named: Sequence[str]) -> list[
     if not named:
         return ids
     if unknown := [examinee_id for examinee_id in named if examinee_id not in set(ids)]:
-        raise NotFound(f"{_names(unknown)} unknown in plan {plan_id}; nothing has changed")
+        raise NotFound(f"{ids_are(unknown)} unknown in plan {plan_id}; nothing has changed")
     return list(named)
 
 
@@ -285,7 +297,7 @@ def _check_not_closed(plan: PlanState, plan_id: str) -> None:
         raise conflict(f"plan {plan_id} is closed since {since}; open it again first: `examwire plans open {plan_id}`")
 
 
-def _names(ids: Sequence[str]) -> str:
+def ids_are(ids: Sequence[str]) -> str:
     """Return some ids and the right verb: `E001 is`, `E001, E002 are`, `300 examinees are`."""
     verb = "is" if len(ids) == 1 else "are"
     return f"{', '.join(ids)} {verb}" if len(ids) <= NAMED else f"{len(ids)} examinees {verb}"

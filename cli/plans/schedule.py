@@ -152,7 +152,7 @@ def _decide(
             try:
                 plan = await read_plan(store, plan_id)
                 now = format_time(bus.clock.now())
-                by = operator_name(command)
+                by = operator_name(f"plans {command}")
                 fact = kind(plan_id=plan_id, by=by, action_id=action_id, timestamp=now, **fields)
                 return await decide_plan(bus, store, plan, fact), fact
             finally:
@@ -226,7 +226,7 @@ def schedule_fact(
         starts_at=begins,
         ends_at=ends,
         policy=rules,
-        by=operator_name("schedule"),
+        by=operator_name("plans schedule"),
         action_id=action_id,
         timestamp=format_time(time.time()),
     )

@@ -11,6 +11,7 @@ from protocol.log.timeline_entry import EntryKind, TimelineEntry
 from protocol.messages.facts import ConnectionStatusCode, FinishReason, LossReason, MobileSyncCode
 from protocol.rules.connection_state import READMITTED, RESUMED, ConnectionState
 from protocol.rules.plan_state import Phase, PlanState
+from protocol.texts import person
 from protocol.times import parse_time
 
 MEANINGS: dict[str, tuple[str, str]] = {
@@ -57,9 +58,6 @@ MEANINGS: dict[str, tuple[str, str]] = {
     LossReason.KICKED: ("an operator ended the connection", "The page reconnects by itself after its first backoff."),
     "UNKNOWN": ("the reason has expired from the log", "Have them reload the exam page."),
 }
-
-
-READMIT_ADVICE = "A proctor must readmit them; then have them reload the exam page."
 
 
 @dataclass(slots=True)
@@ -243,19 +241,19 @@ def _loss(data: DiagnosisInput) -> Diagnosis:
         return Diagnosis(
             f"{examinee_id} is DISCONNECTED for {_long(data)} and shut out: all reconnect attempts are used up."
             f"{cause} The last server was {_where(data)}.",
-            [READMIT_ADVICE],
+            [_readmit_advice(data)],
         )
     if _value(data, "removed") == "1":
         return _removed(data, f"{examinee_id} is removed from the exam for {_long(data)}")
     if reason == READMITTED:
-        by = next((entry.by for entry in reversed(data.happened or ()) if entry.what is EntryKind.READMITTED), None)
+        by = _last_by(data, EntryKind.READMITTED)
         return Diagnosis(
             f"{examinee_id} is DISCONNECTED for {_long(data)}: shut out, then readmitted{f' by {by}' if by else ''}, "
             "and not back yet.",
             ["Have them reload the exam page: after a refusal it does not reconnect by itself."],
         )
     if reason == RESUMED:
-        by = next((entry.by for entry in reversed(data.happened or ()) if entry.what is EntryKind.RESUMED), None)
+        by = _last_by(data, EntryKind.RESUMED)
         return Diagnosis(
             f"{examinee_id} is DISCONNECTED for {_long(data)}: finished, then resumed{f' by {by}' if by else ''}, "
             "and not back yet.",
@@ -286,12 +284,25 @@ def _loss(data: DiagnosisInput) -> Diagnosis:
 
 def _removed(data: DiagnosisInput, text: str) -> Diagnosis:
     removal = next((entry for entry in reversed(data.happened or ()) if entry.what is EntryKind.REMOVED), None)
-    by = f", by {removal.by}" if removal is not None else ""
+    by = f", by {_last_by(data, EntryKind.REMOVED)}" if removal is not None else ""
     reason = f": {removal.reason}" if removal is not None and removal.reason else ""
     return Diagnosis(
         f"{text}{by}{reason}.",
-        [READMIT_ADVICE],
+        [_readmit_advice(data)],
     )
+
+
+def _readmit_advice(data: DiagnosisInput) -> str:
+    return (
+        f"Readmit them, on the wall or by `examwire examinees readmit {data.plan_id} {data.examinee_id}`; "
+        "then have them reload the exam page."
+    )
+
+
+def _last_by(data: DiagnosisInput, what: EntryKind) -> str | None:
+    """Return who decided something last, as people read it."""
+    entry = next((entry for entry in reversed(data.happened or ()) if entry.what is what), None)
+    return person(entry.by, entry.by_name) if entry is not None and entry.by is not None else None
 
 
 def _picture_advice(data: DiagnosisInput) -> list[str]:

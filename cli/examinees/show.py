@@ -13,10 +13,9 @@ from actors.runtime.broker.connection import Bus
 from actors.runtime.config.settings import Settings
 from actors.runtime.store.state_store import StateStore
 from actors.status_log.plan_log import PlanLog
+from cli.examinees.diagnosis import Diagnosis, DiagnosisInput, diagnose
 from cli.operate.dead_letter_admin import DeadLetterAdmin
-from cli.plans.diagnosis import Diagnosis, DiagnosisInput, diagnose
 from cli.plans.plan_text import plan_json, plan_text, read_plans
-from cli.plans.purge import purge_examinee
 from cli.plans.timeline import as_json, cells, read_entries
 from cli.shared.live_actors import connected, session_at
 from cli.shared.options import takes_settings
@@ -47,18 +46,7 @@ LAST = 10
 CHUNK = 500
 HIDDEN = ("history", "rev", "liveSocketId", "labels")  # fields for the state manager only
 
-app = typer.Typer(no_args_is_help=True, rich_markup_mode=None)
 
-
-@app.callback()
-def examinees() -> None:
-    """One examinee: the status, its cause, and what to do."""
-
-
-app.command("purge")(purge_examinee)
-
-
-@app.command("show")
 @takes_settings("nats_url", "redis_url", "data_dir", running=True)
 def show_examinee(
     settings: Settings,
