@@ -89,7 +89,7 @@ COMMANDS: dict[str, CommandLocation | CommandGroup] = {
         },
     ),
     "state": ("cli.operate.state", "app"),
-    "nats": ("cli.nats", "app"),
+    "nats": ("cli.operate.nats_permissions", "app"),
     "spec": ("cli.spec", "app"),
     "config": ("cli.check.config", "app"),
     "doctor": ("cli.check.doctor", "doctor"),

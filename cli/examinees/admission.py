@@ -70,8 +70,8 @@ def remove(
 
     Example: examwire examinees remove P001 E0042 --reason "wrong person"
 
-    New connections of theirs are refused. `examwire examinees readmit` undoes it. Exit code 2: all of them are removed already; 3: the plan or an examinee is
-    unknown, and nobody is removed.
+    New connections of theirs are refused. `examwire examinees readmit` undoes it. Exit code 2: all of them are removed
+    already; 3: the plan or an examinee is unknown, and nobody is removed.
     """
     why = clean_line(reason).strip() if reason is not None else None
     if why is not None and not (is_readable(why) and len(why) <= MAX_REASON):

@@ -17,7 +17,7 @@ from pydantic import SecretStr
 
 from actors.runtime.config.settings import Settings
 from cli.local.engines import Engine, _greets, nats_server_binary
-from cli.nats import SERVER_IDS
+from cli.operate.nats_permissions import SERVER_IDS
 from protocol.broker.permissions import SYSTEM_USER, BrokerRole, password_variable, user_of, users
 from tests.support.certificates import Certificates
 from tests.support.polling import wait_until

@@ -142,7 +142,7 @@ OWN_WAYS = {
     "cli/shared/output.py": "the way itself",
     "cli/operate/drain_and_stop.py": "moves the cursor over its own line: an address and numbers",
     "cli/load/workers.py": "a worker's stderr, escaped there",
-    "cli/nats.py": "a file, of ids",
+    "cli/operate/nats_permissions.py": "a file, of ids",
     "cli/plans/report.py": "a CSV file, whose cells are escaped",
     "cli/run.py": "the ready line: ids and addresses of ours",
     "cli/simulate/live_view.py": "cut to a width; escaped before",

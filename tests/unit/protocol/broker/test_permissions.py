@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from cli.local.engines import nats_server_binary
-from cli.nats import SERVER_IDS, configuration
+from cli.operate.nats_permissions import SERVER_IDS, configuration
 from protocol.broker import subjects
 from protocol.broker.permissions import (
     SYSTEM_USER,
