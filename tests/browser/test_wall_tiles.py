@@ -155,7 +155,7 @@ async def press(page: Page, where: str, **event: str | int | bool) -> None:
     await page.locator(where).dispatch_event("keydown", init)
 
 
-@pytest.mark.parametrize("size", [(1280, 800), (320, 568), (320, 256)])
+@pytest.mark.parametrize("size", [(1280, 800), (760, 1024), (320, 256)])
 async def test_the_own_connection_is_in_view_wherever_one_has_scrolled_to(
     screens: Screens, size: tuple[int, int]
 ) -> None:
@@ -176,7 +176,15 @@ async def test_the_own_connection_is_in_view_wherever_one_has_scrolled_to(
         await page.keyboard.press("Enter")
         await expect(page.locator("#panel")).to_be_visible()
         assert await link.evaluate(SEEN)
+        assert await page.evaluate(COVERED) == [], "the panel lies over the wall"
 
+
+COVERED = """() => {
+  const panel = document.getElementById("panel").getBoundingClientRect();
+  const shown = [...document.querySelectorAll(".tile, button, input, select")].filter((one) => (
+    !one.closest("#panel") && one.id !== "link" && one.checkVisibility({ visibilityProperty: true })));
+  return shown.filter((one) => one.getBoundingClientRect().right > panel.left).map((one) => one.id || one.dataset.id);
+}"""
 
 SEEN = """(one) => {
   const { left, top, width, height } = one.getBoundingClientRect();

@@ -179,13 +179,17 @@ export function date(when) {
 }
 
 /**
- * Format a moment of today as the time of day (with seconds if it has some), any other one with its date.
+ * Format a moment of today as the time of day, any other one with its date.
  * @param {string | number | Date} when RFC 3339, or ms
  * @param {number | null} now ms since the epoch, by the server; `null`: not known
  */
 export function moment(when, now) {
-  if (!isToday(when, now)) return dateTime(when);
-  return new Date(when).getSeconds() === 0 ? shortTime(when) : time(when);
+  return isToday(when, now) ? time(when) : dateTime(when);
+}
+
+/** Format a moment that was agreed on: as `moment`, but today with seconds only if it has some. @param {string | number | Date} when @param {number | null} now */
+export function appointment(when, now) {
+  return isToday(when, now) && new Date(when).getSeconds() === 0 ? shortTime(when) : moment(when, now);
 }
 
 /** Whether a moment is of the day of `now`, where this page is. @param {string | number | Date} when @param {number | null} now ms */

@@ -1,6 +1,6 @@
 /** The exam on the examinee's page: the clock by the server's time, and handing in. */
 
-import { clock, languages, moment, t } from "../common/i18n.js";
+import { clock, languages, appointment, t } from "../common/i18n.js";
 import { announce, byId } from "../common/parts.js";
 import { minutesToAnnounce } from "../examwire.js";
 import { clockView } from "./exam-texts.js";
@@ -51,7 +51,7 @@ export class Exam {
       byId("exam").dataset.tone = view.tone;
       setText("exam-title", client.plan?.name ?? t("exam.title"));
       setText("exam-clock", t(view.clock, { time: clock(Math.ceil(view.seconds ?? 0)) }));
-      setText("exam-text", t(view.text, { time: view.at === null ? "" : moment(view.at, client.serverTime) }));
+      setText("exam-text", t(view.text, { time: view.at === null ? "" : appointment(view.at, client.serverTime) }));
       const asked = client.finishing;
       const may = phase === "RUNNING" || phase === "GRACE" || phase === "OVER";
       byId("hand-in").hidden = !may || asked;
@@ -72,7 +72,7 @@ export class Exam {
     if (running && this._phase === "BEFORE") announce(t("exam.begun"));
     if (phase === "GRACE" && this._phase === "RUNNING") announce(t("exam.timeUpHandIn"));
     if (running && this._phase === "RUNNING" && endsAt !== null && endsAt !== this._endsAt) {
-      announce(t("exam.newEnd", { time: moment(endsAt, this._client.serverTime) }));
+      announce(t("exam.newEnd", { time: appointment(endsAt, this._client.serverTime) }));
     } else {
       const minutes = running && this._phase === "RUNNING" ? minutesToAnnounce(this._left, seconds) : null;
       if (minutes !== null) announce(t("exam.soon", { n: minutes }));

@@ -3,7 +3,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 
-import { moment, useTexts } from "../../../../actors/pages/static/common/i18n.js";
+import { appointment, moment, useTexts } from "../../../../actors/pages/static/common/i18n.js";
 import { texts as wallEn } from "../../../../actors/pages/static/proctor/locales/en.js";
 import { texts as panelEn } from "../../../../actors/pages/static/proctor/panel/texts.en.js";
 import { browserText } from "../../../../actors/pages/static/proctor/panel/facts.js";
@@ -35,9 +35,11 @@ test("a user agent is told in words, and what is none as it is", () => {
   for (const [agent, words] of Object.entries(told)) assert.equal(browserText(agent), words);
 });
 
-test("a moment has its date only if it is not today, and seconds only if it has some", () => {
+test("a moment has its date only if it is not today, one that was agreed on no seconds without need", () => {
   const now = new Date(2026, 10, 30, 9, 30).getTime();
-  assert.equal(moment(new Date(2026, 10, 30, 9, 0), now), "09:00");
+  assert.equal(moment(new Date(2026, 10, 30, 9, 0), now), "09:00:00");
+  assert.equal(appointment(new Date(2026, 10, 30, 9, 0), now), "09:00");
+  assert.equal(appointment(new Date(2026, 10, 30, 9, 0, 7), now), "09:00:07");
   assert.equal(moment(new Date(2026, 10, 30, 9, 0, 7), now), "09:00:07");
   assert.match(moment(new Date(2026, 10, 29, 9, 0), now), /Nov 29, 2026/);
   assert.match(moment(new Date(2026, 10, 30, 9, 0), null), /Nov 30, 2026/);

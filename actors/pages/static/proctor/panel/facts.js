@@ -4,7 +4,7 @@
  * @typedef {import("../examinees.js").Person} Person
  */
 
-import { moment, t } from "../../common/i18n.js";
+import { appointment, moment, t } from "../../common/i18n.js";
 import { element, parts, setText } from "../../common/elements.js";
 import { milliseconds } from "../examinees.js";
 import { labelName, reasonText } from "../texts.js";
@@ -19,6 +19,7 @@ import { browserOf } from "./browser-name.js";
  */
 export function drawFacts({ id, seen, since }, times, agent, now) {
   const at = (/** @type {number | null} */ when) => (when === null ? "" : moment(when, now));
+  const agreed = (/** @type {number | null} */ when) => (when === null ? "" : appointment(when, now));
   const browser = seen.browserInfo ?? agent ?? "";
   /** @type {[string, string][]} */
   const facts = [
@@ -29,8 +30,8 @@ export function drawFacts({ id, seen, since }, times, agent, now) {
     ["fact.phone", [t(`phone.${seen.mobileSync}`), reasonText(seen.mobileSyncReason)].filter(Boolean).join(": ")],
     ["fact.deadline", seen.mobileSync === "WAITING" ? at(milliseconds(seen.deadline)) : ""],
     ["fact.recoveries", seen.recoveries > 0 ? t("fact.times", { n: seen.recoveries }) : ""],
-    ["fact.examStart", at(times.startOf(id))],
-    ["fact.examEnd", at(times.endOf(id))],
+    ["fact.examStart", agreed(times.startOf(id))],
+    ["fact.examEnd", agreed(times.endOf(id))],
     ["fact.server", seen.serverId ?? ""],
     ["fact.address", seen.ipAddress ?? ""],
     ["fact.browser", browserText(browser)],

@@ -150,7 +150,8 @@ export class Panel extends EventTarget {
       const action = element(id);
       const home = id === needed ? first : element("panel-acts");
       (action.querySelector("button") ?? action).classList.toggle("primary", id === needed);
-      if (action.parentElement !== home && !action.contains(document.activeElement)) home.prepend(action);
+      if (action.parentElement === home || action.contains(document.activeElement)) continue;
+      home.insertBefore(action, home === first || id === "readmit" ? home.firstChild : element("remove"));
     }
     const box = element("panel-needed");
     box.hidden = first.children.length === 0;

@@ -6,7 +6,7 @@
  * @typedef {{version: number, time: string, what: string, text?: string, effect?: boolean} & Record<string, any>} Entry
  */
 
-import { duration, hasText, moment, t } from "../../common/i18n.js";
+import { appointment, duration, hasText, moment, t } from "../../common/i18n.js";
 import { reasonText } from "../texts.js";
 
 /** @type {Readonly<Record<string, string>>} */
@@ -108,8 +108,8 @@ export function entryText(entry, now = Date.now()) {
   return t(key, {
     serverId: entry.serverId ?? "?",
     reason: reasonText(entry.reason) || "?",
-    begin: entry.startsAt ? moment(entry.startsAt, now) : "–",
-    end: entry.endsAt ? moment(entry.endsAt, now) : "–",
+    begin: entry.startsAt ? appointment(entry.startsAt, now) : "–",
+    end: entry.endsAt ? appointment(entry.endsAt, now) : "–",
     attempt: entry.attempt ?? "?",
     maxAttempts: entry.maxAttempts ?? "?",
     duration: duration(entry.seconds ?? 0),
