@@ -38,13 +38,15 @@ def token(
     scope: Annotated[
         list[str] | None,
         typer.Option(
-            "--scope", metavar="LABEL=VALUES", help="Limit a proctor to examinees such as room=A,B. Repeatable: both."
+            "--scope",
+            metavar="LABEL=VALUES",
+            help="Limit a proctor to examinees with these labels, such as room=A,B. Repeatable: all must match.",
         ),
     ] = None,
     expires: Annotated[str, typer.Option("--expires", help="How long the token is valid.", metavar="DURATION")] = "12h",
     name: Annotated[
         str | None,
-        typer.Option("--name", help="How people read who the bearer is, in any script.", metavar="NAME"),
+        typer.Option("--name", help="The person's name, as others see it, in any script.", metavar="NAME"),
     ] = None,
     output: OutputOption = Format.TABLE,
 ) -> None:
@@ -53,7 +55,7 @@ def token(
     Example: examwire token proctor P001 kim --name "김하늘" --expires 4h
 
     It is signed with the configured secret, or with that of the data directory (created if missing). With --scope a
-    proctor sees and acts on nobody else: examwire token proctor P001 kim --scope room=A,B
+    proctor sees only these examinees, and can act only on them: examwire token proctor P001 kim --scope room=A,B
     """
     from actors.runtime.config.tokens import issue_token
     from cli.shared.signing import require_tokens_accepted

@@ -36,7 +36,7 @@ def show_config(
 
     Example: examwire config show --origin
 
-    A flag overrides a variable, a variable the TOML file, and the file the default.
+    The first of these counts: a flag, a variable, the TOML file, the default.
     """
     tree = {name: _masked(value) for name, value in settings.model_dump(mode="json").items()}
     values = flatten(tree)

@@ -41,7 +41,7 @@ ActionIdOption = Annotated[
     typer.Option(
         "--action-id",
         metavar="ID",
-        help="Names this decision: repeated with the same id, it has one effect. [default: a new id]",
+        help="Id of this decision: the same command with the same id has one effect. [default: a new id]",
     ),
 ]
 

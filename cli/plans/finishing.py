@@ -48,7 +48,7 @@ Examinees = Annotated[
     list[str] | None,
     typer.Argument(metavar="[EXAMINEE_ID]...", help="The examinees.", show_default=False),
 ]
-AllOption = Annotated[bool, typer.Option("--all", help="Everybody whom it concerns.")]
+AllOption = Annotated[bool, typer.Option("--all", help="All examinees to whom this applies.")]
 
 
 @dataclass(slots=True)
@@ -102,8 +102,8 @@ def finish(
       examwire plans finish P001 E0042 E0043
       examwire plans finish P001 --all
 
-    Whatever their connection does then is no loss. Exit code 2: nobody is left to finish; 3: the plan or an examinee is
-    unknown, and nobody is finished.
+    After that, a closed connection of theirs does not count as a loss. Exit code 2: nobody is left to finish; 3: the
+    plan or an examinee is unknown, and nobody is finished.
     """
 
     def make(examinee_id: str, common: dict[str, Any]) -> ActionFact:
@@ -176,8 +176,8 @@ def extend(
       examwire plans extend P001 15m
       examwire plans extend P001 --examinee E0042 30m
 
-    Whom the end has finished already goes on. Exit code 2: the plan has no end to move, or is closed; 3: the plan or
-    the examinee is unknown.
+    Examinees whom the end has already finished continue. Exit code 2: the plan has no end to move, or is closed; 3: the
+    plan or the examinee is unknown.
     """
     check_id("planId", plan_id)
     if examinee_id is not None:

@@ -26,7 +26,9 @@ from protocol.records import keys
 READ_BYTES = 1024 * 1024
 
 YesOption = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask for confirmation.")]
-ByOption = Annotated[str | None, typer.Option("--by", metavar="NAME", help="Who deletes. [default: operator]")]
+ByOption = Annotated[
+    str | None, typer.Option("--by", metavar="NAME", help="The name of the person who deletes. [default: operator]")
+]
 
 
 class PlanIsOpen(ExamwireError):
@@ -41,7 +43,7 @@ def purge_plan(
         Path | None,
         typer.Option("--archive", metavar="FILE", help="The archive of this plan; its hash stays in the log."),
     ] = None,
-    force: Annotated[bool, typer.Option("--force", help="Also when the plan is not closed.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Purge even if the plan is not closed.")] = False,
     by: ByOption = None,
     yes: YesOption = False,
     output: OutputOption = Format.TABLE,
@@ -51,8 +53,8 @@ def purge_plan(
     Example: examwire plans purge P001 --archive P001.zip
 
     Records, facts, messages and pictures are deleted. One note stays in the log: who, when, how much, and the hash of
-    the archive. Who is still connected is disconnected. A purge that was interrupted goes on when it is repeated. Exit
-    code 1: the plan is not closed, or the purge did not come to its end, 3: the plan is unknown.
+    the archive. Examinees who are still connected are disconnected. To finish a purge that was interrupted, repeat the
+    command. Exit code 1: the plan is not closed, or the purge was not completed, 3: the plan is unknown.
     """
     check_id("planId", plan_id)
     digest = _digest_of(archive, plan_id) if archive is not None else None
@@ -70,7 +72,7 @@ def purge_examinee(
     settings: Settings,
     plan_id: Annotated[str, typer.Argument(metavar="PLAN_ID", help="The plan.", show_default=False)],
     examinee_id: Annotated[str, typer.Argument(metavar="EXAMINEE_ID", help="The examinee.", show_default=False)],
-    force: Annotated[bool, typer.Option("--force", help="Also when the plan is not closed.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Purge even if the plan is not closed.")] = False,
     by: ByOption = None,
     yes: YesOption = False,
     output: OutputOption = Format.TABLE,
@@ -79,7 +81,7 @@ def purge_examinee(
 
     Example: examwire examinees purge P001 E0042
 
-    The log keeps what is about the other examinees, as it was. Exit codes: those of `plans purge`.
+    Facts about other examinees stay in the log unchanged. Exit codes: those of `plans purge`.
     """
     check_id("planId", plan_id)
     check_id("examineeId", examinee_id)

@@ -68,11 +68,11 @@ def schedule(
     ends_at: EndsAtOption = None,
     policy: PolicyOption = None,
     policy_file: PolicyFileOption = None,
-    new: Annotated[bool, typer.Option("--new", help="Set up a plan that is unknown so far.")] = False,
+    new: Annotated[bool, typer.Option("--new", help="Create the plan if it is unknown.")] = False,
     action_id: ActionIdOption = None,
     output: OutputOption = Format.TABLE,
 ) -> None:
-    """Set the name, the times and the policy of a plan. What is not given stays as it is.
+    """Set the name, the times and the policy of a plan. Options that are left out change nothing.
 
     \b
     Examples:
@@ -108,8 +108,8 @@ def open_plan(
 
     Example: examwire plans open P001
 
-    Whom the end of the plan has finished goes on; who has handed in stays finished. Exit code 2: it is open already;
-    3: the plan is unknown.
+    Examinees whom the end of the plan has finished continue; those who have handed in stay finished. Exit code 2: it is
+    open already; 3: the plan is unknown.
     """
     _decide(settings, plan_id, "open", PlanOpen, new_action_id(action_id), output)
 
@@ -126,8 +126,8 @@ def close(
 
     Example: examwire plans close P001 --reason "fire alarm"
 
-    Who is still there is finished and disconnected. `plans open` opens it again. Exit code 2: it is closed already;
-    3: the plan is unknown.
+    Examinees who are still there are finished and disconnected. `plans open` opens it again. Exit code 2: it is closed
+    already; 3: the plan is unknown.
     """
     text = clean_line(reason).strip() if reason is not None else None
     if text is not None and len(text) > 256:
