@@ -36,6 +36,8 @@ async def test_the_focus_stays_with_its_examinee_while_the_order_changes(screens
             slot = page.locator(".slot", has=focused)
             await expect(slot).to_have_attribute("aria-posinset", str(place))
             await expect(focused).to_be_focused()
+            await expect(focused).to_be_in_viewport(ratio=0.9)
+            assert await focused.evaluate(SEEN), "something lies over what has the focus"
             assert await places(page) == sorted(await places(page))
         assert await focused.evaluate("(tile) => tile === window.held && window.left === 0")
         await expect(page.locator(".tile[tabindex='0']")).to_have_attribute("data-id", "E0030")

@@ -74,6 +74,7 @@ export class Tiles extends EventTarget {
   order(people) {
     if (this._size !== chosenSize()) this._measure(false);
     const previousPlace = this._currentPlace();
+    const inView = this._focusIsInView();
     this._people = people;
     this._places = new Map(people.map((person, place) => [person.id, place]));
     if (this._current === null || !this._places.has(this._current)) {
@@ -81,6 +82,7 @@ export class Tiles extends EventTarget {
       this._current = people[Math.min(previousPlace, people.length - 1)]?.id ?? null;
     }
     this._draw();
+    if (inView) this._bringIntoView(this._currentPlace());
   }
 
   /** Update the tiles of examinees who have changed. @param {Iterable<string>} ids */
@@ -188,18 +190,35 @@ export class Tiles extends EventTarget {
     const place = id === null ? undefined : this._places.get(id);
     if (id === null || place === undefined) return false;
     this._current = id;
-    const y = Math.floor(place / this._columns) * this._rowHeight;
-    const top = this._root.getBoundingClientRect().top + y;
-    // The parts that stay in view while the page is scrolled must not cover the focused tile.
-    const { scrollPaddingTop, scrollPaddingBottom } = getComputedStyle(document.documentElement);
-    const [above, below] = [scrollPaddingTop, scrollPaddingBottom].map((length) => parseFloat(length) || 0);
-    if (top < above) scrollBy(0, top - above - 8);
-    else if (top + this._rowHeight > innerHeight - below) scrollBy(0, top + this._rowHeight - innerHeight + below + 8);
-    this._updateView();
+    this._bringIntoView(place);
     this._rows.setTabStop(place);
     const tile = this._rows.tile(place);
     tile?.button.focus({ preventScroll: true });
     return tile !== undefined;
+  }
+
+  /** Scroll until the row of a place is in view. @param {number} place */
+  _bringIntoView(place) {
+    const top = this._root.getBoundingClientRect().top + Math.floor(place / this._columns) * this._rowHeight;
+    const { above, below } = this._covered();
+    if (top < above) scrollBy(0, top - above - 8);
+    else if (top + this._rowHeight > innerHeight - below) scrollBy(0, top + this._rowHeight - innerHeight + below + 8);
+    this._updateView();
+  }
+
+  /** Whether a tile has the focus and is in view. A person may also have scrolled away from it. */
+  _focusIsInView() {
+    const focused = document.activeElement;
+    if (focused === null || focused === this._root || !this._root.contains(focused)) return false;
+    const { top, bottom } = focused.getBoundingClientRect();
+    const { above, below } = this._covered();
+    return bottom > above && top < innerHeight - below;
+  }
+
+  /** The px at the upper and the lower edge of the window that other parts cover. */
+  _covered() {
+    const { scrollPaddingTop, scrollPaddingBottom } = getComputedStyle(document.documentElement);
+    return { above: parseFloat(scrollPaddingTop) || 0, below: parseFloat(scrollPaddingBottom) || 0 };
   }
 }
 
