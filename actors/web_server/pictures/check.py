@@ -18,7 +18,7 @@ from PIL.JpegImagePlugin import JpegImageFile
 from PIL.PngImagePlugin import PngImageFile
 
 from actors.web_server.pictures.limits import CostlyPicture, NotAPicture, PictureLimits, PictureTooLarge
-from actors.web_server.pictures.metadata import with_orientation, without_metadata
+from actors.web_server.pictures.metadata import with_end, with_orientation, without_metadata
 from actors.web_server.pictures.png import PNG_START, read_png
 
 JPEG_QUALITY = 90
@@ -46,6 +46,7 @@ def jpeg_of(content: bytes, limits: PictureLimits) -> bytes:
     missing. Damage within a scan that libjpeg conceals (with grey) is not detected.
     """
     if content.startswith(_JPEG_START):
+        content = with_end(content)
         _without_end(content, limits.scans)
         content = without_metadata(content)
         sound, scans = _without_end(content, limits.scans)

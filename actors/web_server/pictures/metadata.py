@@ -53,6 +53,22 @@ def without_metadata(jpeg: bytes) -> bytes:
     return jpeg if kept == jpeg else bytes(kept)
 
 
+def with_end(jpeg: bytes) -> bytes:
+    """Return a JPEG with an end marker, also when Samsung's trailer follows the pixels instead (panoramas of Galaxy).
+
+    Another one is returned as it is, with or without an end.
+    """
+    trailer = _samsung_trailer(jpeg)
+    if trailer is None:
+        return jpeg
+    place = 2
+    while (match := _MARKER.search(jpeg, place, trailer)) is not None:
+        if jpeg[match.end() - 1] == _EOI:
+            return jpeg
+        place = match.end() + int.from_bytes(jpeg[match.end() : match.end() + 2], "big")
+    return jpeg[:trailer] + b"\xff\xd9"
+
+
 def with_orientation(jpeg: bytes, orientation: int) -> bytes:
     """Return a JPEG that was made of another picture, with that one's orientation."""
     # Behind Pillow's JFIF header.
@@ -74,6 +90,25 @@ def orientation_of_exif(tiff: bytes) -> int:
                 (value,) = struct.unpack_from(f"{order}H", tiff, entry + 8)
                 return int(value) if UPRIGHT <= value <= 8 else UPRIGHT
     return UPRIGHT
+
+
+def _samsung_trailer(jpeg: bytes) -> int | None:
+    """Return where Samsung's trailer begins; `None`: there is none.
+
+    Its blocks are followed by a directory of them ("SEFH", version, count, and for each: type, place before the
+    directory, size), the length of that, and "SEFT".
+    """
+    if not jpeg.endswith(b"SEFT"):
+        return None
+    directory = len(jpeg) - 8 - int.from_bytes(jpeg[-8:-4], "little")
+    if directory < 0 or jpeg[directory : directory + 4] != b"SEFH":
+        return None
+    entries = jpeg[directory + 12 : -8]
+    count = int.from_bytes(jpeg[directory + 8 : directory + 12], "little")
+    if not count or len(entries) < 12 * count:
+        return None
+    first = max(place for (place,) in struct.iter_unpack("<4xI4x", entries[: 12 * count]))
+    return directory - first if first <= directory else None
 
 
 def _segments(jpeg: bytes) -> Iterator[Segment]:

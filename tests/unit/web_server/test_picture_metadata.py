@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import struct
 from typing import Any
 
 import pytest
@@ -10,7 +11,7 @@ from PIL import Image, ImageCms
 from PIL.PngImagePlugin import PngInfo
 
 from actors.web_server.pictures.check import jpeg_of
-from actors.web_server.pictures.limits import PictureLimits
+from actors.web_server.pictures.limits import NotAPicture, PictureLimits
 from actors.web_server.pictures.metadata import without_metadata
 
 LIMITS = PictureLimits(4_000_000, jpeg_bytes=4_000_000)
@@ -79,6 +80,36 @@ def test_a_phones_picture_keeps_pixels_colours_and_orientation_and_nothing_else(
         assert secret not in kept, secret
     assert kept.count(b"\xff\xd8\xff") == 1, "no thumbnail"
     assert without_metadata(kept) is kept
+
+
+def with_trailer(
+    picture: bytes, *, film: bytes = b"ftypmp42 37.5665" + b"\xff\xd8\xff\xda\xff\xd9\xff\xc0" * 3
+) -> bytes:
+    """The picture with the trailer of a Galaxy phone: blocks, a directory of them (SEFH), its length and SEFT."""
+    blocks = [b"\0\0\1\x0aImage_UTC_Data1700000000000", b"\0\0\x30\x0aMotionPhoto_Data" + film]
+    places = [sum(map(len, blocks[number:])) for number in range(len(blocks))]
+    entries = (block[:4] + struct.pack("<II", place, len(block)) for block, place in zip(blocks, places, strict=True))
+    directory = b"SEFH" + struct.pack("<II", 106, len(blocks)) + b"".join(entries)
+    return picture + b"".join(blocks) + directory + struct.pack("<I", len(directory)) + b"SEFT"
+
+
+@pytest.mark.parametrize("progressive", [False, True])
+def test_a_panorama_without_an_end_marker_before_its_trailer_is_whole(progressive: bool) -> None:
+    plain = jpeg(progressive=progressive)
+    assert jpeg_of(with_trailer(plain[:-2]), LIMITS) == plain
+    assert jpeg_of(with_trailer(plain), LIMITS) == plain
+    for cut in (with_trailer(plain[:-120]), with_trailer(plain[:-2])[:-1], with_trailer(plain[:300])):
+        with pytest.raises(NotAPicture):
+            jpeg_of(cut, LIMITS)
+
+
+@pytest.mark.parametrize(("length", "count"), [(0, 2), (11, 2), (2**32 - 1, 2), (36, 0), (36, 3), (36, 2**32 - 1)])
+def test_a_trailer_whose_directory_makes_no_sense_does_not_count(length: int, count: int) -> None:
+    sent = with_trailer(jpeg()[:-2], film=b"film")
+    directory = sent.index(b"SEFH")
+    broken = sent[: directory + 8] + struct.pack("<I", count) + sent[directory + 12 : -8] + struct.pack("<I", length)
+    with pytest.raises(NotAPicture):
+        jpeg_of(broken + b"SEFT", LIMITS)
 
 
 def test_a_picture_without_metadata_is_kept_as_it_is() -> None:
