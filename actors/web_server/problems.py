@@ -15,7 +15,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from actors.web_server.pictures.incoming import StoreFailed
-from actors.web_server.pictures.limits import NotAPicture, PictureTooLarge
+from actors.web_server.pictures.limits import DamagedPicture, NotAPicture, PictureTooLarge, UnsupportedPicture
 from protocol.errors import BrokerUnavailable, ErrorCode, ExamwireError, InvalidField, InvalidToken
 
 INTERNAL_ERROR = "INTERNAL_ERROR"
@@ -81,8 +81,12 @@ def problem_of(error: Exception) -> Problem:
             )
         case PictureTooLarge():
             return Problem(413, ErrorCode.IMAGE_TOO_LARGE, f"{error}; send a smaller picture")
+        case DamagedPicture():
+            return Problem(415, ErrorCode.IMAGE_DAMAGED, f"the picture is damaged: {error}; send another one")
+        case UnsupportedPicture():
+            return Problem(415, ErrorCode.IMAGE_NOT_SUPPORTED, f"this is {error}; send a JPEG or PNG")
         case NotAPicture():
-            return Problem(415, ErrorCode.NOT_AN_IMAGE, f"not a complete JPEG or PNG picture: {error}")
+            return Problem(415, ErrorCode.NOT_AN_IMAGE, f"this is no picture: {error}; send a JPEG or PNG")
         case StoreFailed():
             detail = "the picture could not be stored; it is not known to anybody: try again later"
             return Problem(507, ErrorCode.STORE_FAILED, detail)

@@ -234,8 +234,15 @@ class MobileSyncCode(StrEnum):
 
 
 class MobileSyncReason(StrEnum):
-    """`reason` of a mobile sync that FAILED or TIMED_OUT."""
+    """`reason` of a mobile sync that FAILED or TIMED_OUT.
 
+    IMAGE_UPLOAD_FAILED: of a release that did not tell apart the four reasons before it.
+    """
+
+    IMAGE_TOO_LARGE = "IMAGE_TOO_LARGE"
+    IMAGE_DAMAGED = "IMAGE_DAMAGED"
+    IMAGE_NOT_SUPPORTED = "IMAGE_NOT_SUPPORTED"
+    NOT_AN_IMAGE = "NOT_AN_IMAGE"
     IMAGE_UPLOAD_FAILED = "IMAGE_UPLOAD_FAILED"
     IMAGE_STORE_FAILED = "IMAGE_STORE_FAILED"
     STATE_CHANGE_FAILED = "STATE_CHANGE_FAILED"

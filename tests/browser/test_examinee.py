@@ -172,7 +172,7 @@ def _only(url: str) -> Callable[[Page], Awaitable[object]]:
     """A page that is told of this socket server alone."""
 
     async def answer(route: Route) -> None:
-        endpoints = {"socketServers": [url], "mobileSyncSeconds": 120, "maxPictureBytes": 8388608}
+        endpoints = {"socketServers": [url], "mobileSyncSeconds": 120, "maxPictureBytes": 20971520}
         await route.fulfill(json=endpoints)
 
     return lambda page: page.route("**/v1/endpoints", answer)

@@ -93,7 +93,7 @@ class ReconnectSettings(_Section):
 
 class MobileSyncSettings(_Section):
     timeout_seconds: Positive = 120.0
-    max_bytes: Annotated[int, Field(ge=1024)] = 8 * 1024 * 1024
+    max_bytes: Annotated[int, Field(ge=1024)] = 20 * 1024 * 1024
     max_pixels: Annotated[int, Field(ge=1)] = Field(
         52_000_000, description="of a picture; phones of 50 megapixels send up to 8192 x 6144"
     )

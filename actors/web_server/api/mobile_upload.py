@@ -29,7 +29,7 @@ from actors.web_server.pictures.incoming import Incoming, StoreFailed
 from actors.web_server.pictures.limits import NotAPicture, PictureTooLarge
 from actors.web_server.pictures.store import FILE_NAME, PictureStore
 from actors.web_server.pictures.verdicts import PictureVerdicts
-from actors.web_server.problems import TOO_MANY_REQUESTS, UPLOAD_STALLED, Problem
+from actors.web_server.problems import TOO_MANY_REQUESTS, UPLOAD_STALLED, Problem, problem_of
 from actors.web_server.requests import ids_of
 from protocol.access.claims import Claims
 from protocol.broker import subjects
@@ -171,7 +171,7 @@ class MobileUploads:
             return await self._accept(upload, stage, incoming, self.bus.clock.now())
         except (NotAPicture, PictureTooLarge) as error:
             log.info("upload refused: %s", error, extra=upload.about())
-            await self._announce_failure(upload, stage, MobileSyncReason.IMAGE_UPLOAD_FAILED, incoming)
+            await self._announce_failure(upload, stage, problem_of(error).code, incoming)
             raise
         except StoreFailed as error:
             log.error("capture not stored: %s", error, extra=upload.about())

@@ -17,7 +17,14 @@ from PIL.ImageFile import ImageFile
 from PIL.JpegImagePlugin import JpegImageFile
 from PIL.PngImagePlugin import PngImageFile
 
-from actors.web_server.pictures.limits import CostlyPicture, NotAPicture, PictureLimits, PictureTooLarge
+from actors.web_server.pictures.limits import (
+    CostlyPicture,
+    DamagedPicture,
+    NotAPicture,
+    PictureLimits,
+    PictureTooLarge,
+    UnsupportedPicture,
+)
 from actors.web_server.pictures.metadata import with_end, with_orientation, without_metadata
 from actors.web_server.pictures.png import PNG_START, read_png
 
@@ -25,6 +32,14 @@ JPEG_QUALITY = 90
 PNG_COST = 20
 """Decoding and encoding a pixel of a PNG takes about as long as this many scans over a pixel of a JPEG."""
 _JPEG_START = b"\xff\xd8\xff"
+_HEIC_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"mif2", b"msf1")
+_OTHER_STARTS = (
+    (rb"RIFF....WEBP", "WebP"),
+    (rb"GIF8[79]a", "GIF"),
+    (rb"II\*\0|MM\0\*", "TIFF or raw"),
+    (rb"BM....\0\0\0\0", "BMP"),
+    (rb"\xff\x0a|\0\0\0\x0cJXL ", "JPEG XL"),
+)
 # In a JPEG's scan, 0xFF is data when a zero follows, and a restart marker belongs to the scan (T.81, B.1.1.5). TEM
 # (0x01) stands alone as well: what follows is no length, and nothing may be hidden behind one.
 _MARKER = re.compile(rb"\xff[^\x00\x01\xd0-\xd7\xff]")
@@ -66,7 +81,17 @@ def jpeg_of(content: bytes, limits: PictureLimits) -> bytes:
         if limits.jpeg_bytes is not None and len(jpeg) > limits.jpeg_bytes:
             raise PictureTooLarge(f"more than {limits.jpeg_bytes} bytes as a JPEG")
         return jpeg
+    if (other := _format_of(content)) is not None:
+        raise UnsupportedPicture(f"a {other} picture")
     raise NotAPicture("neither a JPEG nor a PNG" if content else "the body is empty")
+
+
+def _format_of(content: bytes) -> str | None:
+    """Return the name of another format of pictures, by the first bytes; `None` when they are no picture."""
+    if content[4:8] == b"ftyp":  # ISO/IEC 14496-12; the brands of HEIF are in ISO/IEC 23008-12
+        brand = content[8:12]
+        return "AVIF" if brand in (b"avif", b"avis") else "HEIC" if brand in _HEIC_BRANDS else None
+    return next((name for start, name in _OTHER_STARTS if re.match(start, content, re.DOTALL)), None)
 
 
 def _check_cost(cost: int, limits: PictureLimits) -> None:
@@ -80,7 +105,7 @@ def _without_end(content: bytes, max_scans: int) -> tuple[bytes, int]:
     At an end marker libjpeg fills missing pixels with grey. Without the marker it asks for more bytes, and Pillow
     reports a truncated file; when all pixels are decoded, Pillow accepts that the marker is missing. A few bytes are
     appended because the decoder reads ahead. A JPEG of several scans (progressive) is returned unchanged: its decoder
-    reads up to the marker before it begins. Raises `NotAPicture`, and `PictureTooLarge` for too many scans.
+    reads up to the marker before it begins. Raises `DamagedPicture`, and `PictureTooLarge` for too many scans.
     """
     position, scans, sequential = 2, 0, False
     progress: _Progress | None = None
@@ -88,7 +113,7 @@ def _without_end(content: bytes, max_scans: int) -> tuple[bytes, int]:
         marker = content[match.end() - 1]
         if marker == _END_OF_IMAGE:
             if progress is not None and not progress.complete:
-                raise NotAPicture("the JPEG is cut off: not all of its scans are there")
+                raise DamagedPicture("the JPEG is cut off: not all of its scans are there")
             one_scan = sequential and scans == 1
             return (content[: match.start()] + _LOOK_AHEAD if one_scan else content), scans
         position = match.end() + int.from_bytes(content[match.end() : match.end() + 2], "big")
@@ -100,7 +125,7 @@ def _without_end(content: bytes, max_scans: int) -> tuple[bytes, int]:
             progress = _Progress(content[match.end() + 2 : position])
         elif marker == _START_OF_SCAN and progress is not None:
             progress.add_scan(content[match.end() + 2 : position])
-    raise NotAPicture("the JPEG is cut off")
+    raise DamagedPicture("the JPEG is cut off")
 
 
 class _Progress:
@@ -135,7 +160,7 @@ def _opened(plugin: Callable[[io.BytesIO], ImageFile], content: bytes, max_pixel
     with _only_our_errors():
         image = plugin(io.BytesIO(content))
     if image.width < 1 or image.height < 1:
-        raise NotAPicture(f"{image.width} x {image.height} pixels are no picture")
+        raise DamagedPicture(f"{image.width} x {image.height} pixels are no picture")
     if image.width * image.height > max_pixels:
         raise PictureTooLarge(f"{image.width} x {image.height} pixels; at most {max_pixels} are allowed")
     return image
@@ -152,7 +177,7 @@ def _converted(picture: Image.Image, max_bytes: int | None) -> bytes:
     try:
         with _only_our_errors():
             picture.save(target, "JPEG", quality=JPEG_QUALITY, subsampling="4:4:4")
-    except NotAPicture:
+    except DamagedPicture:
         if target.full:
             raise PictureTooLarge(f"more than {max_bytes} bytes as a JPEG") from None
         raise
@@ -182,4 +207,4 @@ def _only_our_errors() -> Iterator[None]:
     except MemoryError as error:
         raise PictureTooLarge("it takes more memory to decode than is allowed") from error
     except Exception as error:
-        raise NotAPicture(f"it cannot be decoded ({type(error).__name__}: {error})"[:300]) from error
+        raise DamagedPicture(f"it cannot be decoded ({type(error).__name__}: {error})"[:300]) from error

@@ -20,7 +20,14 @@ from typing import BinaryIO, Literal, TypedDict
 from PIL import Image
 
 from actors.web_server.pictures.check import jpeg_of
-from actors.web_server.pictures.limits import CostlyPicture, NotAPicture, PictureLimits, PictureTooLarge
+from actors.web_server.pictures.limits import (
+    CostlyPicture,
+    DamagedPicture,
+    NotAPicture,
+    PictureLimits,
+    PictureTooLarge,
+    UnsupportedPicture,
+)
 
 FILES = 16
 """Open files: decoding needs none, but Python may still import modules."""
@@ -40,7 +47,7 @@ class Job(TypedDict):
 class DecodeResult(TypedDict):
     """An answer. `size`: bytes of the JPEG that follow; 0 when the picture is kept as it is. `detail`: of a refusal."""
 
-    outcome: Literal["KEEP", "CONVERTED", "NOT_A_PICTURE", "TOO_LARGE", "COSTLY"]
+    outcome: Literal["KEEP", "CONVERTED", "NOT_A_PICTURE", "UNSUPPORTED", "DAMAGED", "TOO_LARGE", "COSTLY"]
     detail: str
     size: int
 
@@ -97,6 +104,10 @@ def work(job: Job, content: bytes) -> tuple[DecodeResult, bytes]:
         return {"outcome": "COSTLY", "detail": str(error), "size": 0}, b""
     except PictureTooLarge as error:
         return {"outcome": "TOO_LARGE", "detail": str(error), "size": 0}, b""
+    except DamagedPicture as error:
+        return {"outcome": "DAMAGED", "detail": str(error), "size": 0}, b""
+    except UnsupportedPicture as error:
+        return {"outcome": "UNSUPPORTED", "detail": str(error), "size": 0}, b""
     except NotAPicture as error:
         return {"outcome": "NOT_A_PICTURE", "detail": str(error), "size": 0}, b""
     except MemoryError:  # outside of the decoder: copies of the picture

@@ -24,7 +24,7 @@ from actors.runtime.config.sections import MobileSyncSettings
 from actors.runtime.config.settings import PREFIX
 from actors.web_server.metrics import DECODERS_ENDED, PICTURES_WAITING
 from actors.web_server.pictures.decoder_process import DecodeResult, Job
-from actors.web_server.pictures.limits import NotAPicture, PictureTooLarge
+from actors.web_server.pictures.limits import DamagedPicture, NotAPicture, PictureTooLarge, UnsupportedPicture
 from protocol.errors import ExamwireError
 
 log = logging.getLogger("examwire.web")
@@ -185,7 +185,7 @@ class PictureDecoders:
                 DECODERS_ENDED.labels("crashed").inc()
                 log.warning("the process that decoded a picture ended with %s", end)
                 if attempt == TRIES and -end.code in _CRASHES:
-                    raise NotAPicture("the decoder fails at it") from None
+                    raise DamagedPicture("the decoder fails at it") from None
             finally:
                 await self._give_back(worker)
         raise DecodersBusy("the picture could not be checked")
@@ -289,6 +289,10 @@ def _settle(done: asyncio.Future[bytes | None], answer: DecodeResult, jpeg: byte
     match answer["outcome"]:
         case "NOT_A_PICTURE":
             done.set_exception(NotAPicture(answer["detail"]))
+        case "UNSUPPORTED":
+            done.set_exception(UnsupportedPicture(answer["detail"]))
+        case "DAMAGED":
+            done.set_exception(DamagedPicture(answer["detail"]))
         case "TOO_LARGE":
             done.set_exception(PictureTooLarge(answer["detail"]))
         case "CONVERTED":

@@ -11,7 +11,15 @@ MAX_SCANS = 100
 
 
 class NotAPicture(ExamwireError):
-    """The bytes are not a complete JPEG or PNG; the text says what is wrong."""
+    """The bytes are no picture; the text says what is wrong."""
+
+
+class UnsupportedPicture(NotAPicture):
+    """The bytes are a picture, but neither a JPEG nor a PNG; the text names the format."""
+
+
+class DamagedPicture(NotAPicture):
+    """The bytes are a JPEG or PNG that is cut off or cannot be decoded; the text says what is wrong."""
 
 
 class PictureTooLarge(ExamwireError):

@@ -13,7 +13,7 @@ from PIL.ImageFile import ImageFile
 from PIL.PngImagePlugin import PngImageFile
 
 from actors.web_server.pictures.colours import COLOUR_CHUNKS, SrgbConversion
-from actors.web_server.pictures.limits import NotAPicture
+from actors.web_server.pictures.limits import DamagedPicture
 from actors.web_server.pictures.metadata import UPRIGHT, orientation_of_exif
 
 PNG_START = b"\x89PNG\r\n\x1a\n"
@@ -94,7 +94,7 @@ class Png:
 
 
 def read_png(content: bytes) -> Png:
-    """Read the chunks of a PNG. Raises `NotAPicture` when it is cut off or damaged.
+    """Read the chunks of a PNG. Raises `DamagedPicture`.
 
     Texts and animations are never unpacked. Pillow accepts a PNG whose end is missing, so this goes through the chunks
     to IEND and checks their CRCs. Of the chunks about colours and orientation the first of a kind before the pixels
@@ -108,17 +108,17 @@ def read_png(content: bytes) -> Png:
     pixels = False
     while True:
         if len(content) < place + 12:
-            raise NotAPicture("the PNG is cut off")
+            raise DamagedPicture("the PNG is cut off")
         (length,) = struct.unpack_from(">I", content, place)
         end = place + 8 + length
         if len(content) < end + 4:
-            raise NotAPicture("the PNG is cut off")
+            raise DamagedPicture("the PNG is cut off")
         if zlib.crc32(view[place + 4 : end]) != struct.unpack_from(">I", content, end)[0]:
-            raise NotAPicture("a chunk of the PNG is damaged")
+            raise DamagedPicture("a chunk of the PNG is damaged")
         kind = content[place + 4 : place + 8]
         if png is None:
             if kind != b"IHDR" or length != 13:
-                raise NotAPicture("the PNG has no header")
+                raise DamagedPicture("the PNG has no header")
             png = Png(b"", depth=content[place + 16], colour_type=content[place + 17])
         pixels = pixels or kind == b"IDAT"
         if kind in COLOUR_CHUNKS and not pixels:

@@ -179,7 +179,7 @@ async def test_an_invalid_picture_fails_the_stage_and_a_valid_one_completes_it(s
     assert (await upload(system, jpeg()[:200])).status_code == 415
     for client in (proctor, examinee):
         failed = await client.expect("mobile_sync_status", status="FAILED", examineeId="E001")
-        assert failed["data"]["reason"] == "IMAGE_UPLOAD_FAILED"
+        assert failed["data"]["reason"] == "IMAGE_DAMAGED"
     assert (await upload(system, jpeg("green"))).status_code == 201
     await proctor.expect("mobile_sync_completed", examineeId="E001")
     await status_is(system, "COMPLETED")

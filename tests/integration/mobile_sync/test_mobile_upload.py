@@ -329,11 +329,11 @@ def announcing(width: int, height: int) -> bytes:
 
 
 REFUSED = {
-    "text": (b"GIF89a, or so it says", 415, "NOT_AN_IMAGE"),
+    "text": (b"not a picture", 415, "NOT_AN_IMAGE"),
     "empty": (b"", 415, "NOT_AN_IMAGE"),
-    "gif": (picture("GIF"), 415, "NOT_AN_IMAGE"),
-    "truncated jpeg": (picture()[:-2], 415, "NOT_AN_IMAGE"),
-    "truncated png": (picture("PNG")[:-1], 415, "NOT_AN_IMAGE"),
+    "gif": (picture("GIF"), 415, "IMAGE_NOT_SUPPORTED"),
+    "truncated jpeg": (picture()[:-2], 415, "IMAGE_DAMAGED"),
+    "truncated png": (picture("PNG")[:-1], 415, "IMAGE_DAMAGED"),
     "bomb": (announcing(60_000, 60_000), 413, "IMAGE_TOO_LARGE"),
 }
 
@@ -346,7 +346,7 @@ async def test_an_invalid_picture_is_refused_and_published_as_failed(site: Site,
     response = await site.put(content)
     assert (response.status_code, problem(response)["code"]) == (status, code)
     fact = (await site.published())[-1]
-    assert (fact["status"], fact["reason"], fact["deviceId"]) == ("FAILED", "IMAGE_UPLOAD_FAILED", "M001")
+    assert (fact["status"], fact["reason"], fact["deviceId"]) == ("FAILED", code, "M001")
     assert "captureInfo" not in fact
     assert (site.stored(), site.leftovers()) == (earlier, [])
     assert (await site.put(picture())).status_code == 201
@@ -374,7 +374,7 @@ async def test_a_picture_that_is_too_large_is_refused_by_its_length_or_by_its_by
 
         response = await site.put(endless())
         assert (response.status_code, problem(response)["code"]) == (413, "IMAGE_TOO_LARGE")
-        assert [message["reason"] for message in await site.published()] == ["IMAGE_UPLOAD_FAILED"] * 2
+        assert [message["reason"] for message in await site.published()] == ["IMAGE_TOO_LARGE"] * 2
         assert (site.leftovers(), site.stored()) == ([], None)
         just = picture()
         just += bytes(100_000 - len(just))  # as large as is allowed

@@ -87,7 +87,7 @@ async def test_a_decoder_over_its_processor_time_is_killed_and_replaced(
         assert "1 s" in response.json()["detail"]
         assert ended("too_costly") == before + 1
         fact = (await site.published())[-1]
-        assert (fact["status"], fact["reason"]) == ("FAILED", "IMAGE_UPLOAD_FAILED")
+        assert (fact["status"], fact["reason"]) == ("FAILED", "IMAGE_TOO_LARGE")
         # Known by now: it costs nobody anything any more.
         assert (await site.put(bomb, examinee_id="E002")).status_code == 413
         assert ended("too_costly") == before + 1
@@ -106,7 +106,7 @@ async def test_a_picture_over_the_memory_limit_is_refused_and_the_next_accepted(
             assert (response.status_code, problem(response)["code"]) == (413, "IMAGE_TOO_LARGE")
             assert "memory" in response.json()["detail"]
         else:  # libjpeg does not say what it lacks
-            assert (response.status_code, problem(response)["code"]) == (415, "NOT_AN_IMAGE")
+            assert (response.status_code, problem(response)["code"]) == (415, "IMAGE_DAMAGED")
         assert (await site.put(picture())).status_code == 201
 
 
@@ -201,7 +201,7 @@ async def test_a_picture_that_always_crashes_the_decoder_is_refused(site: Site) 
 
     await eventually(crashed, "an answer")
     response = await upload
-    assert (response.status_code, problem(response)["code"]) == (415, "NOT_AN_IMAGE")
+    assert (response.status_code, problem(response)["code"]) == (415, "IMAGE_DAMAGED")
     assert len(killed) == 2
     assert (await site.put(picture())).status_code == 201
 

@@ -100,7 +100,7 @@ async def test_a_page_may_connect_to_all_socket_servers_also_restarting_ones(sit
     assert response.json() == {
         "socketServers": ["ws://127.0.0.1:9001/v1/connect"],
         "mobileSyncSeconds": 120.0,
-        "maxPictureBytes": 8 * 1024 * 1024,
+        "maxPictureBytes": 20 * 1024 * 1024,
     }
     assert response.headers["access-control-allow-origin"] == "*"  # addresses are no secret
     assert response.headers["cache-control"] == "no-store"

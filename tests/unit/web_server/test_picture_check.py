@@ -13,7 +13,14 @@ from PIL import Image
 
 from actors.runtime.config.sections import MobileSyncSettings
 from actors.web_server.pictures import check
-from actors.web_server.pictures.limits import CostlyPicture, NotAPicture, PictureLimits, PictureTooLarge
+from actors.web_server.pictures.limits import (
+    CostlyPicture,
+    DamagedPicture,
+    NotAPicture,
+    PictureLimits,
+    PictureTooLarge,
+    UnsupportedPicture,
+)
 from actors.web_server.pictures.png import BAND_ROWS
 
 MAX_PIXELS = 1_000_000
@@ -84,7 +91,7 @@ def test_transparency_becomes_white_and_16_bit_pngs_keep_their_brightness() -> N
 @pytest.mark.parametrize("content", [JPEG, PROGRESSIVE, PNG], ids=["jpeg", "progressive", "png"])
 def test_a_truncated_picture_is_refused(content: bytes) -> None:
     for length in range(len(content)):
-        with pytest.raises(NotAPicture):
+        with pytest.raises(DamagedPicture if length >= 8 else NotAPicture):
             jpeg_of(content[:length], MAX_PIXELS)
 
 
@@ -143,10 +150,30 @@ def test_a_png_with_any_byte_changed_is_refused() -> None:
             jpeg_of(bytes(damaged), MAX_PIXELS)
 
 
-@pytest.mark.parametrize("kind", ["GIF", "BMP", "WEBP", "TIFF"])
-def test_other_formats_are_refused(kind: str) -> None:
-    with pytest.raises(NotAPicture, match="neither a JPEG nor a PNG"):
-        jpeg_of(encoded(NOISE, kind), MAX_PIXELS)
+def iso_file(brand: bytes) -> bytes:
+    return b"\0\0\0\x18ftyp" + brand + b"\0\0\0\0" + brand + b"isom" + bytes(200)
+
+
+@pytest.mark.parametrize(
+    ("content", "name"),
+    [
+        *((encoded(NOISE, kind), kind) for kind in ("GIF", "BMP", "TIFF")),
+        (encoded(NOISE, "WEBP"), "WebP"),
+        (iso_file(b"heic"), "HEIC"),
+        (iso_file(b"mif1"), "HEIC"),
+        (iso_file(b"avif"), "AVIF"),
+    ],
+)
+def test_pictures_of_another_format_are_refused_by_its_name(content: bytes, name: str) -> None:
+    with pytest.raises(UnsupportedPicture, match=f"a {name}"):
+        jpeg_of(content, MAX_PIXELS)
+
+
+@pytest.mark.parametrize("content", [b"", b"%PDF-1.7", iso_file(b"mp42"), b"BMI is no picture", b"\xff\xd8"])
+def test_what_is_no_picture_is_refused_as_such(content: bytes) -> None:
+    with pytest.raises(NotAPicture) as refusal:
+        jpeg_of(content, MAX_PIXELS)
+    assert refusal.type is NotAPicture
 
 
 @pytest.mark.parametrize(

@@ -63,7 +63,7 @@ def test_settings_have_the_documented_defaults() -> None:
     assert settings.reconnect.max_attempts == 5
     assert settings.reconnect.backoff_seconds == [5, 10, 20, 40, 60]
     assert settings.mobile_sync.timeout_seconds == 120
-    assert settings.mobile_sync.max_bytes == 8 * 1024 * 1024
+    assert settings.mobile_sync.max_bytes == 20 * 1024 * 1024
     assert settings.server.lease_seconds == 3
     assert (settings.socket.host, settings.web.host, settings.metrics.host) == ("127.0.0.1",) * 3
     assert settings.data_dir == Path(".examwire")
