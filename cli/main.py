@@ -15,7 +15,7 @@ from typer.core import TyperGroup
 from typer.main import get_command, get_group
 
 from actors.runtime.config.masking import masked
-from actors.runtime.telemetry.logs import configure_logging
+from actors.runtime.telemetry.logs import configure_logging, logs_json
 from cli.shared.output import ExitCode, exit_code_of, say
 from cli.shared.streams import OutputClosed, OutputFailed, prepare_streams
 from protocol.access.roster_file import InvalidRoster
@@ -205,7 +205,10 @@ def _say_error(error: Exception) -> None:
     text = str(error)
     if isinstance(error, OSError) and error.strerror is not None:
         text = error.strerror if error.filename is None else f"{error.filename}: {error.strerror}"
-    say(f"examwire: {masked(text)}", err=True, lines=several)
+    if logs_json():
+        log.error("%s", text)
+    else:
+        say(f"examwire: {masked(text)}", err=True, lines=several)
 
 
 def version() -> None:

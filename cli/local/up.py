@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 import os
 import signal
 import sys
@@ -45,6 +46,8 @@ from protocol.log.gap import LogGap
 
 if TYPE_CHECKING:  # imported only with --tls
     from cli.local.trial_certificate import TrialCertificate
+
+log = logging.getLogger("examwire.up")
 
 SERVER_IDS = ("SOCK001", "SOCK002")
 INTENSITY = Intensity(restarts=5, period=60.0, backoff=0.2, backoff_max=5.0)
@@ -384,7 +387,7 @@ def _on_signals(supervisor: ProcessSupervisor) -> asyncio.Event:
 
     def on_signal() -> None:
         if stop.is_set():
-            print("examwire: stopped by force", file=sys.stderr)
+            log.error("stopped by force")
             supervisor.kill()
             os._exit(ExitCode.FAILED)
         if sys.stderr.isatty():  # only for people: in a log file, each line may have to be JSON

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import inspect
 import json
+import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, get_type_hints
@@ -13,6 +14,7 @@ import typer
 from pydantic import BaseModel
 
 from actors.runtime.config.settings import Settings, load_settings, variable_of
+from actors.runtime.telemetry.logs import configure_logging
 from cli.shared.running_system import READY_FILE, RunningSystem
 from protocol.errors import BrokerUnavailable, StateUnavailable
 
@@ -87,10 +89,14 @@ def takes_settings(*names: str, running: bool = False) -> Callable[[Callable[...
             }
             if wants_given:
                 arguments["given"] = given
+            if "log.format" in names:  # also what is wrong with the settings is one object a line
+                log_early(given.get("log.format", os.environ.get(variable_of("log.format"))))
             if not wants_settings:
                 command(**arguments)
                 return
             settings = load_settings(**given)
+            if "log.format" in names:
+                log_early(settings.log.format)
             arguments["settings"] = with_running_engines(settings) if running else settings
             try:
                 command(**arguments)
@@ -103,6 +109,11 @@ def takes_settings(*names: str, running: bool = False) -> Callable[[Callable[...
                     f"{str(error).rstrip('.')}; no `examwire up` runs on {settings.data_dir} (there is no {path}): "
                     f"give the --data-dir of a running system, or {flag_of(engine)}"
                 ) from error
+
+        def log_early(form: str | None) -> None:
+            if form == "json":
+                role = command.__name__.replace("_", "-")
+                configure_logging(role, role, "info", "json")
 
         hints = get_type_hints(command, include_extras=True)
         own = [

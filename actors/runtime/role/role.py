@@ -7,7 +7,6 @@ import gc
 import logging
 import os
 import signal
-import sys
 import threading
 import time
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
@@ -24,6 +23,7 @@ from actors.runtime.config.settings import Settings
 from actors.runtime.role.metrics_server import MetricsServer
 from actors.runtime.role.probes import Probes
 from actors.runtime.store.state_store import StateStore
+from actors.runtime.telemetry.logs import log_last_words
 from actors.runtime.telemetry.metrics import ENGINE_UP
 from protocol.errors import BrokerAbsent
 
@@ -73,7 +73,7 @@ async def _run(
 
     def on_signal() -> None:
         if stop.is_set():
-            print(f"{name}: forced to stop", file=sys.stderr)
+            log.error("%s: forced to stop", name)
             os._exit(1)
         stop.set()
 
@@ -175,7 +175,7 @@ def _guard(name: str) -> threading.Timer:
     """End the process when stopping takes longer than all deadlines, even if the event loop hangs."""
 
     def give_up() -> None:
-        print(f"{name}: did not stop within {GUARD_SECONDS:g} s and is ended", file=sys.stderr, flush=True)
+        log_last_words(f"{name}: did not stop within {GUARD_SECONDS:g} s and is ended")
         os._exit(1)
 
     timer = threading.Timer(GUARD_SECONDS, give_up)

@@ -11,9 +11,10 @@ import json
 import logging
 import sys
 import threading
+import warnings
 from collections import Counter
 from types import TracebackType
-from typing import Any, Literal
+from typing import Any, Literal, TextIO
 
 from actors.runtime.config.masking import masked
 from protocol.texts import escape, escape_json
@@ -77,15 +78,42 @@ class JsonFormatter(_Formatter):
 
 def configure_logging(role: str, name: str, level: Level, form: Format = "text") -> None:
     """Log to stderr; `name` distinguishes this process from others of its role. May be called again."""
-    handler = logging.StreamHandler(sys.stderr)
+    handler = _Handler(sys.stderr)
     handler.setFormatter(JsonFormatter(role, name) if form == "json" else TextFormatter(role, name))
     logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
     # Each of them logs every connection; `LogSummary` counts connections and logs one line a second.
     for library in ("websockets", "uvicorn"):
         logging.getLogger(library).setLevel(logging.DEBUG if level == "debug" else logging.WARNING)
-    # Python would print uncaught exceptions without masking.
+    # Python would print these in several lines, and without masking.
     sys.excepthook = _log_uncaught
     threading.excepthook = _log_uncaught_in_thread
+    sys.unraisablehook = _log_unraisable
+    warnings.showwarning = _log_warning
+
+
+def logs_json() -> bool:
+    """Return whether this process logs JSON: then nothing else may be written to stderr."""
+    return any(isinstance(handler.formatter, JsonFormatter) for handler in logging.getLogger().handlers)
+
+
+def log_last_words(text: str) -> None:
+    """Write a line before the process is ended, also when a thread that hangs holds the lock of the log."""
+    record = logging.makeLogRecord({"name": "examwire", "levelname": "CRITICAL", "msg": text})
+    for handler in logging.getLogger().handlers:
+        print(handler.format(record), file=sys.stderr, flush=True)
+
+
+class _Handler(logging.StreamHandler[TextIO]):
+    """Logs a record of a library that cannot be formatted as a line, too; Python would print a traceback."""
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - of the library
+        error = sys.exception()
+        if isinstance(error, OSError):
+            return  # stderr takes nothing
+        text = f"a log record cannot be formatted ({error}): {record.msg!r} with {record.args!r}"
+        about = {"name": record.name, "levelname": record.levelname, "msg": "%s", "args": (text,)}
+        self.stream.write(self.format(logging.makeLogRecord(about)) + self.terminator)
+        self.flush()
 
 
 def _log_uncaught(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
@@ -99,6 +127,24 @@ def _log_uncaught_in_thread(hook: threading.ExceptHookArgs) -> None:
     if hook.exc_value is not None:
         trouble = (hook.exc_type, hook.exc_value, hook.exc_traceback)
         logging.getLogger("examwire").error("a thread ended: %s", hook.thread, exc_info=trouble)
+
+
+def _log_unraisable(unraisable: sys.UnraisableHookArgs) -> None:
+    error = unraisable.exc_value
+    trouble = (type(error), error, unraisable.exc_traceback) if error is not None else None
+    text = unraisable.err_msg or "Exception ignored in"  # Python's words
+    logging.getLogger("examwire").error("%s: %r", text, unraisable.object, exc_info=trouble)
+
+
+def _log_warning(
+    message: Warning | str,
+    category: type[Warning],
+    filename: str,
+    lineno: int,
+    file: object = None,
+    line: object = None,
+) -> None:
+    logging.getLogger("py.warnings").warning("%s:%d: %s: %s", filename, lineno, category.__name__, message)
 
 
 def _fields(record: logging.LogRecord) -> dict[str, Any]:

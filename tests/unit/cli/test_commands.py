@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -139,6 +140,14 @@ def test_a_role_without_a_configured_secret_does_not_listen_beyond_loopback(
     assert (result.exit_code, result.stdout) == (2, "")
     assert "beyond loopback" in result.stderr
     assert list(tmp_path.iterdir()) == []  # it refused before it did anything
+
+
+def test_a_role_that_logs_json_says_also_what_is_wrong_with_its_settings_as_json() -> None:
+    variables = {"EXAMWIRE_LOG__FORMAT": "json", "EXAMWIRE_WEB__PORT": "many"}
+    command = [sys.executable, "-m", "cli.main", "run", "web-server"]
+    result = subprocess.run(command, env={**os.environ, **variables}, capture_output=True, text=True, timeout=60)
+    assert (result.returncode, result.stdout) == (2, "")
+    assert "web.port" in json.loads(result.stderr)["message"]
 
 
 # -- config ---------------------------------------------------------------------------------------------

@@ -154,17 +154,61 @@ def test_frames_are_logged_by_their_size(log: Log) -> None:
     assert stream.getvalue().endswith(f"< TEXT [{len(hello)} bytes]\n")
 
 
-def test_a_process_that_dies_of_an_error_masks_it() -> None:
-    script = (
-        "from actors.runtime.telemetry.logs import configure_logging\n"
-        "configure_logging('web-server', 'w', 'info', 'json')\n"
-        f"raise RuntimeError({TOKEN!r})"
-    )
-    result = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60)
+DYING = f"""
+import asyncio, logging, threading, warnings
+from actors.runtime.telemetry.logs import configure_logging, log_last_words
+configure_logging('web-server', 'w', 'info', 'json')
+
+class Faulty:
+    def __del__(self):
+        raise ValueError("unraisable {TOKEN}")
+
+async def fail(): raise OSError("never retrieved")
+async def forget(): pass
+async def main():
+    asyncio.create_task(fail())
+    await asyncio.sleep(0)
+    forget()
+
+def die(): raise KeyError("in a thread")
+
+warnings.warn("warned\\nof {TOKEN}")
+logging.getLogger("library").warning("%d bytes", "many")
+Faulty()
+asyncio.run(main())
+thread = threading.Thread(target=die)
+thread.start()
+thread.join()
+log_last_words("ended")
+raise RuntimeError("{TOKEN}")
+"""
+
+
+def test_whatever_goes_wrong_in_a_process_is_a_line_of_json_without_secrets() -> None:
+    command = [sys.executable, "-W", "always", "-c", DYING]
+    result = subprocess.run(command, capture_output=True, text=True, timeout=60)
     assert result.returncode == 1
-    line = json.loads(result.stderr)
-    assert (line["level"], line["message"]) == ("critical", "the process ends")
-    assert "RuntimeError: ***" in line["traceback"]
+    assert "eyJ" not in result.stderr
+    lines = [json.loads(line) for line in result.stderr.splitlines()]
+    messages = [(line["logger"], line["message"]) for line in lines]
+    for logger, part in (
+        ("py.warnings", "<string>:19: UserWarning: warned\nof ***"),
+        ("library", "a log record cannot be formatted ("),
+        ("examwire", "Exception ignored in"),
+        ("py.warnings", "RuntimeWarning: coroutine 'forget' was never awaited"),
+        ("asyncio", "Task exception was never retrieved"),
+        ("examwire", "a thread ended"),
+        ("examwire", "ended"),
+        ("examwire", "the process ends"),
+    ):
+        assert any(name == logger and part in text for name, text in messages), (logger, messages)
+    assert len(messages) == 8
+    assert sorted(line["traceback"].splitlines()[-1] for line in lines if "traceback" in line) == [
+        "KeyError: 'in a thread'",
+        "OSError: never retrieved",
+        "RuntimeError: ***",
+        "ValueError: unraisable ***",
+    ]
 
 
 async def test_a_tally_is_one_line_for_thousands(log: Log, monkeypatch: pytest.MonkeyPatch) -> None:
