@@ -130,6 +130,7 @@ async def test_one_key_turns_the_alerts_off_also_under_a_korean_input_method(scr
         for typed, found in (("ㄱ", 4), ("김", 2), ("김ㅁ", 2), ("김믽", 2)):
             await keyboard.send("Input.imeSetComposition", {"text": typed, "selectionStart": 1, "selectionEnd": 1})
             await expect(page.locator(".tile")).to_have_count(found)
+        await expect(page.locator("#live")).to_have_text(re.compile(r"^2 examinees shown\.(?!.*shown)"))
         for key in ("Escape", "ArrowDown", "m"):  # they belong to the syllable
             await press(page, "#search", key=key, isComposing=True)
         await expect(page.locator("#search")).to_have_value("김믽")

@@ -444,7 +444,7 @@ export const texts = {
   "help.states": "States of the tiles",
   "key.arrows": "move between the tiles",
   "key.enter": "open the examinee",
-  "key.search": "go to the search",
+  "key.search": "go to the search: “ㄱㅁㅈ” finds 김민준, “room 3” a room",
   "key.filter": "go to the filters",
   "key.sound": "turn the sound and the number in the tab’s title on or off",
   "key.help": "show this help",

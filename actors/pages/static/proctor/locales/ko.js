@@ -444,7 +444,7 @@ export const texts = {
   "help.states": "타일의 의미",
   "key.arrows": "응시자 사이 이동",
   "key.enter": "응시자 상세 열기",
-  "key.search": "검색",
+  "key.search": "검색 (ㄱㅁㅈ → 김민준, 고사실 3 → 3고사실 응시자)",
   "key.filter": "필터",
   "key.sound": "알림음과 탭 제목의 숫자 켜기/끄기",
   "key.help": "도움말",
