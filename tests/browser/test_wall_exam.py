@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import re
 import time
 from typing import TYPE_CHECKING, Any
@@ -192,6 +194,10 @@ async def test_rooms_are_shown_searched_filtered_and_named_by_incidents(screens:
         await chips.nth(2).click()
         await expect(page.locator(".tile")).to_have_count(30)
         assert await audit(page) == []
+        saved, printed = await saved_and_printed(page)
+        assert saved[0][:5] == ["ID", "Name", "Room", "Seat", "State"]
+        assert [row[0] for row in saved[1:]] == printed == [f"E{k:04}" for k in range(61, 91)]
+        assert saved[1][2:5] == ["3", "1", "Connected"]
         await page.locator("#search").fill("e0064 3")
         await expect(tile(page, "E0064")).to_be_visible()
         await expect(page.locator(".tile")).to_have_count(1)
@@ -206,6 +212,21 @@ async def test_rooms_are_shown_searched_filtered_and_named_by_incidents(screens:
         await expect(page.locator('#filters [data-state="all"]')).to_have_text("All 60")  # out of the proctor's scope
         await expect(page.locator("#incidents")).to_be_hidden()
         await expect(page).to_have_title("Plan P001")
+
+
+async def saved_and_printed(page: Page) -> tuple[list[list[str]], list[str]]:
+    """The rows of the list as it is saved, and the ids of what is printed: all, also those out of view."""
+    async with page.expect_download() as download:
+        await page.get_by_role("button", name="Save as CSV").click()
+    content = (await (await download.value).path()).read_bytes()
+    await page.emulate_media(media="print")
+    await page.evaluate("dispatchEvent(new Event('beforeprint'))")
+    await expect(page.locator("#paper-what")).to_contain_text("30 of 90 examinees · Filter: Room 3")
+    await expect(page.locator("#wall")).to_be_hidden()
+    printed = await page.locator("#paper-table tbody td:first-child").all_inner_texts()
+    await page.evaluate("dispatchEvent(new Event('afterprint'))")
+    await page.emulate_media(media="screen")
+    return list(csv.reader(io.StringIO(content.decode("utf-8-sig")))), printed
 
 
 async def test_a_flag_comes_up_is_said_in_words_and_is_put_aside(screens: Screens) -> None:

@@ -18,6 +18,7 @@ import { element, setText } from "../common/elements.js";
 import { keepIconsPainted } from "./tiles/icons.js";
 import { IncidentList } from "./incidents/list.js";
 import { listenForKeys } from "./toolbar/keyboard.js";
+import { Listing } from "./toolbar/listing/listing.js";
 import { ConnectionBanner } from "./session/connection-banner.js";
 import { whyText } from "./session/plan-connection.js";
 import { PlanHeader } from "./session/plan-header.js";
@@ -67,6 +68,7 @@ class Wall {
     const leave = () => void (this.tiles.focus() || element("search").focus());
     this.talk = new Talk({ plan: () => this.plan, panel: this.panel, tiles: this.tiles, leave });
     this.gallery = new Gallery(this.plan, () => this.controls.shortcuts);
+    new Listing({ plan: () => this.plan, shown: () => this._shown, view: () => this._view(), incident: () => this.list.only });
     this.tabs = new PlanTabs(this.plans);
     this.header = new PlanHeader();
     this.signIn = new SignIn((given) => this._useTokens(given));
