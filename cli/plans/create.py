@@ -286,7 +286,11 @@ def _summary(result: dict[str, Any], plan: PlanState) -> RenderableType:
         f"plan {result['planId']}: {result['examinees']} examinees on the roster: {result['new']} enrolled now, "
         f"{result['renamed']} renamed, {result['relabelled']} with other labels, {result['known']} unchanged"
     ]
-    columns = [f"{title} is {meaning}" for title, meaning in result["columns"].items() if title != meaning]
+    columns = [
+        f"{title} is {meaning}"
+        for title, meaning in result["columns"].items()
+        if meaning not in (title, f"label {title}")
+    ]
     if columns:
         lines.append(f"columns: {', '.join(columns)}")
     if result["timed"]:

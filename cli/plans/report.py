@@ -11,12 +11,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from actors.runtime.config.settings import Settings
+from actors.runtime.store.state_store import StateStore
 from actors.status_log.plan_log import PlanLog
+from actors.status_log.roster import read_enrolled
 from cli.plans.plan_text import plan_json, plan_text
 from cli.plans.timeline import never_seen
 from cli.shared.live_actors import connected
 from cli.shared.options import takes_settings
-from cli.shared.output import Format, NotFound, OutputOption, console, say, show, table, with_heading
+from cli.shared.output import Column, Format, NotFound, OutputOption, say, show, table, with_heading
 from cli.shared.times import (
     TIME_HELP,
     duration_text,
@@ -25,11 +27,11 @@ from cli.shared.times import (
     with_local_times,
     zone_name,
 )
-from protocol.errors import ConfigurationError
+from protocol.errors import ConfigurationError, StateDamaged, StateUnavailable
 from protocol.ids import check_id
 from protocol.log.gap import gap_texts
 from protocol.log.outage_csv import format_reasons, outages_csv
-from protocol.log.outages import EndStatus, OutageRow, OutageTotals, sum_rows
+from protocol.log.outages import EndStatus, Enrolled, OutageRow, OutageTotals, sum_rows
 from protocol.rules.plan_state import PlanState
 from protocol.times import format_time, parse_time
 
@@ -37,7 +39,7 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
 
 
-@takes_settings("nats_url", "data_dir", running=True)
+@takes_settings("nats_url", "redis_url", "data_dir", running=True)
 def report(
     settings: Settings,
     plan_id: Annotated[str, typer.Argument(metavar="PLAN_ID", help="The plan.", show_default=False)],
@@ -68,7 +70,7 @@ def report(
     times, give the exam's end with --to. An outage that the examinee's browser began by closing the connection is
     compensated only if the plan's policy says so. A migration is an outage only if it ends in a loss.
 
-    A narrow terminal shows the most important columns only. Exit code 3: the plan is unknown.
+    -o wide has more columns, and --csv all of them. Exit code 3: the plan is unknown.
     """
     check_id("planId", plan_id)
     if as_csv and output is Format.JSON:
@@ -80,12 +82,13 @@ def report(
     async def work() -> None:
         async with connected(settings, "plans report") as bus:
             beginning, outages = await PlanLog(bus, plan_id).outages()
-        if outages.begin is None:
+        roster = await _enrolled(settings, plan_id)
+        if outages.begin is None and not roster:
             raise NotFound(never_seen(plan_id, None, beginning))
-        window = (outages.begin if since is None else since, until)
-        if window[0] > window[1] and since is not None:
+        if since is not None and since > until:
             raise ConfigurationError("--from: must not be later than --to, or than now")
-        rows = outages.rows(*window, ignore_below=ignore_below)
+        window = (min(outages.begin or until, until) if since is None else since, until)
+        rows = outages.rows(*window, ignore_below=ignore_below, roster=roster)
         incomplete = sum(not row.complete for row in rows)
         if incomplete:
             say(f"the first facts about {incomplete} examinees have expired from the log", err=True)
@@ -115,6 +118,18 @@ def report(
         show(value, lambda: _draw(plan_id, outages.plan, window, rows, total_row), output)
 
     asyncio.run(work())
+
+
+async def _enrolled(settings: Settings, plan_id: str) -> dict[str, Enrolled]:
+    """Return who is on the roster; without Redis the report is still made, from the log alone."""
+    store = StateStore(settings.redis_url, settings.redis)
+    try:
+        return await read_enrolled(store, plan_id)
+    except (StateUnavailable, StateDamaged, ValueError) as error:
+        say(f"names and labels are those of the log only: {error}", err=True)
+        return {}
+    finally:
+        await store.close()
 
 
 def _json(outages: OutageRow | OutageTotals) -> dict[str, Any]:
@@ -148,12 +163,11 @@ _END_TEXTS = {
 
 @dataclass(frozen=True, slots=True)
 class _Column:
-    """A column of the report. `narrow`: a narrow terminal shows it, too."""
+    """A column of the report: what it shows of a row, and of the totals."""
 
-    title: str
+    column: Column
     cell: Callable[[OutageRow], object]
     total: Callable[[OutageTotals], object] = lambda _: None
-    narrow: bool = False
 
 
 def _seconds(seconds: float) -> str | None:
@@ -161,41 +175,52 @@ def _seconds(seconds: float) -> str | None:
 
 
 def _label_column(label: str) -> _Column:
-    return _Column(label, lambda row: row.labels.get(label))
-
-
-_COLUMNS = (
-    _Column("examinee", lambda row: row.examinee_id, lambda _: "total", narrow=True),
-    _Column("name", lambda row: row.name),
-    _Column("result", end_text, lambda totals: f"{totals.finished} finished", narrow=True),
-    _Column("outages", lambda row: row.outages or None, lambda totals: totals.outages, narrow=True),
-    _Column("seconds", lambda row: _seconds(row.outage_seconds), lambda totals: f"{totals.outage_seconds:.3f}"),
-    _Column("longest", lambda row: _seconds(row.longest_seconds), lambda totals: f"{totals.longest_seconds:.3f}"),
-    _Column(
-        "compensate", lambda row: row.compensate_seconds or None, lambda totals: totals.compensate_seconds, narrow=True
-    ),
-    _Column("reasons", lambda row: format_reasons(row) or None, narrow=True),
-    _Column(
-        "by client",
-        lambda row: _seconds(row.client_closed_seconds),
-        lambda totals: _seconds(totals.client_closed_seconds),
-    ),
-    _Column("unstable", lambda row: row.unstable or None, lambda totals: totals.unstable or None),
-    _Column("attempts", lambda row: row.attempts or None),
-    _Column("shut out", lambda row: row.shut_out or None, lambda totals: totals.shut_out or None),
-    _Column("removed", lambda row: row.removals or None, lambda totals: totals.removals or None),
-    _Column("readmitted", lambda row: row.readmissions or None, lambda totals: totals.readmissions or None),
-    _Column("migrations", lambda row: row.migrations or None, lambda totals: totals.migrations or None),
-    _Column("begin", lambda row: local_time(row.window_start) or None),
-    _Column("end", lambda row: local_time(row.window_end) or None),
-    _Column("mobile sync", lambda row: _mobile_sync_text(row)),
-    _Column("at", lambda row: local_time(row.mobile_sync_time) or None),
-)
-_NARROW = 120
+    return _Column(Column(label, crop=True), lambda row: row.labels.get(label))
 
 
 def _mobile_sync_text(row: OutageRow) -> str | None:
     return f"{row.mobile_sync} {row.mobile_sync_reason or ''}".strip() if row.mobile_sync != "NONE" else None
+
+
+_COLUMNS = (
+    _Column(Column("examinee"), lambda row: row.examinee_id, lambda _: "total"),
+    _Column(Column("name", crop=True, keep=True), lambda row: row.name),
+    _Column(Column("result", keep=True), end_text, lambda totals: f"{totals.finished} finished"),
+    _Column(Column("outages", keep=True), lambda row: row.outages or None, lambda totals: totals.outages),
+    _Column(
+        Column("compensate", keep=True),
+        lambda row: row.compensate_seconds or None,
+        lambda totals: totals.compensate_seconds,
+    ),
+    _Column(Column("reasons", crop=True), lambda row: format_reasons(row) or None),
+    _Column(Column("seconds"), lambda row: _seconds(row.outage_seconds), lambda totals: f"{totals.outage_seconds:.3f}"),
+    _Column(Column("unstable"), lambda row: row.unstable or None, lambda totals: totals.unstable or None),
+    _Column(Column("shut out"), lambda row: row.shut_out or None, lambda totals: totals.shut_out or None),
+    _Column(Column("removed"), lambda row: row.removals or None, lambda totals: totals.removals or None),
+    _Column(
+        Column("longest", wide=True),
+        lambda row: _seconds(row.longest_seconds),
+        lambda totals: f"{totals.longest_seconds:.3f}",
+    ),
+    _Column(
+        Column("by client", wide=True),
+        lambda row: _seconds(row.client_closed_seconds),
+        lambda totals: _seconds(totals.client_closed_seconds),
+    ),
+    _Column(Column("attempts", wide=True), lambda row: row.attempts or None),
+    _Column(
+        Column("readmitted", wide=True),
+        lambda row: row.readmissions or None,
+        lambda totals: totals.readmissions or None,
+    ),
+    _Column(
+        Column("migrations", wide=True), lambda row: row.migrations or None, lambda totals: totals.migrations or None
+    ),
+    _Column(Column("begin", wide=True), lambda row: local_time(row.window_start) or None),
+    _Column(Column("end", wide=True), lambda row: local_time(row.window_end) or None),
+    _Column(Column("mobile sync", wide=True), _mobile_sync_text),
+    _Column(Column("at", wide=True), lambda row: local_time(row.mobile_sync_time) or None),
+)
 
 
 def _draw(
@@ -207,18 +232,15 @@ def _draw(
         f"{totals.never_came} never came; {totals.affected} with outages; {totals.outages} outages, "
         f"{duration_text(totals.outage_seconds)} in total"
     )
-    narrow = console().width < _NARROW
     labels = dict.fromkeys(label for row in rows for label in row.labels)
     examinee, name, *others = _COLUMNS
     # An empty column takes the place of the others.
     columns = [
         column
         for column in (examinee, name, *map(_label_column, labels), *others)
-        if column.title == "examinee"
-        or (any(column.cell(row) is not None for row in rows) and (column.narrow or not narrow))
+        if column is examinee or any(column.cell(row) is not None for row in rows)
     ]
     cells = [[column.cell(row) for column in columns] for row in rows]
-    report_table = table(
-        [column.title for column in columns], [*cells, [column.total(totals) for column in columns]], title=title
-    )
+    sums = [column.total(totals) for column in columns]
+    report_table = table([column.column for column in columns], [*cells, sums], title=title)
     return with_heading(plan_text(plan_json(plan)) if plan.version else None, report_table)

@@ -16,7 +16,7 @@ compensated only if the plan's policy says so. All of it is counted in whole mil
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 
@@ -102,7 +102,7 @@ class OutageRow(Wire):
     those of the outages that the examinee's own client began. `unstable`: how often the examinee became unstable, that
     is, was away for more than the policy's share of its window. `endStatus`: at the end of the window; `finishedBy` and
     `finishedAt` if they have finished. `windowStart` and `windowEnd`: when the exam ran for them (absent: no bound).
-    `name` and `labels`: as the roster says, if the log still holds that.
+    `name` and `labels`: as the roster says.
     """
 
     examinee_id: str
@@ -158,6 +158,15 @@ class OutageTotals(Wire):
     finished: int
     lost: int
     never_came: int
+
+
+@dataclass(frozen=True, slots=True)
+class Enrolled:
+    """What Redis knows of somebody on the roster, which may have left the log. `came`: they have been connected."""
+
+    name: str | None
+    labels: Mapping[str, str]
+    came: bool
 
 
 class Outages:
@@ -233,13 +242,20 @@ class Outages:
         first = min(seen or known, default=self._first_about_plan)
         return None if first is None else first / 1000
 
-    def rows(self, begin: float, end: float, *, ignore_below: float = 0.0) -> list[OutageRow]:
+    def rows(
+        self, begin: float, end: float, *, ignore_below: float = 0.0, roster: Mapping[str, Enrolled] | None = None
+    ) -> list[OutageRow]:
         """Return a row for each examinee known before the window's end, by id; times in seconds since the epoch.
 
-        An outage that lasted less than `ignore_below` seconds, in all or so far, is left out.
+        An outage that lasted less than `ignore_below` seconds, in all or so far, is left out. `roster`: the names and
+        labels that the log does not hold, and who never came.
         """
         report = round(begin * 1000), round(end * 1000)
-        return [
+        roster = roster or {}
+        never = [_StatusChange(report[1], EndStatus.NEVER_CAME)]
+        absent = {name: _Examinee(report[1], statuses=never) for name in roster if not roster[name].came}
+        examinees = absent | self._examinees
+        rows = [
             _row(
                 examinee_id,
                 examinee,
@@ -247,11 +263,12 @@ class Outages:
                 self._windows.of(examinee_id),
                 ignore_below=round(ignore_below * 1000),
                 client_closed_counts=bool(self.plan.policy.compensate_client_closed),
-                person=self._timeline.examinees[examinee_id],
+                person=self._timeline.examinees.get(examinee_id) or ReplayedExaminee(end),
             )
-            for examinee_id, examinee in sorted(self._examinees.items())
+            for examinee_id, examinee in sorted(examinees.items())
             if examinee.listed <= report[1]
         ]
+        return [_named(row, roster.get(row.examinee_id)) for row in rows]
 
 
 def sum_rows(rows: Iterable[OutageRow]) -> OutageTotals:
@@ -344,6 +361,12 @@ def _row(
         name=person.connection.name,
         labels=dict(person.connection.labels),
     )
+
+
+def _named(row: OutageRow, enrolled: Enrolled | None) -> OutageRow:
+    if enrolled is None or row.name is not None or row.labels:
+        return row
+    return row.model_copy(update={"name": enrolled.name, "labels": dict(enrolled.labels)})
 
 
 def _bounds(windows: Sequence[Window], finished_at: int | None) -> Window:

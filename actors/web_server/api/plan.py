@@ -21,15 +21,16 @@ from actors.runtime.config.tokens import TokenVerifier
 from actors.runtime.store.ready_servers import ReadyServers
 from actors.runtime.store.state_store import StateStore
 from actors.status_log.plan_log import Beginning, PlanLog
+from actors.status_log.roster import read_enrolled
 from actors.web_server.api.plan_log_cache import PlanLogCache
 from actors.web_server.bodies import fresh_answer
 from actors.web_server.problems import RETRY_AFTER, Problem
-from actors.web_server.requests import claims_of, within_limits
+from actors.web_server.requests import REDIS_SECONDS, claims_of, within_limits
 from protocol.access.claims import Claims
-from protocol.errors import BrokerUnavailable, ErrorCode, InvalidField
+from protocol.errors import BrokerUnavailable, ErrorCode, InvalidField, StateDamaged, StateUnavailable
 from protocol.ids import check_id
 from protocol.log.outage_csv import outages_csv
-from protocol.log.outages import OutageRow, Outages
+from protocol.log.outages import Enrolled, OutageRow, Outages
 from protocol.log.timeline import Timeline
 from protocol.log.timeline_entry import TimelineEntry
 from protocol.times import format_time, parse_time
@@ -157,17 +158,27 @@ class PlanApi:
         affected = _switch(request, "affected")
         async with self._reading(f"report of {plan_id}"):
             beginning, outages = await PlanLog(self._bus, plan_id).outages()
-        if outages.begin is None:
+            roster = await self._enrolled(plan_id)
+        if outages.begin is None and not roster:
             raise _never_seen(f"plan {plan_id}", beginning)
         if first is not None and first > last:
             raise InvalidField("from", "must not be later than `to`, or than now")
-        begin = min(outages.begin, last) if first is None else first
-        rows = outages.rows(begin, last, ignore_below=ignore_below)
+        begin = min(outages.begin or last, last) if first is None else first
+        rows = outages.rows(begin, last, ignore_below=ignore_below, roster=roster)
         visible = set(await within_limits(self._store, claims, [row.examinee_id for row in rows]))
         rows = [row for row in rows if row.examinee_id in visible]
         content = outages_csv(plan_id, [row for row in rows if row.outages or not affected])
         headers = {"Content-Disposition": f'attachment; filename="outages-{plan_id}.csv"'}
         return await fresh_answer(request, content, "text/csv; charset=utf-8", headers)
+
+    async def _enrolled(self, plan_id: str) -> dict[str, Enrolled]:
+        """Return who is on the roster; without Redis the report is still made, from the log alone."""
+        try:
+            async with asyncio.timeout(REDIS_SECONDS):
+                return await read_enrolled(self._store, plan_id)
+        except (StateUnavailable, StateDamaged, TimeoutError, ValueError) as error:
+            log.warning("plan %s: the report has no names but those of the log: %r", plan_id, error)
+            return {}
 
     def _watched_plan(self, request: Request) -> tuple[Claims, str]:
         """Return the claims, and the plan of the URL if they allow to watch it.

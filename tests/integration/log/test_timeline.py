@@ -18,9 +18,12 @@ import pytest
 
 from actors.runtime.broker.connection import Bus, Outgoing
 from actors.runtime.config.settings import Settings
+from actors.status_log.plan_log import read_plan
 from cli.shared import live_actors
+from protocol.broker import subjects
+from protocol.broker.streams import STATUS
 from protocol.messages.codec import encode
-from protocol.messages.facts import ConnectionStatus, ConnectionStatusCode
+from protocol.messages.facts import ConnectionStatus, ConnectionStatusCode, Enrol
 from protocol.times import format_time
 from tests.integration.support.command_line import Invoke
 from tests.integration.support.settings import changed
@@ -149,6 +152,31 @@ async def test_a_plan_has_a_timeline_a_state_at_a_time_and_a_report_of_outages(
     (row,) = csv.DictReader(io.StringIO(result.stdout_bytes.decode("utf-8-sig"), newline=""))
     assert (row["examineeId"], row["outages"], row["compensateSeconds"]) == ("E001", "0", "0")
     assert "total" in (await invoke("plans", "report", "P001")).stdout
+
+
+async def test_a_report_has_the_roster_after_it_has_left_the_log(system: System, bus: Bus, invoke: Invoke) -> None:
+    now = format_time(bus.clock.now())
+    people = [
+        Enrol(plan_id="P001", examinee_id=examinee_id, name=name, labels={"room": "A"}, timestamp=now)
+        for examinee_id, name in (("E001", "Kim"), ("E002", "Lee"))
+    ]
+    await bus.publish(Outgoing.of(subjects.status_plan("P001", subjects.OPERATOR), *people))
+    await system.examinee("E001")
+    stored = [message async for message in read_plan(bus, "P001")]
+    await bus.delete_message(STATUS.name, stored[0].sequence)
+
+    def rows(report: dict[str, Any]) -> list[tuple[Any, ...]]:
+        return [(row["name"], row["labels"], row["endStatus"]) for row in report["examinees"]]
+
+    never_came = ("Lee", {"room": "A"}, "NEVER_CAME")
+    report = await out(invoke, "plans", "report", "P001")
+    assert rows(report) == [("Kim", {"room": "A"}, "CONNECTED"), never_came]
+    for message in stored[1:]:
+        await bus.delete_message(STATUS.name, message.sequence)
+    # Of whom nothing is left but a record, nobody can say how the exam was.
+    assert rows(await out(invoke, "plans", "report", "P001")) == [never_came]
+    early = await out(invoke, "plans", "report", "P001", "--to", "-1h")
+    assert early["from"] == early["to"]
 
 
 async def test_an_unknown_examinee_is_exit_code_3_and_an_invalid_time_2(system: System, invoke: Invoke) -> None:

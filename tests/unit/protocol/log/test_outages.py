@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from protocol.log.entries import LogEntry
 from protocol.log.outage_csv import outages_csv
-from protocol.log.outages import Outage, OutageRow, Outages, sum_rows, union_length
+from protocol.log.outages import Enrolled, Outage, OutageRow, Outages, sum_rows, union_length
 from protocol.messages.facts import ExamineeFact
 from tests.unit.support import facts
 from tests.unit.support.fact_logs import Log, logs
@@ -144,6 +144,24 @@ def test_an_examinee_first_seen_after_the_window_is_left_out_and_an_expired_begi
     assert outages.rows(DAWN, DAWN + 49) == []
     row = report(facts.disconnected("SOCK001-a", 10), facts.connected("SOCK001-b", 14), cut=True)
     assert (row.complete, row.outage_seconds) == (False, 4)
+
+
+def test_the_roster_names_whom_the_log_does_not_and_lists_who_never_came() -> None:
+    outages = Outages()
+    outages.add(LogEntry(10, DAWN, facts.connected("SOCK001-a")))
+    roster = {
+        "E002": Enrolled("Lee", {"room": "A"}, came=False),
+        "E001": Enrolled("Kim", {}, came=True),
+        "E003": Enrolled("Park", {}, came=True),  # their facts have left the log
+    }
+    rows = outages.rows(DAWN, DAWN + 10, roster=roster)
+    assert [(row.examinee_id, row.name, row.labels, row.end_status) for row in rows] == [
+        ("E001", "Kim", {}, "CONNECTED"),
+        ("E002", "Lee", {"room": "A"}, "NEVER_CAME"),
+    ]
+    # What the log holds is what was so then.
+    outages.add(LogEntry(20, DAWN, facts.enrol("Hana")))
+    assert outages.rows(DAWN, DAWN + 10, roster=roster)[0].name == "Hana"
 
 
 def test_the_totals_are_the_sums() -> None:
