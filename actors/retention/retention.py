@@ -1,4 +1,4 @@
-"""Delete by itself what is kept for too long: plans after `retention.days`, purges that died, servers long gone.
+"""Delete what is past its retention: plans after `retention.days`, purges that died, servers long gone.
 
 It runs in the role `queue-server`. Several may run: one of them does the work of an hour, and notes it in the stream
 CHECKPOINT, together with what was announced. A plan is deleted at the earliest `NOTICE_SECONDS` after that.
@@ -114,7 +114,7 @@ class Retention(Service):
                 await asyncio.sleep(REPAIR_SECONDS)
             except (BrokerUnavailable, NotPermitted, ConsumerGone, StateUnavailable, StateDamaged, NotPurged) as error:
                 FAILURES.inc()
-                log.warning("%s: what is kept for too long is not deleted yet: %s", self.address, error)
+                log.warning("%s: plans past their retention are not deleted yet: %s", self.address, error)
                 await asyncio.sleep(AGAIN_SECONDS)
             else:
                 await asyncio.sleep(PASS_SECONDS)

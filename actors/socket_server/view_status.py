@@ -1,6 +1,6 @@
 """Tells the clients of a plan whether what they see is current (`view_status`).
 
-What clients see is current while the connection to NATS works, the server's queue is worked off, and state managers
+What clients see is current while the connection to NATS works, the server's queue is processed, and state managers
 say that the plan's partition of the log is applied. An open socket alone says nothing about that.
 
 While a lost Redis is repaired, the view of a plan that is whole already is current: its events flow.
@@ -53,7 +53,7 @@ SLICE = 256
 """So many clients are told without a pause, so that heartbeats go on while a whole hall is told."""
 
 REPAIRED_SECONDS = 3.0
-"""For so long after a repair, messages that waited for it are worked off."""
+"""For so long after a repair, messages that waited for it are processed."""
 
 _APPLIED = Codec.of((Applied,))
 

@@ -1,6 +1,6 @@
 """The state manager: from STATUS to Redis and to the socket servers. Any number of them may run.
 
-Plans are spread over partitions, and one manager at a time works off a partition, in the log's order
+Plans are spread over partitions, and one manager at a time processes a partition, in the log's order
 (`actors.runtime.broker.consumers.pinned`). `actors.state_manager.order_of_work` says what is done for a batch.
 """
 

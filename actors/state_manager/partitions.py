@@ -196,7 +196,7 @@ class StatePartitions:
         """
         if not self._gives_way.is_set():
             self._patience = min(self._patience * 2, MOST_PATIENCE_SECONDS) if self._patience else SILENT_SECONDS
-            text = "state manager %s is newer (format %d; this one: %d): it works off the log from now on"
+            text = "state manager %s is newer (format %d; this one: %d): it processes the log from now on"
             log.warning(text, newer.state_manager, newer.understood_format, FORMAT)
             self._newest.clear()
             self._gives_way.set()
@@ -205,7 +205,7 @@ class StatePartitions:
         self._newer_silent = asyncio.get_running_loop().call_later(self._patience, self._go_on)
 
     def _go_on(self) -> None:
-        log.warning("no newer state manager has announced its progress for %g s: this one goes on", self._patience)
+        log.warning("no newer state manager has announced its progress for %g s: this one takes over", self._patience)
         self._newer_silent = None
         self._gives_way.clear()
         self._newest.set()

@@ -1,7 +1,7 @@
 """What the beginning and the end of a plan do to its examinees, and the schedules of both.
 
-Which examinees are finished or resumed is read from Redis when the plan's fact is worked off. The records then hold all
-facts before it, and no later one: portions about one plan are worked off in the order of the log.
+Which examinees are finished or resumed is read from Redis when the plan's fact is processed. The records then hold all
+facts before it, and no later one: portions about one plan are processed in the order of the log.
 """
 
 from __future__ import annotations

@@ -104,7 +104,11 @@ class CheckpointWrites:
                     checkpoint = await self._checkpoints.write(checkpoint, None, last)
                 last = batch
         if manifest is not None and total.too_large:
-            log.error("part %s: its checkpoint does not go on: too large is %s", checkpoint.part, total.too_large)
+            log.error(
+                "part %s: no newer checkpoint, because a record is too large for a message: %s",
+                checkpoint.part,
+                total.too_large,
+            )
             manifest = None
         return await self._checkpoints.write(checkpoint, manifest, last), total
 

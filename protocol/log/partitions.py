@@ -1,4 +1,4 @@
-"""Partitions of plans: the facts of one plan are worked off by one state manager at a time, in the log's order."""
+"""Partitions of plans: the facts of one plan are processed by one state manager at a time, in the log's order."""
 
 from __future__ import annotations
 

@@ -44,8 +44,8 @@ WaitingFor = Annotated[
 ]
 """What a view that is not current waits for. What only a newer release waits for is read as `log`.
 
-nats, redis: the engine answers. state: Redis is brought up to the log. log: what happened is worked off. consumer: the
-queue server makes a missing consumer of the log. queue: the socket server's queue is there and worked off.
+nats, redis: the engine answers. state: Redis is brought up to the log. log: what happened is processed. consumer: the
+queue server makes a missing consumer of the log. queue: the socket server's queue is there and processed.
 state-manager: one is heard.
 """
 

@@ -123,7 +123,7 @@ class Checkpointer:
                 self._say(error)
             except Exception:
                 # A fault here, or what somebody has put into Redis, must not stop the work on the log. The age grows.
-                log.exception("no checkpoint is written: it is tried again")
+                log.exception("no checkpoint is written; trying again")
                 await asyncio.sleep(self._settings.seconds)
             else:
                 self._failing_since, self._said = None, False

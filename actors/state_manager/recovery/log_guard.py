@@ -196,7 +196,7 @@ class LogGuard:
         self._reported = True
         log.error(
             "the log is behind Redis, which knows message %d; the log ends at %d, so %d or more are missing. Was the "
-            "broker restored from an older copy? No fact is worked off until the log is mended",
+            "broker restored from an older copy? No fact is processed until the log is mended",
             known.reached,
             state.last,
             missing,

@@ -282,7 +282,7 @@ class StateRepair:
 
 
 def _was_lost(surveys: Sequence[Survey]) -> bool:
-    """Return whether Redis held something before: facts had been worked off.
+    """Return whether Redis held something before: facts had been processed.
 
     At the very first start the socket servers may have spoken before a state manager runs: nothing was lost then.
     """
