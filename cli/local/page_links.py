@@ -38,57 +38,50 @@ def page_links(base: str, settings: Settings, plan_id: str) -> dict[str, str]:
     }
 
 
-def describe_links(links: Mapping[str, str]) -> list[str]:
+def describe_links(links: Mapping[str, str], plan_id: str, *, with_tokens: bool) -> list[str]:
     """Return the links as lines of text."""
-    lines = {
-        "proctor": f"  proctor {PROCTOR}   {links['proctor']}",
-        "examinee": f"  examinee {EXAMINEE}  {links['examinee']}",
-        "phone": f"  phone          {links['phone']}  (the examinee's page shows its QR code)",
-    }
-    return ["Pages to open:", *(lines[name] for name in links), ""]
+    if not with_tokens:
+        lines = [f"Pages of plan {plan_id}; tokens come from the issuer whose public key is configured:"]
+        return [*lines, *(f"  {name:<8}  {link}" for name, link in links.items())]
+    return [
+        f"Pages of plan {plan_id}; their tokens are valid for 12 hours:",
+        f"proctor {PROCTOR}   {links['proctor']}",
+        f"examinee {EXAMINEE}  {links['examinee']}",
+        f"phone          {links['phone']}  (QR code: the examinee's page)",
+    ]
 
 
 def access_notes(
-    bases: Sequence[str], settings: Settings, socket_urls: Sequence[str], certificate: TrialCertificate | None
+    bases: Sequence[str],
+    settings: Settings,
+    socket_urls: Sequence[str],
+    certificate: TrialCertificate | None,
+    command: str,
 ) -> list[str]:
-    """Return notes on opening the pages: addresses, the certificate, and access from phones and other computers."""
-    lines: list[str] = []
-    host = urlsplit(bases[0]).hostname or ""
-    if len(bases) > 1:
-        lines += ["The pages can be opened at:", *(f"  {base}/" for base in bases), ""]
-    if certificate is not None:
-        lines += _about_certificate(certificate, socket_urls)
-    if is_loopback(host):
-        if certificate is not None:
-            lines += [
-                "Only this machine can open these pages. To open them on a phone or another computer:",
-                "  export EXAMWIRE_SECRET=$(openssl rand -base64 48)",
-                "  examwire up --tls --web-host 0.0.0.0 --socket-host 0.0.0.0",
-                "",
-            ]
-    elif urlsplit(bases[0]).scheme == "http":
-        lines += [
-            "Browsers give the camera only to https pages. Over http, the phone page uses the phone's camera app;",
-            "with --tls it can use the camera itself.",
-            "",
+    """Return notes on opening the pages: the certificate, and what phones and other computers can reach."""
+    local = is_loopback(urlsplit(bases[0]).hostname or "")
+    lines = _about_certificate(certificate, socket_urls, phones=not local) if certificate is not None else []
+    if local:
+        return [
+            *lines,
+            "Only this machine can open them. For phones and other computers:",
+            *([] if settings.secret is not None else ["  export EXAMWIRE_SECRET=$(openssl rand -base64 48)"]),
+            f"  {command} up --tls --web-host 0.0.0.0 --socket-host 0.0.0.0",
         ]
-    if not is_loopback(host) and is_loopback(urlsplit(socket_urls[0]).hostname or ""):
-        lines += ["Pages on other machines cannot reach the socket servers: add --socket-host 0.0.0.0", ""]
+    if urlsplit(bases[0]).scheme == "http":
+        lines.append("Over http, phones use their camera app; with --tls, the page opens the camera.")
+    if is_loopback(urlsplit(socket_urls[0]).hostname or ""):
+        lines.append("Pages on other machines cannot reach the socket servers: add --socket-host 0.0.0.0")
+    else:
+        lines.append(f"Phones and other computers in this network can open {bases[0]}/")
     return lines
 
 
-def _about_certificate(certificate: TrialCertificate, socket_urls: Sequence[str]) -> list[str]:
-    origin = "is new" if certificate.made else "is the one of the last start"
-    ports = [f"https://{urlsplit(url).netloc}/healthz" for url in socket_urls]
+def _about_certificate(certificate: TrialCertificate, socket_urls: Sequence[str], *, phones: bool) -> list[str]:
     return [
-        f"The self-signed certificate {origin}. Each browser warns once; allow it like this:",
-        '  Chrome, Edge, Android:  "Your connection is not private": Advanced, then Proceed',
-        '  Safari, iPhone, iPad:   "This Connection Is Not Private": Show Details, then visit this website',
-        '  Firefox:                "Warning: Potential Security Risk Ahead": Advanced, then Accept the Risk; for the',
-        f"                          proctor's and the examinee's page also at {' and '.join(ports)}",
-        "Safari does not apply the exception to WebSockets: use another browser for the proctor's and the examinee's",
-        "page. For a real exam, use a certificate that browsers trust (web.certificate_file).",
-        f"  valid until {certificate.expires:%Y-%m-%d}, in {certificate.certificate_file.parent}",
-        f"  SHA-256 {certificate.fingerprint}",
-        "",
+        "The certificate is self-signed. Each browser warns once; open the page anyway:",
+        "  Chrome, Edge: Advanced, then Proceed. Firefox: Advanced, Accept Risk, also",
+        f"  {' '.join(f'https://{urlsplit(url).netloc}/healthz' for url in socket_urls)}",
+        *(["  Safari, iPhone: Show Details, then visit this website; the phone page only."] if phones else []),
+        f"  SHA-256 {certificate.fingerprint.replace(':', '')}",
     ]

@@ -6,6 +6,7 @@ import asyncio
 import json
 import logging
 import os
+import shlex
 import signal
 import sys
 import tempfile
@@ -36,6 +37,7 @@ from cli.local.process_supervisor import END_SECONDS, ProcessSupervisor
 from cli.local.processes import EngineProcess, RoleProcess
 from cli.local.saved_ports import SavedPorts
 from cli.run import ENGINES, LOGS, SERVER_SETTINGS, SOCKET_TLS, WEB_TLS, JsonOption
+from cli.shared.invocation import own_command, with_data_dir
 from cli.shared.options import flatten, takes_settings, to_environment
 from cli.shared.output import ExitCode, print_json
 from cli.shared.running_system import ISSUER_KEYS, READY_FILE, SECRET_FINGERPRINT, TOPOLOGY, TOPOLOGY_SETTINGS
@@ -51,7 +53,6 @@ log = logging.getLogger("examwire.up")
 
 SERVER_IDS = ("SOCK001", "SOCK002")
 INTENSITY = Intensity(restarts=5, period=60.0, backoff=0.2, backoff_max=5.0)
-SAMPLE = "sample.jpg"
 TARGETS_FILE = "prometheus-targets.json"
 PORTS_FILE = "ports.json"
 _PORTS = {**dict.fromkeys(SERVER_IDS, "port"), "web-server": "url"}
@@ -314,60 +315,27 @@ class LocalSystem:
             (self.data_dir / name).unlink(missing_ok=True)
 
     def _description(self, ready: Mapping[str, Any]) -> str:
-        servers = [f"  {server['serverId']:<9} {server['url']}" for server in ready["socketServers"]]
+        """Return what people read: links, what a phone can reach, and commands. It fits 80 columns and 24 lines."""
+        notes = []
+        if self._plans_whole is not None:
+            notes.append("Redis is still being repaired: plans that are not whole yet say so.")
+        if self._gap is not None:
+            notes.append(f"The log was older than Redis, and was mended: {self._gap}.")
         sockets = [server["url"] for server in ready["socketServers"]]
+        bases = page_bases(ready["webUrl"], self.settings)
+        command, data_dir = own_command(), with_data_dir(self.settings)
         lines = [
             "examwire is up. Ctrl-C stops it.",
+            *notes,
+            *describe_links(ready["pages"], self.plan, with_tokens=not signs_elsewhere(self.settings)),
             "",
-            *(
-                ["Redis is still being repaired: plans that are not whole yet say so.", ""]
-                if self._plans_whole is not None
-                else []
-            ),
-            *([f"The log was older than Redis, and was mended: {self._gap}.", ""] if self._gap is not None else []),
-            *describe_links(ready["pages"]),
-            *access_notes(page_bases(ready["webUrl"], self.settings), self.settings, sockets, self._certificate),
-            "Addresses:",
-            f"  web       {ready['webUrl']}",
-            *servers,
-            f"  metrics   {ready['metricsUrl']}; all processes: {self.data_dir / TARGETS_FILE}",
-            f"  NATS      {ready['natsUrl']}",
-            f"  Redis     {ready['redisUrl']}",
-            f"  data      {ready['dataDir']}",
+            *access_notes(bases, self.settings, sockets, self._certificate, command),
             "",
+            f"Try  {command} simulate{data_dir}",
+            f"     {command} plans watch {self.plan}{data_dir}",
+            f"All addresses are in {shlex.quote(str(self.settings.data_dir / READY_FILE))}",
         ]
-        if signs_elsewhere(self.settings):
-            return "\n".join([*lines, "Get tokens from the issuer whose public key is configured."])
-        return "\n".join([*lines, *self._things_to_try(ready["webUrl"])])
-
-    def _things_to_try(self, web_url: str) -> list[str]:
-        from actors.runtime.config.tokens import issue_token
-
-        mobile = issue_token(self.settings, "mobile", self.plan, "E001")
-        trusting = f"--cacert {self._certificate.certificate_file} " if self._certificate is not None else ""
-        where = f"{web_url}/v1/plans/{self.plan}/examinees/E001/mobile-sync?deviceId=M001&model=Pixel&osVersion=15"
-        return [
-            f"Tokens for plan {self.plan}, valid for 12 h:",
-            f"  examinee E001  {issue_token(self.settings, 'examinee', self.plan, 'E001')}",
-            f"  proctor T001   {issue_token(self.settings, 'proctor', self.plan, 'T001')}",
-            f"  mobile E001    {mobile}",
-            "",
-            "Try it, in another terminal:",
-            f"  examwire simulate --data-dir {self.settings.data_dir}",
-            f"  examwire plans show {self.plan} --watch --data-dir {self.settings.data_dir}",
-            "",
-            "Upload a picture for E001, while E001 waits in mobile sync:",
-            f"  curl -sS {trusting}-T {self._sample()} -H 'Authorization: Bearer {mobile}' '{where}'",
-        ]
-
-    def _sample(self) -> Path:
-        """Create a JPEG for the printed upload command."""
-        from PIL import Image
-
-        path = self.settings.data_dir / SAMPLE
-        if not path.exists():
-            Image.linear_gradient("L").resize((640, 480)).convert("RGB").save(path, "JPEG")
-        return path
+        return "\n".join(lines)
 
 
 def targets(roles: Mapping[str, RoleProcess]) -> list[dict[str, Any]]:

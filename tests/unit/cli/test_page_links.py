@@ -45,29 +45,43 @@ def test_a_link_has_its_token_where_no_browser_sends_it(tmp_path: Path) -> None:
         claims = TokenVerifier(mine).verify(parts.fragment.removeprefix("token="))
         assert (claims.role, claims.plan, claims.sub) == (role, "P007", subject)
     assert links["phone"] == "https://exam.example/phone"
-    assert all(any(link in line for line in describe_links(links)) for link in links.values())
+    described = "\n".join(describe_links(links, "P007", with_tokens=True))
+    assert [described.count(link) for link in links.values()] == [1, 1, 1]
 
 
 def test_links_have_no_token_when_an_issuer_signs_them(tmp_path: Path) -> None:
     platform = load_settings(data_dir=tmp_path, **{"token.jwks_file": tmp_path / "jwks.json"})
-    assert not any("token" in link for link in page_links("https://exam.example", platform, "P001").values())
+    links = page_links("https://exam.example", platform, "P001")
+    assert not any("token" in link for link in links.values())
+    assert "issuer" in describe_links(links, "P001", with_tokens=False)[0]
 
 
-def test_the_output_names_what_a_phone_needs(tmp_path: Path) -> None:
+def test_the_output_names_what_a_phone_needs_and_fits_a_screen(tmp_path: Path) -> None:
     certificate = trial_certificate(tmp_path / "tls", ["localhost", "192.168.0.5"])
-    sockets = ["wss://192.168.0.5:9001/v1/connect"]
-    lan, loopback = ["https://192.168.0.5:8000", "https://127.0.0.1:8000"], ["https://127.0.0.1:8000"]
+    sockets = ["wss://192.168.0.5:19001/v1/connect", "wss://192.168.0.5:19002/v1/connect"]
+    lan, loopback = ["https://192.168.0.5:18000", "https://127.0.0.1:18000"], ["https://127.0.0.1:18000"]
 
-    def said(bases: list[str], urls: list[str], *, tls: bool) -> str:
-        return "\n".join(access_notes(bases, settings(tmp_path), urls, certificate if tls else None))
+    def said(bases: list[str], urls: list[str], *, tls: bool, secret: str | None = SECRET) -> str:
+        mine = load_settings(data_dir=tmp_path, **({"secret": secret} if secret else {}))
+        notes = access_notes(bases, mine, urls, certificate if tls else None, ".venv/bin/examwire")
+        screen = [*describe_links(page_links(bases[0], mine, "P001"), "P001", with_tokens=True), *notes]
+        # Beside these: a heading, two blank lines, three lines of commands, and the line of the cursor.
+        assert sum(-(-len(line) // 80) for line in screen) <= 24 - 7
+        return "\n".join(notes)
 
     trial = said(lan, sockets, tls=True)
-    assert "https://192.168.0.5:8000/" in trial
+    assert "https://192.168.0.5:18000/" in trial
     assert "Advanced, then Proceed" in trial
-    assert certificate.fingerprint in trial
-    assert "https://192.168.0.5:9001/healthz" in trial  # a browser that asks for each port
+    assert certificate.fingerprint.replace(":", "") in trial
+    assert "https://192.168.0.5:19001/healthz" in trial  # a browser that asks for each port
     assert "--web-host 0.0.0.0" not in trial
-    assert "--web-host 0.0.0.0" in said(loopback, ["wss://127.0.0.1:9001"], tls=True)
-    assert said(["http://127.0.0.1:8000"], ["ws://127.0.0.1:9001"], tls=False) == ""
-    assert "--tls" in said(["http://192.168.0.5:8000"], ["ws://192.168.0.5:9001"], tls=False)
-    assert "--socket-host 0.0.0.0" in said(lan, ["wss://127.0.0.1:9001"], tls=True)
+    for tls in (True, False):
+        alone = said(loopback, ["wss://127.0.0.1:19001", "wss://127.0.0.1:19002"], tls=tls, secret=None)
+        assert "Only this machine" in alone
+        assert "export EXAMWIRE_SECRET=" in alone
+        assert ".venv/bin/examwire up --tls --web-host 0.0.0.0 --socket-host 0.0.0.0" in alone
+    assert "export" not in said(loopback, ["wss://127.0.0.1:19001"], tls=False)
+    plain = said(["http://192.168.0.5:18000"], ["ws://192.168.0.5:19001"], tls=False)
+    assert "--tls" in plain
+    assert "can open http://192.168.0.5:18000/" in plain
+    assert "--socket-host 0.0.0.0" in said(lan, ["wss://127.0.0.1:19001"], tls=True)
