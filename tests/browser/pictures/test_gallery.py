@@ -113,7 +113,9 @@ async def test_many_pictures_are_gone_through_by_keyboard_without_waiting(
     page = await wall(screens, site, locale=locale, viewport={"width": 760, "height": 700})
     await expect(page.locator("#gallery-open-count")).to_have_text("24")
     await page.locator("#gallery-open").click()
-    await expect(page.locator("#gallery-strip img:not([hidden])")).to_have_count(8)
+    small = page.locator("#gallery-strip img:not([hidden])")
+    await expect(small).to_have_count(8)
+    assert set(await small.evaluate_all(HEIGHTS)) == {192}
     assert await audit_light_and_dark(page) == []
     for number in range(len(ids)):
         await page.keyboard.press("a" if number % 6 else "r")
@@ -129,6 +131,9 @@ async def test_many_pictures_are_gone_through_by_keyboard_without_waiting(
 
     await eventually(decided, "every verdict is recorded", WAIT_SECONDS)
     await expect(page.locator("#gallery-note")).to_be_hidden()
+
+
+HEIGHTS = "(all) => Promise.all(all.map(async (one) => (await one.decode(), one.naturalHeight)))"
 
 
 async def all_recorded(site: Site, ids: list[str]) -> bool:

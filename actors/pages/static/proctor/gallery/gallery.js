@@ -259,8 +259,8 @@ export class Gallery {
       else button.removeAttribute("aria-current");
       const verdict = t(`gallery.verdict.${this._queue.verdictOf(picture) ?? "none"}`);
       button.setAttribute("aria-label", `${this._who(picture)}: ${verdict}`);
-      if (loaded?.url && image.src !== loaded.url) image.src = loaded.url;
-      image.hidden = !loaded?.url;
+      if (loaded?.small && image.src !== loaded.small) image.src = loaded.small;
+      image.hidden = !loaded?.small;
     });
   }
 
