@@ -72,7 +72,8 @@ async def test_a_phone_that_gives_the_code_may_upload_for_this_examinee_until_th
     bare = phone_code["code"].replace("-", "")
     assert phone_code["url"] == f"{site.server.url}/phone#code={bare}"
     assert 50 < parse_time(phone_code["expiresAt"]) - time.time() <= 60
-    for typed in (phone_code["code"], bare.lower()):  # twice: a phone opens links in one browser and then in another
+    full_width = "".join(chr(ord(character) + 0xFEE0) for character in bare)
+    for typed in (phone_code["code"], bare.lower(), full_width):  # more than once: a phone opens links in two browsers
         response = await site.http.post(f"/v1/phone-codes/{typed}")
         assert response.status_code == 200
         assert response.headers["cache-control"] == "no-store"
