@@ -430,7 +430,7 @@ async def test_letters_are_listed_filtered_counted_paged_and_discarded(
     counts = json.loads((await invoke("ls", "-o", "json", "--by-reason")).stdout)
     assert [group["count"] for group in counts] == [2, 1, 1, 1]
     assert counts[0]["first"] <= counts[0]["last"]
-    table = (await invoke("ls")).stdout
+    table = (await invoke("ls", "-o", "wide")).stdout
     assert "1 to 5 of 5" in table
     assert "socket.SOCK001" in table
 
