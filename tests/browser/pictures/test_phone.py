@@ -326,14 +326,27 @@ async def test_a_refused_camera_is_explained_and_a_file_is_the_way_out(
     assert dict(stored.getexif()) == {}
 
 
-async def test_an_invalid_file_is_reported_and_the_next_picture_counts(
+UNUSABLE = {
+    "This file is not a picture.": b"Dear proctor",
+    "This picture is damaged or not complete.": photo(320, 240, 1)[:-200],
+    "This is a HEIC picture, which this browser cannot read.": b"\0\0\0\x10ftypheic\0\0\0\0",
+    "This browser cannot read pictures of this format.": b"II*\0" + bytes(100),
+}
+
+
+async def test_why_a_file_cannot_be_used_is_said_and_the_next_picture_counts(
     scene: Scene, browser_that_refuses: Browser
 ) -> None:
     phone = await scene.phone(await scene.waiting(), refused_by=browser_that_refuses)
     await phone.locator("#trouble").wait_for()
-    await choose(phone, b"Dear proctor")
-    await expect(phone.locator("#trouble-title")).to_contain_text("is not a picture that can be read")
-    await choose(phone, photo(320, 240, 1))
+    for told, content in UNUSABLE.items():
+        await choose(phone, content)
+        await expect(phone.locator("#trouble-title")).to_have_text(told)
+        await expect(phone.locator("#trouble-text")).to_contain_text("choose")
+        await expect(phone.locator("#said")).to_contain_text(told)
+    assert await audit(phone) == []
+    await expect(phone.get_by_role("button", name="Try the camera again")).to_be_visible()
+    await choose(phone, photo(320, 240, 1)[:-2] + b"a film SEFT")  # a panorama of a Galaxy phone
     await expect(phone.locator("#step-review")).to_be_visible()
 
 

@@ -5,11 +5,12 @@
  */
 
 import { hasText, languages, t, time } from "../common/i18n.js";
+import { problemKey } from "../common/picture-problems.js";
 import { pictureReason } from "../common/picture-reasons.js";
 import { timesOf } from "../mobile/code.js";
 import { thisDevice } from "../mobile/device.js";
 import { Countdown, announce, byId, maxPictureBytes } from "../common/parts.js";
-import { NotAPicture, jpegOf } from "../mobile/picture.js";
+import { UnusablePicture, jpegOf } from "../mobile/picture.js";
 import { begin, retryAfterSeconds } from "../mobile/upload-rules.js";
 import { Sender } from "../mobile/upload-driver.js";
 import { send, uploadUrl } from "../mobile/upload-request.js";
@@ -30,6 +31,25 @@ const TONES = { WAITING: "info", COMPLETED: "good", FAILED: "bad", TIMED_OUT: "b
  * @typedef {"idle" | "asking" | "shown" | "failed" | "expired" | "none"} CodeState `expired`: the token is no longer
  *   accepted. `none`: this server gives no codes, so the picture is sent from this computer.
  */
+
+/**
+ * Return what an upload from this computer does, or why it was refused; empty: there is none.
+ * @param {import("../mobile/upload-rules.js").Upload | null} upload
+ */
+function uploadText(upload) {
+  if (upload === null) return "";
+  const { state, cause, detail } = upload;
+  if (state === "refused" && cause === "TOKEN") return t("upload.TOKEN");
+  if (state === "refused" && cause === "TOO_LARGE") return anotherFor("IMAGE_TOO_LARGE");
+  if (state === "refused" && cause === "NOT_A_PICTURE") return anotherFor("IMAGE_DAMAGED");
+  if (cause !== null && state !== "sending") return t(`upload.${state}`, { detail: detail ?? "" });
+  return state === "sending" || state === "ready" ? t("upload.sending") : "";
+}
+
+/** Say what is wrong with a picture, and ask for another one. @param {import("../mobile/picture.js").PictureProblem} problem */
+function anotherFor(problem) {
+  return `${t(problemKey(problem))} ${t("upload.another")}`;
+}
 
 /** Draws the mobile step, and asks the web server for the code and the picture. */
 export class MobileStep {
@@ -54,7 +74,7 @@ export class MobileStep {
     /** @type {string | null} */ this._qrUrl = null;
     /** @type {string | null} */ this._pictureUrl = null;
     /** @type {Blob | null} */ this._chosen = null;
-    this._uploadError = "";
+    /** Why the chosen file cannot be sent. @type {import("../mobile/picture.js").PictureProblem | null} */ this._problem = null;
     this._countdown = new Countdown(() => this._tick());
     this._sender = this._makeSender();
     client.addEventListener("mobileSync", () => this._changed());
@@ -280,15 +300,15 @@ export class MobileStep {
     const input = /** @type {HTMLInputElement} */ (event.target);
     const [file] = input.files ?? [];
     if (!file) return;
-    this._uploadError = "";
+    this._problem = null;
     try {
       const [maxBytes, device] = await Promise.all([maxPictureBytes(), thisDevice()]);
       this._device = device;
       this._chosen = (await jpegOf(file, maxBytes)).blob;
       this._sender.start(begin(this._now(), Date.parse(this._stage.deadline) || null));
     } catch (error) {
-      if (!(error instanceof NotAPicture)) throw error;
-      this._uploadError = "upload.unreadable";
+      if (!(error instanceof UnusablePicture)) throw error;
+      this._problem = error.problem;
     } finally {
       input.value = ""; // so that the same file can be chosen again
       this._showUpload();
@@ -304,8 +324,7 @@ export class MobileStep {
     const progress = /** @type {HTMLProgressElement} */ (byId("upload-progress"));
     progress.hidden = !sending;
     progress.value = Math.round(share * 100);
-    const key = this._uploadError || (upload === null ? "" : expired ? "upload.TOKEN" : upload.cause && upload.state !== "sending" ? `upload.${upload.state}` : sending ? "upload.sending" : "");
-    const text = key && t(key, { detail: upload?.detail ?? "" });
+    const text = this._problem === null ? uploadText(upload) : anotherFor(this._problem);
     if (byId("upload-text").textContent !== text) {
       byId("upload-text").textContent = text;
       if (text) announce(text);
@@ -353,7 +372,7 @@ export class MobileStep {
   /** Say what is wrong, and offer to enter a new token. @param {string} status @param {string | undefined} reason */
   _showNote(status, reason) {
     let text = "";
-    if (status === "FAILED") text = t(reason === "IMAGE_STORE_FAILED" ? "mobile.failed.store" : "mobile.failed.upload");
+    if (status === "FAILED") text = t(hasText(`mobile.failed.${reason}`) ? `mobile.failed.${reason}` : "mobile.failed");
     else if (this._isRejected) text = t("mobile.rejected", { why: pictureReason(this._stage.review.reason) }).trim();
     else if (this._open && this._codeState === "expired") text = t("mobile.expired");
     else if (this._open && this._codeState === "failed") text = t("mobile.noCode");

@@ -2,14 +2,33 @@
  * Prepares a picture for the upload: upright, at most 2,048 pixels long, JPEG, without EXIF (place, device, time).
  */
 
+import { formatOf, inspected } from "./picture-file.js";
+
 /** The long edge of what is sent, in pixels: a document on it can still be read. */
 export const LONG_EDGE = 2048;
 export const QUALITY = 0.85;
 const QUALITIES = [QUALITY, 0.7, 0.55];
 const SMALLEST_EDGE = 480;
 
-/** This browser cannot read the file as a picture. */
-export class NotAPicture extends Error {}
+/** Larger files are not read: no camera writes them, and a phone has little memory. */
+const MOST_BYTES = 150_000_000;
+/** More pixels than this are too many for a browser that cannot decode a picture which is whole. */
+const MANY_PIXELS = 30_000_000;
+
+/**
+ * Why a file cannot be sent as a picture; the texts are in `common/picture-problems.js`. `HEIC` and `IMAGE_NOT_SUPPORTED`: this
+ * browser cannot read its format.
+ * @typedef {"IMAGE_TOO_LARGE"|"IMAGE_DAMAGED"|"HEIC"|"IMAGE_NOT_SUPPORTED"|"NOT_AN_IMAGE"} PictureProblem
+ */
+
+/** This file, or what the camera shows, cannot be sent as a picture. */
+export class UnusablePicture extends Error {
+  /** @param {PictureProblem} problem @param {string} detail */
+  constructor(problem, detail) {
+    super(detail);
+    this.problem = problem;
+  }
+}
 
 /**
  * Return width and height for a long edge of at most `edge`; a smaller picture keeps its size.
@@ -42,10 +61,10 @@ export function attempts(longEdge) {
  * @param {Blob | HTMLVideoElement} source
  * @param {number} maxBytes
  * @returns {Promise<{blob: Blob, width: number, height: number}>}
- * @throws {NotAPicture}
+ * @throws {UnusablePicture}
  */
 export async function jpegOf(source, maxBytes) {
-  const still = source instanceof Blob ? await decoded(source) : await frameOf(source);
+  const still = source instanceof Blob ? await opened(source) : await frameOf(source);
   try {
     for (const { edge, quality } of attempts(Math.max(still.width, still.height))) {
       const [width, height] = fitted(still.width, still.height, edge);
@@ -55,10 +74,58 @@ export async function jpegOf(source, maxBytes) {
   } finally {
     still.release();
   }
-  throw new NotAPicture(`it does not fit into ${maxBytes} bytes`);
+  throw new UnusablePicture("IMAGE_TOO_LARGE", `it does not fit into ${maxBytes} bytes`);
 }
 
 /** @typedef {{image: CanvasImageSource, width: number, height: number, release: () => void}} Still */
+
+/**
+ * Check that a file is a whole picture, and decode it.
+ * @param {Blob} blob
+ * @returns {Promise<Still>}
+ * @throws {UnusablePicture}
+ */
+async function opened(blob) {
+  const { format, whole, pixels } = await inspectedFile(blob);
+  if (!whole) throw new UnusablePicture("IMAGE_DAMAGED", `the ${format} is cut off or damaged`);
+  try {
+    return await decoded(blob);
+  } catch (error) {
+    throw new UnusablePicture(undecodable(format, pixels), `${format ?? "a file of another kind"}: ${error}`);
+  }
+}
+
+/**
+ * Read a file.
+ * @param {Blob} blob
+ * @returns {Promise<import("./picture-file.js").PictureFile>}
+ * @throws {UnusablePicture}
+ */
+async function inspectedFile(blob) {
+  const most = blob.size > MOST_BYTES ? 12 : blob.size;
+  let bytes;
+  try {
+    bytes = new Uint8Array(await blob.slice(0, most).arrayBuffer());
+  } catch (error) {
+    throw new UnusablePicture("IMAGE_DAMAGED", `it cannot be read: ${error}`); // deleted, or not loaded from a cloud yet
+  }
+  if (bytes.length === 0) throw new UnusablePicture("IMAGE_DAMAGED", "it is empty");
+  if (most === blob.size) return inspected(bytes);
+  throw new UnusablePicture(formatOf(bytes) === null ? "NOT_AN_IMAGE" : "IMAGE_TOO_LARGE", `${blob.size} bytes`);
+}
+
+/**
+ * Return why a browser cannot decode a file that is whole.
+ * @param {import("./picture-file.js").Format | null} format
+ * @param {number} pixels
+ * @returns {PictureProblem}
+ */
+export function undecodable(format, pixels) {
+  if (format === null) return "NOT_AN_IMAGE";
+  if (format === "HEIC") return "HEIC";
+  if (format !== "JPEG" && format !== "PNG") return "IMAGE_NOT_SUPPORTED";
+  return pixels > MANY_PIXELS ? "IMAGE_TOO_LARGE" : "IMAGE_DAMAGED";
+}
 
 /** @param {Blob} blob @returns {Promise<Still>} */
 async function decoded(blob) {
@@ -80,14 +147,14 @@ async function decodedByElement(blob) {
     await image.decode();
   } catch (error) {
     URL.revokeObjectURL(url);
-    throw new NotAPicture(String(error));
+    throw error;
   }
   return { image, width: image.naturalWidth, height: image.naturalHeight, release: () => URL.revokeObjectURL(url) };
 }
 
 /** @param {HTMLVideoElement} video @returns {Promise<Still>} */
 async function frameOf(video) {
-  if (!video.videoWidth) throw new NotAPicture("the camera shows nothing yet");
+  if (!video.videoWidth) throw new UnusablePicture("NOT_AN_IMAGE", "the camera shows nothing yet");
   const bitmap = await createImageBitmap(video);
   return { image: bitmap, width: bitmap.width, height: bitmap.height, release: () => bitmap.close() };
 }
@@ -104,14 +171,14 @@ function encoded(image, width, height, quality) {
   canvas.width = width;
   canvas.height = height;
   const context = canvas.getContext("2d", { alpha: false });
-  if (context === null) return Promise.reject(new NotAPicture("this browser has no canvas"));
+  if (context === null) return Promise.reject(new UnusablePicture("IMAGE_TOO_LARGE", "this browser has no canvas of that size"));
   context.fillStyle = "#fff"; // background of transparent parts, for JPEG has no transparency
   context.fillRect(0, 0, width, height);
   context.imageSmoothingQuality = "high";
   context.drawImage(image, 0, 0, width, height);
   return new Promise((resolve, reject) => {
     const done = (/** @type {Blob | null} */ blob) =>
-      blob === null ? reject(new NotAPicture("this browser cannot make a JPEG of it")) : resolve(blob);
+      blob === null ? reject(new UnusablePicture("IMAGE_TOO_LARGE", "this browser cannot make a JPEG of it")) : resolve(blob);
     canvas.toBlob(done, "image/jpeg", quality);
   });
 }

@@ -93,16 +93,15 @@ export function showWait(seconds) {
 export function showCamera({ finder, late, expired, removed, again }) {
   const { camera, opening, trouble } = finder;
   const live = camera.open && !opening;
-  const issue = expired ? "expired" : removed ? null : late ? "late" : trouble;
+  const issue = expired ? "trouble.expired" : removed ? null : late ? "trouble.late" : finder.issue;
   byId("camera-title").textContent = t(removed ? "removed" : "camera.title");
   byId("camera-code").hidden = !expired;
   byId("finder").hidden = removed || (trouble !== null && !live && !opening);
   byId("camera-opening").hidden = !opening;
   byId("video").classList.toggle("mirrored", camera.facesUser);
-  const title = issue === null ? "" : hasText(`trouble.${issue}`) ? `trouble.${issue}` : `camera.${issue}`;
   byId("trouble").hidden = issue === null;
-  byId("trouble-title").textContent = title && t(title);
-  byId("trouble-text").textContent = hasText(`${title}.do`) ? t(`${title}.do`) : "";
+  byId("trouble-title").textContent = issue === null ? "" : t(issue);
+  byId("trouble-text").textContent = hasText(`${issue}.do`) ? t(`${issue}.do`) : "";
   byId("camera-hint").hidden = issue !== null;
   byId("camera-hint").toggleAttribute("data-advice", !removed && !again); // hidden on tiny screens
   byId("camera-hint").textContent = t(removed ? "removed.text" : again ? "camera.again" : "camera.hint");

@@ -47,7 +47,6 @@ export const texts = {
   "camera.file": "Choose a picture instead",
   "camera.fileOnly": "Choose a picture",
   "camera.own": "Open the phone’s camera",
-  "camera.notAPicture": "This file is not a picture that can be read. Please choose a photo (JPEG or PNG).",
   "camera.notReady": "The camera is not ready yet. Please wait a moment and try again.",
   "trouble.INSECURE": "The camera cannot be used inside this page",
   "trouble.INSECURE.do": "Phones allow that only over a secure connection (https). Use the button below to open your phone’s own camera.",

@@ -44,7 +44,6 @@ export const texts = {
   "camera.file": "저장된 사진 선택하기",
   "camera.fileOnly": "사진 선택하기",
   "camera.own": "휴대폰 카메라 열기",
-  "camera.notAPicture": "사진으로 열 수 없는 파일입니다. JPEG 또는 PNG 사진을 선택해 주세요.",
   "camera.notReady": "아직 카메라 화면이 나오지 않습니다. 잠시 후 다시 시도해 주세요.",
   "trouble.INSECURE": "이 페이지에서는 카메라를 사용할 수 없습니다",
   "trouble.INSECURE.do": "휴대폰은 보안 연결(https)에서만 카메라 사용을 허용합니다. 아래 버튼을 누르면 휴대폰의 기본 카메라가 열립니다.",

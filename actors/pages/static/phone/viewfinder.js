@@ -5,8 +5,9 @@
 
 import { t } from "../common/i18n.js";
 import { announce } from "../common/parts.js";
+import { problemKey } from "../common/picture-problems.js";
 import { Camera, hindrance, troubleOf } from "./camera.js";
-import { NotAPicture, jpegOf } from "../mobile/picture.js";
+import { UnusablePicture, jpegOf } from "../mobile/picture.js";
 
 /** The camera on the screen. Fires `change` when its view has changed. */
 export class Finder extends EventTarget {
@@ -17,8 +18,10 @@ export class Finder extends EventTarget {
   constructor(video, limit) {
     super();
     this.camera = new Camera(video);
-    /** Why there is no camera, or why a picture was none; a key of the texts. @type {string | null} */
+    /** Why there is no camera. @type {import("./camera.js").Trouble | null} */
     this.trouble = null;
+    /** Why the last picture could not be used; a key of the texts. @type {string | null} */
+    this.problem = null;
     this.opening = false;
     this._limit = limit;
     this._wanted = false;
@@ -34,7 +37,7 @@ export class Finder extends EventTarget {
   /** Open the camera. */
   async begin() {
     this._wanted = true;
-    this.trouble = null;
+    this.trouble = this.problem = null;
     await this.open();
   }
 
@@ -67,20 +70,26 @@ export class Finder extends EventTarget {
     await this.open(() => this.camera.turn());
   }
 
+  /** What to tell the person, as a key of the texts; `null`: nothing. */
+  get issue() {
+    return this.problem ?? (this.trouble === null ? null : `trouble.${this.trouble}`);
+  }
+
   /**
-   * Make the picture to send from the camera or from a file. `null`: that failed, and `trouble` says why.
+   * Make the picture to send from the camera or from a file. `null`: that failed, and `problem` says why.
    * @param {Blob} [file]
    * @returns {Promise<Blob | null>}
    */
   async picture(file) {
+    this.problem = null;
     try {
       return (await jpegOf(file ?? this.camera.video, await this._limit)).blob;
     } catch (error) {
-      if (!(error instanceof NotAPicture)) throw error;
-      console.info("examwire: not a picture:", error.message);
-      this.trouble = file ? "notAPicture" : "notReady";
+      if (!(error instanceof UnusablePicture)) throw error;
+      console.info("examwire: the picture cannot be used:", error.problem, error.message);
+      this.problem = file ? problemKey(error.problem) : "camera.notReady";
       this._changed();
-      announce(t(`camera.${this.trouble}`));
+      announce(file ? `${t(this.problem)} ${t(`${this.problem}.do`)}` : t(this.problem));
       return null;
     }
   }
