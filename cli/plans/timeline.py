@@ -12,6 +12,8 @@ from actors.status_log.plan_log import Beginning, PlanLog
 from cli.shared.live_actors import connected
 from cli.shared.options import takes_settings
 from cli.shared.output import (
+    Column,
+    Columns,
     Format,
     NotFound,
     OutputOption,
@@ -19,6 +21,7 @@ from cli.shared.output import (
     print_json,
     run_until_interrupted,
     say,
+    state_cell,
     table,
     text,
 )
@@ -37,7 +40,10 @@ FOLLOW_SECONDS = 0.5
 _QUOTES = (
     *(EntryKind.NOTICE, EntryKind.NOTICE_CONFIRMED, EntryKind.REMOVED, EntryKind.PLAN_NOTICE, EntryKind.PLAN_CLOSED),
 )
-COLUMNS = ["log time", "examinee", "what", "status", "socket", "address", "version"]
+COLUMNS: Columns = (
+    *("log time", "examinee", Column("what", wrap=True, keep=True), "status"),
+    *(Column("socket", wide=True), Column("address", wide=True), Column("version", wide=True)),
+)
 
 
 @takes_settings("nats_url", "data_dir", running=True)
@@ -163,7 +169,7 @@ def cells(entry: TimelineEntry) -> tuple[object, ...]:
         local_time(entry.logged),
         entry.examinee_id,
         _words(entry.what, entry.text),
-        entry.mobile_sync if entry.what.name.startswith("SYNC_") else entry.status,
+        state_cell(entry.mobile_sync if entry.what.name.startswith("SYNC_") else entry.status),
         entry.socket_id,
         entry.ip_address,
         entry.version,
@@ -172,8 +178,9 @@ def cells(entry: TimelineEntry) -> tuple[object, ...]:
 
 def _show(entries: list[TimelineEntry], plan_id: str, output: Format, *, lines: bool) -> None:
     if output is not Format.JSON:
-        title = f"plan {plan_id}: {len(entries)} happenings; times in {zone_name()}"
-        console().print(table(COLUMNS, map(cells, entries), title=title))
+        what = "1 entry" if len(entries) == 1 else f"{len(entries)} entries"
+        title = f"plan {plan_id}: {what}; times in {zone_name()}"
+        console(output).print(table(COLUMNS, map(cells, entries), title=title))
     elif lines:
         _show_more(entries, output)
     else:
@@ -240,7 +247,7 @@ def _show_moment(
         for line in _in_words(examinee_id, status_at_time(by_examinee[examinee_id], moment), moment, beginning):
             console().print(text(line))
     else:
-        console().print(_draw_moments(plan_id, list(statuses.values()), moment))
+        console(output).print(_draw_moments(plan_id, list(statuses.values()), moment))
 
 
 def _in_words(examinee_id: str, status_then: StatusAtTime, moment: float, beginning: Beginning) -> list[str]:
@@ -289,7 +296,7 @@ def _draw_moments(plan_id: str, statuses: list[dict[str, Any]], moment: float) -
     rows = [
         (
             status["examineeId"],
-            status["status"],
+            state_cell(status["status"]),
             local_time(status["since"]),
             entry_text(status["made"]),
             entry_text(status["latest"]) if status["latest"] != status["made"] else None,
@@ -298,4 +305,5 @@ def _draw_moments(plan_id: str, statuses: list[dict[str, Any]], moment: float) -
         for status in statuses
     ]
     title = f"plan {plan_id} at {local_time(moment)} {zone_name(moment)}"
-    return table(["examinee", "status", "since", "because", "last", "mobile sync"], rows, title=title)
+    columns = ("examinee", "status", "since", Column("because", wrap=True), Column("last", crop=True), "mobile sync")
+    return table(columns, rows, title=title)

@@ -69,7 +69,7 @@ class FittedTable:
 
     def _natural_widths(self, wanted: Sequence[int]) -> dict[int, int]:
         return {
-            number: max(cell_len(self.columns[number].name), *(cell_len(row[number][0]) for row in self._rows), 0)
+            number: max(width_of(self.columns[number].name), *(width_of(row[number][0]) for row in self._rows), 0)
             for number in wanted
         }
 
@@ -78,9 +78,9 @@ class FittedTable:
         column = self.columns[number]
         if not (column.crop or column.wrap):
             return natural
-        least = max(NARROWEST, cell_len(column.name))
+        least = max(NARROWEST, width_of(column.name))
         if column.wrap:
-            words = (cell_len(word) for row in self._rows for word in row[number][0].split())
+            words = (width_of(word) for row in self._rows for word in row[number][0].split())
             least = max(least, min(LONGEST_WORD, max(words, default=0)))
         return min(natural, least)
 
@@ -118,7 +118,7 @@ class FittedTable:
         *,
         wrap: bool,
     ) -> RenderResult:
-        too_long = [number for number, cell in zip(shown, cells, strict=True) if cell_len(cell[0]) > widths[number]]
+        too_long = [number for number, cell in zip(shown, cells, strict=True) if width_of(cell[0]) > widths[number]]
         if not any(self.columns[number].wrap or wrap for number in too_long):
             yield from self._line(cells, shown, widths)
             return
@@ -144,7 +144,7 @@ class FittedTable:
     ) -> RenderResult:
         pieces: list[Segment] = []
         for position, (number, (content, cell_style)) in enumerate(zip(shown, cells, strict=True)):
-            width, length = widths[number], cell_len(content)
+            width, length = widths[number], width_of(content)
             if length > width:
                 content, length = crop(content, width), width
             last = position == len(shown) - 1
@@ -157,9 +157,14 @@ class FittedTable:
         yield Segment.line()
 
 
+def width_of(content: str) -> int:
+    """Return how many cells of a terminal a text takes; ASCII is not looked up, for long tables are made of it."""
+    return len(content) if content.isascii() else cell_len(content)
+
+
 def crop(content: str, width: int) -> str:
     """Return a text of at most `width` cells; a longer one ends with "…"."""
-    return content if cell_len(content) <= width else set_cell_size(content, width - 1) + "…"
+    return content if width_of(content) <= width else set_cell_size(content, width - 1) + "…"
 
 
 class CroppedView:
