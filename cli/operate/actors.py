@@ -90,7 +90,7 @@ def list_actors(
                 return rows
 
             if watching:
-                await watch(fetch, lambda rows: rows, _draw, output)
+                await watch(fetch, lambda rows: rows, lambda rows: _draw(sorted(rows, key=_is_well)), output)
             rows = await fetch()
             show(rows, lambda: _draw(rows), output)
 
@@ -172,6 +172,11 @@ def _draw(rows: Sequence[Row]) -> RenderableType:
             ],
         )
     )
+
+
+def _is_well(row: Row) -> bool:
+    """Return whether nothing about an actor needs attention: the others are on top of a live screen."""
+    return shown_state(row) == "running" and not row.get("failed") and not row.get("restarts")
 
 
 def _fields(row: dict[str, Any]) -> list[tuple[object, ...]]:

@@ -92,7 +92,10 @@ def list_plans(settings: Settings, watching: WatchOption = False, output: Output
         ]
         return table(*without_empty(columns, cells))
 
-    _show_or_watch(settings, fetch, draw, watching, output)
+    def draw_urgent_first(plans: list[dict[str, Any]]) -> RenderableType:
+        return draw(sorted(plans, key=lambda plan: -plan["disconnected"] - plan["exhausted"]))
+
+    _show_or_watch(settings, fetch, draw_urgent_first if watching else draw, watching, output)
 
 
 @takes_settings("redis_url", "data_dir", running=True)
