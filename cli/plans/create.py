@@ -32,7 +32,18 @@ from cli.plans.schedule import (
 )
 from cli.shared.live_actors import connected
 from cli.shared.options import takes_settings
-from cli.shared.output import Format, NotFound, OutputOption, paragraph, show, table
+from cli.shared.output import (
+    Column,
+    Columns,
+    Format,
+    NotFound,
+    OutputOption,
+    paragraph,
+    show,
+    state_cell,
+    table,
+    without_empty,
+)
 from cli.shared.running_system import RunningSystem
 from cli.shared.signing import require_tokens_accepted
 from cli.shared.times import local_time, parse_duration, parse_time_option, zone_name
@@ -233,15 +244,18 @@ def _draw(roster: dict[str, Any]) -> RenderableType:
         (
             row["examineeId"],
             row["name"],
+            state_cell("REMOVED" if row["removed"] else row["status"]) if row["came"] else "never came",
+            local_time(row["since"]) or None,
+            None if row["enrolled"] else "not on it",
             *(row["labels"].get(label) for label in labels),
-            "never came" if not row["came"] else row["status"],
-            local_time(row["since"]),
-            "removed" if row["removed"] else None,
-            None if row["enrolled"] else "not on the roster",
         )
         for row in roster["examinees"]
     ]
-    return table(["examinee", "name", *labels, "status", "since", "", ""], rows, title=title)
+    columns: Columns = [
+        *("examinee", Column("name", crop=True), Column("status", keep=True), "since", "roster"),
+        *(Column(label, crop=True) for label in labels),
+    ]
+    return table(*without_empty(columns, rows), title=title)
 
 
 # -- the roster -------------------------------------------------------------------------------------------
