@@ -175,17 +175,17 @@ def _finished(data: DiagnosisInput) -> Diagnosis:
     by, at = _value(data, "finishedBy"), _value(data, "finishedAt")
     match _value(data, "finished"):
         case FinishReason.HANDED_IN:
-            how = "has handed in"
+            how = "handed in"
         case FinishReason.PLAN_ENDED:
             how = "is finished, because the exam has ended"
         case _:
             how = f"was finished by {by}"
     when = f" at {local_time(at)}, {_ago(data, at)} ago" if at else ""
-    connected = "They are still connected." if data.session and data.session.get("details") else "They are gone."
-    text = f"{data.examinee_id} {how}{when}. {connected} No connection or loss of theirs counts any more."
-    go_on = f"To let them go on: `examwire plans resume {data.plan_id} {data.examinee_id}`, or Resume on the wall."
+    still = "still" if data.session and data.session.get("details") else "no longer"
+    text = f"{data.examinee_id} {how}{when}. They are {still} connected, which does not matter any more."
+    go_on = f"To let them continue: `examwire plans resume {data.plan_id} {data.examinee_id}`, or Resume on the wall."
     if data.plan is not None and data.plan.closed:
-        go_on = f"The plan is closed. To let everybody go on: `examwire plans open {data.plan_id}`."
+        go_on = f"The plan is closed. To let everybody continue: `examwire plans open {data.plan_id}`."
     return Diagnosis(text, [f"Nothing to do. {go_on}"])
 
 

@@ -77,7 +77,7 @@ def drain(
                 result["clients"] = progress.drain.get("clients", result["clients"])
                 result["state"] = await _how_it_ended(bus, inspection_before)
                 result["seconds"] = round(time.monotonic() - began, 1)
-                text = f"its clients, {result['clients']}, were sent to other servers in {result['seconds']:g} s"
+                text = f"{result['clients']} clients were sent to other servers in {result['seconds']:g} s"
             else:
                 result["state"] = ServerStatusCode.DRAINING.value
                 text = f"{result['clients']} clients are being sent to other servers"

@@ -44,6 +44,7 @@ PART_BYTES = 256 * 1024
 HIDDEN = ("history", "rev", "liveSocketId")
 ROSTER = ("examineeId", "name")
 MANIFEST = "manifest.json"
+_COUNTED = {"timelineEntries": "timeline entries"}
 
 
 class NotArchived(ExamwireError):
@@ -89,7 +90,7 @@ def archive(
         digest = hashlib.file_digest(file, "sha256").hexdigest()
     counts: dict[str, int] = manifest["counts"]
     result = {"planId": plan_id, "file": str(path), "sha256": digest, "bytes": path.stat().st_size, **counts}
-    text = ", ".join(f"{number} {name}" for name, number in counts.items())
+    text = ", ".join(f"{number} {_COUNTED.get(name, name)}" for name, number in counts.items())
     show(result, lambda: f"{path}: {text}\nSHA-256 {digest}", output)
 
 
@@ -163,7 +164,7 @@ class Archive:
         with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
             counts = {"examinees": await self._write_records(archive)}
             counts["facts"] = await self._write_facts(archive)
-            counts["happenings"] = await self._write_timeline(archive, beginning.truncated)
+            counts["timelineEntries"] = await self._write_timeline(archive, beginning.truncated)
             counts["pictures"] = await self._write_pictures(archive) if self._pictures is not None else 0
             manifest = {
                 "planId": self._plan_id,

@@ -130,7 +130,7 @@ def resume(
     action_id: ActionIdOption = None,
     output: OutputOption = Format.TABLE,
 ) -> None:
-    """Let finished examinees of a plan go on with the exam.
+    """Let finished examinees of a plan continue the exam.
 
     \b
     Examples:

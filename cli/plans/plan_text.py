@@ -55,7 +55,7 @@ def plan_json(plan: PlanState) -> dict[str, Any]:
 
 
 def plan_text(plan: dict[str, Any]) -> str:
-    """Return a plan, as `plan_json` has it, as a line: `Mathematics: open, from 2026-11-22 09:00:00 to ...`."""
+    """Return a plan, as `plan_json` has it, as a line: `Mathematics: open, from 09:00:00, to 11:00:00`."""
     parts = [_STATUS[plan["status"]]]
     if plan["startsAt"] is not None:
         parts.append(f"from {local_time(plan['startsAt'])}")
@@ -68,7 +68,7 @@ def plan_text(plan: dict[str, Any]) -> str:
         parts.append(f"{len(plan['ownTimes'])} with own times")
     if plan["policy"]:
         parts.append("policy: " + ", ".join(f"{name} {_value(value)}" for name, value in plan["policy"].items()))
-    return f"{plan['name'] or 'the exam'}: {', '.join(parts)}"
+    return (f"{plan['name']}: " if plan["name"] else "") + ", ".join(parts)
 
 
 def _value(value: object) -> str:

@@ -43,7 +43,7 @@ from protocol.rules.plan_state import PlanState
 from protocol.texts import clean_line, is_readable
 from protocol.times import YEAR_3000, format_time, parse_time
 
-_ZONE = "RFC 3339, or in this machine's zone: 2026-12-01 09:00."
+_ZONE = "Local time of this machine, such as 2026-12-01 09:00, or RFC 3339."
 
 NameOption = Annotated[str | None, typer.Option("--name", metavar="NAME", help="What people call the exam.")]
 StartsAtOption = Annotated[

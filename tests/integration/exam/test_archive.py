@@ -57,8 +57,8 @@ async def test_an_archive_holds_everything_with_hashes_and_is_named_by_the_purge
             assert archive.read(f"pictures/E001/{CAPTURE_ID}.jpg") == b"a picture"
             types = [json.loads(line)["type"] for line in archive.read("facts.jsonl").splitlines()]
             assert {"plan_schedule", "enrol", "connection_status"} <= set(types)
-            happenings = [json.loads(line)["what"] for line in archive.read("timeline.jsonl").splitlines()]
-            assert "LOST" in " ".join(happenings) or "DISCONNECTED" in " ".join(happenings)
+            entries = [json.loads(line)["what"] for line in archive.read("timeline.jsonl").splitlines()]
+            assert "LOST" in " ".join(entries) or "DISCONNECTED" in " ".join(entries)
             (entry,) = read_roster(archive.read("roster.csv")).entries
             assert (entry.examinee_id, entry.name) == ("E001", "=1+1")
             (row,) = csv.DictReader(io.StringIO(archive.read("report.csv").decode("utf-8-sig")))
