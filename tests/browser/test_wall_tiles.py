@@ -139,8 +139,16 @@ async def test_one_key_turns_the_alerts_off_also_under_a_korean_input_method(scr
         await page.keyboard.press("Escape")
         await expect(page.locator(".tile")).to_have_count(20)
         await tile(page, "E0001").click()
+        await page.locator("#notify-text").focus()
+        await keyboard.send("Input.imeSetComposition", {"text": "네", "selectionStart": 1, "selectionEnd": 1})
         await press(page, "#notify-text", key="Escape", isComposing=True)
+        await press(page, "#notify-text", key="Process", code="Enter", ctrlKey=True, isComposing=True)
         await expect(page.locator("#panel")).to_be_visible()
+        assert plan.asked == []
+        await keyboard.send("Input.insertText", {"text": "네"})
+        await expect(page.locator("#actions li")).to_contain_text("Message “네”")
+        await press(page, "#notify-text", key="Enter", ctrlKey=True)  # some browsers say it again
+        await expect(page.locator("#actions li")).to_have_count(1)
 
 
 LISTEN = """

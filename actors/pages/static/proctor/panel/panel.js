@@ -12,7 +12,7 @@ import { element, parts, setText } from "../../common/elements.js";
 import { History } from "./history.js";
 import { STATES } from "../examinees.js";
 import { APPLIES } from "../several/batch.js";
-import { isComposing } from "../toolbar/keyboard.js";
+import { isComposing, keyOf } from "../toolbar/keyboard.js";
 import { Picture } from "./picture.js";
 import { drawFacts } from "./facts.js";
 import { describe, flagsText, nameOf } from "../texts.js";
@@ -196,7 +196,11 @@ export class Panel extends EventTarget {
     });
     text.addEventListener("keydown", (event) => {
       // Ctrl+Enter sends, Enter begins a new line: a sent message cannot be taken back.
-      if (event.key === "Enter" && (event.ctrlKey || event.metaKey) && !isComposing(event)) text.form?.requestSubmit();
+      if (keyOf(event) !== "Enter" || !(event.ctrlKey || event.metaKey)) return;
+      const send = () => text.value.trim() && text.form?.requestSubmit();
+      // The key also ends the last syllable, which is part of the message.
+      if (event.isComposing) text.addEventListener("compositionend", () => setTimeout(send), { once: true });
+      else send();
     });
     element("readmit").addEventListener("click", () => this._act({ kind: "readmit" }));
     element("flags-seen").addEventListener("click", () => {
