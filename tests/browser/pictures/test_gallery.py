@@ -116,6 +116,13 @@ async def test_many_pictures_are_gone_through_by_keyboard_without_waiting(
     small = page.locator("#gallery-strip img:not([hidden])")
     await expect(small).to_have_count(8)
     assert set(await small.evaluate_all(HEIGHTS)) == {192}
+    await page.set_viewport_size({"width": 683, "height": 384})  # as at 200 % zoom
+    side = await page.locator(".gallery-side").bounding_box()
+    strip = await page.locator("#gallery-strip").bounding_box()
+    assert side is not None
+    assert strip is not None
+    assert side["y"] + side["height"] <= strip["y"], "the small pictures lie over the buttons"
+    await page.set_viewport_size({"width": 760, "height": 700})
     assert await audit_light_and_dark(page) == []
     for number in range(len(ids)):
         await page.keyboard.press("a" if number % 6 else "r")
