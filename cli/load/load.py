@@ -30,7 +30,7 @@ from cli.load.percentiles import Percentiles
 from cli.load.report import LoadReport
 from cli.load.scenarios import LoadRun, hall_outage, one_by_one, rolling_restart, steady
 from cli.load.workers import raise_file_limit
-from cli.shared.output import ExitCode, Format, OutputOption, say, show, table
+from cli.shared.output import Column, ExitCode, Format, OutputOption, say, show, table
 from cli.shared.signing import require_tokens_accepted
 from protocol.errors import ConfigurationError
 from protocol.ids import check_id
@@ -187,7 +187,7 @@ def _drawn(report: LoadReport) -> Any:
         f"{report.scenario}, {report.examinees} examinees, {report.servers} socket server(s), "
         f"{machine['cores']} cores, Python {machine['python']}"
     )
-    return table(["figure", ""], report.rows(), title=title)
+    return table(["figure", Column("value", wrap=True)], report.rows(), title=title)
 
 
 async def _until_signalled(options: LoadOptions) -> LoadReport:

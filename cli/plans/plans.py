@@ -112,7 +112,7 @@ def show_plan(
     Exit code 3: the plan is unknown.
     """
     check_id("planId", plan_id)
-    draw = partial(_draw_plan, urgent_first=watching)
+    draw = partial(draw_plan, urgent_first=watching)
     _show_or_watch(settings, lambda store: plan_of(store, plan_id), draw, watching, output)
 
 
@@ -127,7 +127,7 @@ def watch_plan(
     The same as `plans show --watch`. Ctrl-C ends it.
     """
     check_id("planId", plan_id)
-    draw = partial(_draw_plan, urgent_first=True)
+    draw = partial(draw_plan, urgent_first=True)
     _show_or_watch(settings, lambda store: plan_of(store, plan_id), draw, True, output)
 
 
@@ -205,7 +205,7 @@ def row_of(examinee_id: str, progress: dict[str, str], mobile_sync: dict[str, st
     }
 
 
-def _draw_plan(plan: dict[str, Any], *, urgent_first: bool = False) -> RenderableType:
+def draw_plan(plan: dict[str, Any], *, urgent_first: bool = False) -> RenderableType:
     counts = plan["counts"]
     never = "never came" if plan["plan"]["status"] == PlanStatusCode.CLOSED else "not here yet"
     names = {**{name: name for name in COUNTED}, "exhausted": "shut out", "never": never}
