@@ -50,7 +50,8 @@ def readmit(
             return "removed from the exam: give the id to readmit" if everybody else None
         return None if state.exhausted else "not shut out"
 
-    decision = Decision("examinees readmit", "readmitted", make, check, action_id, by, output, everybody)
+    then = "To come back, they reload the exam page."
+    decision = Decision("examinees readmit", "readmitted", make, check, action_id, by, output, everybody, then=then)
     decide_each(settings, decision, plan_id, examinees)
 
 

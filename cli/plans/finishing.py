@@ -70,7 +70,8 @@ class Decision:
     """What a command decides about each examinee.
 
     `make` returns the fact of one examinee; `check` returns why it does not concern somebody, or `None`. `done`: the
-    word for its effect. `when_closed`: also after the plan was closed. `everybody`: `--all` was given.
+    word for its effect. `when_closed`: also after the plan was closed. `everybody`: `--all` was given. `then`: what
+    people do next.
     """
 
     command: str
@@ -83,6 +84,7 @@ class Decision:
     everybody: bool = False
     has_all: bool = True
     when_closed: bool = True
+    then: str | None = None
 
 
 @takes_settings("nats_url", "redis_url", "data_dir", running=True)
@@ -275,6 +277,8 @@ def decide_each(settings: Settings, decision: Decision, plan_id: str, examinees:
         "actionId": action_id,
     }
     lines = [f"plan {plan_id}: {ids_are(selection.chosen)} {decision.done}", *selection.sentences()]
+    if decision.then is not None:
+        lines.append(decision.then)
     show(value, lambda: paragraph(lines), decision.output)
 
 

@@ -76,7 +76,11 @@ async def test_an_operator_removes_and_readmits_as_a_proctor_does(
     assert everybody["skipped"] == {"E001": "removed from the exam: give the id to readmit"}
     assert (await proctor.expect("examinee_readmitted", examineeId="E002"))["data"].get("byName") is None
     people = await examinees("readmit", "P001", "E001", "E002", "--by", "lee")
-    assert people.stdout.splitlines() == ["plan P001: E001 is readmitted", "E002 is not shut out"]
+    assert people.stdout.splitlines() == [
+        "plan P001: E001 is readmitted",
+        "E002 is not shut out",
+        "To come back, they reload the exam page.",
+    ]
     await proctor.expect("examinee_readmitted", examineeId="E001", byName="lee")
     await system.examinee("E001", "SOCK002", connection_no=2)
     timeline = (await invoke("plans", "timeline", "P001", "E001")).stdout
