@@ -24,7 +24,7 @@ from protocol.access.roster_columns import (
     RosterColumns,
     read_header,
 )
-from protocol.access.roster_file import SEPARATORS, InvalidRoster, decode, read_rows, separator_of
+from protocol.access.roster_file import CURLY_QUOTES, SEPARATORS, InvalidRoster, decode, read_rows, separator_of
 from protocol.errors import ExamwireError, InvalidField
 from protocol.ids import check_id
 from protocol.messages.plan_facts import check_times
@@ -37,7 +37,6 @@ _MINUTES = re.compile(r"[0-9]{1,5}([.][0-9]{1,3})?")
 _LETTERS = "À-ɏА-яぁ-ゖァ-ヺ一-鿿가-힣"
 _PLAIN = re.compile(f"[!-&(-~{_LETTERS}][ -~{_LETTERS}]{{0,99}}")
 """Text that `_read_text` would return as it is: it is long to look at every character of every cell."""
-_CURLY_QUOTES = ("“", "”", "„", "‟", "＂")
 _ROW_INSIDE = re.compile(r"[\r\n]\s*[A-Za-z0-9_-]+[,;\t]")
 _EAST_ASIAN = re.compile("[가-힣一-鿿]+")
 _ROUNDED = re.compile(r"[0-9]([.,][0-9]+)?E[+][0-9]+")
@@ -142,8 +141,10 @@ class _RowReader:
             if row[place].strip():
                 problem = "would be lost: give the column a name in the header"
                 raise self._bad(line, row, place, problem, "without a name")
-        examinee_id = unescape_cell(row[self.columns.places[ID]].strip())
+        examinee_id = row[self.columns.places[ID]].strip()
         try:
+            if not examinee_id.isalnum():
+                examinee_id = unescape_cell(clean_line(examinee_id))
             check_id(ID, examinee_id)
         except InvalidField as error:
             rounded = ": a spreadsheet has rounded it" if _ROUNDED.fullmatch(examinee_id) else ""
@@ -165,7 +166,7 @@ class _RowReader:
 
     def _bad(self, line: int, row: list[str], place: int, problem: str, title: str | None = None) -> _BadRow:
         cell = row[place].strip()
-        if cell.startswith(_CURLY_QUOTES):
+        if cell.startswith(CURLY_QUOTES):
             problem = f'begins with a curly quote, which is none in CSV: use " instead of {cell[0]}'
         elif _ROW_INSIDE.search(cell):
             problem = "holds further lines: the quote that opens it is not closed at the end of the cell"
@@ -175,12 +176,13 @@ class _RowReader:
         if len(row) < self._width:
             return row + [""] * (self._width - len(row))
         for cell in row:
-            if cell.strip().startswith(_CURLY_QUOTES):
+            if cell.strip().startswith(CURLY_QUOTES):
                 raise _BadRow(line, f': {cell.strip()[:80]!r} begins with a curly quote, which is none in CSV: use "')
+        surplus = "" if row[-1].strip() else ", or remove what separates an empty cell at the end"
         raise _BadRow(
             line,
             f": {len(row)} cells, the header has {self._width}: put a text that holds "
-            f"{SEPARATORS[self._separator]} in quotes",
+            f"{SEPARATORS[self._separator]} in quotes{surplus}",
         )
 
     def _check_torn(self, line: int, row: list[str], place: int) -> None:
@@ -204,7 +206,7 @@ class _RowReader:
         cell = row[place].strip()
         if not cell or _PLAIN.fullmatch(cell):
             return cell
-        if cell.startswith(_CURLY_QUOTES) or _ROW_INSIDE.search(cell):
+        if cell.startswith(CURLY_QUOTES) or _ROW_INSIDE.search(cell):
             raise self._bad(line, row, place, "")
         cell = unescape_cell(cell)
         cleaned = unicodedata.normalize("NFC", clean_line(cell)).strip()

@@ -9,8 +9,9 @@ from __future__ import annotations
 import re
 import unicodedata
 from dataclasses import dataclass
+from typing import NamedTuple
 
-from protocol.access.roster_file import InvalidRoster
+from protocol.access.roster_file import CURLY_QUOTES, InvalidRoster
 from protocol.messages.base import MAX_LABELS, check_label_name
 from protocol.texts import clean_line, unescape_cell
 
@@ -78,7 +79,7 @@ def read_header(line: int, row: list[str]) -> RosterColumns:
     """Return the columns that a header names. Raises `InvalidRoster`."""
     titles = tuple(unicodedata.normalize("NFC", clean_line(unescape_cell(cell.strip()))).strip() for cell in row)
     problems: list[str] = []
-    columns: dict[str, list[int]] = {}
+    candidates: dict[str, list[_Candidate]] = {}
     seen: dict[str, str] = {}
     others: list[int] = []
     for place, title in enumerate(titles):
@@ -86,33 +87,50 @@ def read_header(line: int, row: list[str]) -> RosterColumns:
             continue
         key = _key(title)
         if key in seen:
-            same = (
-                f"{title[:80]!r}" if seen[key] == title else f"{seen[key][:80]!r} and {title[:80]!r}, which is the same"
-            )
-            problems.append(f"line {line}: two columns are named {same}")
+            also = "" if seen[key] == title else f" and {title[:80]!r}"
+            problems.append(f"line {line}: two columns are named {seen[key][:80]!r}{also}")
             continue
         seen[key] = title
-        meaning = _MEANINGS.get(key)
-        if meaning is None:
+        if (candidate := _candidate(place, title)) is None:
             others.append(place)
         else:
-            columns.setdefault(meaning, []).append(place)
+            candidates.setdefault(candidate.meaning, []).append(candidate)
+    if ID not in candidates:
+        raise InvalidRoster([_without_id(line, titles)])
     places: dict[str, int] = {}
-    for meaning, candidates in columns.items():
-        exact = [place for place in candidates if _key(titles[place]) == meaning.lower()]
-        if len(candidates) > 1 and not exact:
-            named = " and ".join(repr(titles[place]) for place in candidates)
+    for meaning, several in candidates.items():
+        best = [candidate for candidate in several if candidate.doubt == min(each.doubt for each in several)]
+        if len(best) > 1:
+            named = " and ".join(repr(titles[candidate.place]) for candidate in best)
             problems.append(f"line {line}: {named} may each be {_IN_WORDS[meaning]}: name one of them {meaning}")
-            continue
-        places[meaning] = (exact or candidates)[0]
-        others += [place for place in candidates if place != places[meaning]]
-    if ID not in columns and not problems:
-        problems.append(_without_id(line, titles))
+        places[meaning] = best[0].place
+        others += [candidate.place for candidate in several if candidate is not best[0]]
     others += _settle_names(titles, places)
-    labels = _labels(line, titles, sorted(others), problems)
+    if not problems:
+        problems, labels = _labels(line, titles, sorted(others))
     if problems:
         raise InvalidRoster(problems)
     return RosterColumns(titles, places, labels)
+
+
+class _Candidate(NamedTuple):
+    """A column that may have a meaning of its own.
+
+    `doubt`: 0 when it is named as we name it, 1 for another word, 2 for a word with something behind it: `성명(한글)`.
+    """
+
+    place: int
+    meaning: str
+    doubt: int
+
+
+def _candidate(place: int, title: str) -> _Candidate | None:
+    key = _key(title)
+    if (meaning := _MEANINGS.get(key)) is not None:
+        return _Candidate(place, meaning, 0 if key == meaning.lower() else 1)
+    unqualified = _key(re.sub(r"\(.*\)|[*:]", "", unicodedata.normalize("NFKC", title)))
+    meaning = _MEANINGS.get(unqualified)
+    return _Candidate(place, meaning, 2) if meaning is not None else None
 
 
 def _key(title: str) -> str:
@@ -138,6 +156,8 @@ def _settle_names(titles: tuple[str, ...], places: dict[str, int]) -> list[int]:
 
 
 def _without_id(line: int, titles: tuple[str, ...]) -> str:
+    if any(title.startswith(CURLY_QUOTES) for title in titles):
+        return f'line {line}: the header has curly quotes, which are none in CSV: use "'
     if not any(titles):
         return f"line {line}: the header is missing: a line such as {ID},{NAME},room"
     first = ", ".join(repr(title[:40]) for title in titles[:8] if title)
@@ -147,7 +167,9 @@ def _without_id(line: int, titles: tuple[str, ...]) -> str:
     )
 
 
-def _labels(line: int, titles: tuple[str, ...], places: list[int], problems: list[str]) -> dict[str, int]:
+def _labels(line: int, titles: tuple[str, ...], places: list[int]) -> tuple[list[str], dict[str, int]]:
+    """Return what is wrong with the names of the labels, and the labels."""
+    problems: list[str] = []
     labels: dict[str, int] = {}
     for place in places:
         # Spaces and signs of a title become `_`: `Seat No.` is the label `Seat_No`.
@@ -164,4 +186,4 @@ def _labels(line: int, titles: tuple[str, ...], places: list[int], problems: lis
         labels[label] = place
     if len(labels) > MAX_LABELS:
         problems.append(f"line {line}: {len(labels)} columns are labels ({', '.join(labels)}); at most {MAX_LABELS}")
-    return labels
+    return problems, labels

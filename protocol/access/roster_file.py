@@ -16,7 +16,9 @@ from protocol.errors import ExamwireError
 MAX_BYTES = 16 * 1024 * 1024
 MAX_PROBLEMS = 20
 SEPARATORS = {",": "a comma", ";": "a semicolon", "\t": "a tab"}
-_MARKS = {b"\xff\xfe": "utf-16", b"\xfe\xff": "utf-16"}
+CURLY_QUOTES = ("“", "”", "„", "‟", "＂")
+_MARKS = {codecs.BOM_UTF32_LE: "utf-32", codecs.BOM_UTF16_LE: "utf-16", codecs.BOM_UTF16_BE: "utf-16"}
+"""The byte order marks with which an encoding begins; the longest first."""
 _OTHER_FORMATS = (b"PK\x03\x04", b"\xd0\xcf\x11\xe0")
 """How Excel's own files begin, the new and the old ones."""
 _SUPERSETS = {"euc-kr": "cp949", "euc_kr": "cp949", "ks_c_5601-1987": "cp949"}
@@ -75,17 +77,23 @@ def _is_wide(content: bytes) -> bool:
 
 
 def _encoding_hint(content: bytes) -> str:
-    """Return the option that reads the file, if there is a likely one."""
-    encoding = _MARKS.get(content[:2])
+    """Return the option that reads the file."""
+    encoding = next((name for mark, name in _MARKS.items() if content.startswith(mark)), None)
     if encoding is None and _is_wide(content):
         encoding = "utf-16-be" if content[:1] == b"\0" else "utf-16-le"
-    if encoding is None:
-        try:
-            content.decode("cp949")
-        except UnicodeDecodeError:
-            return ""
+    if encoding is None and _is_korean(content):
         encoding = "cp949"
-    return f", or give --encoding {encoding}"
+    return f", or give --encoding {encoding}" if encoding is not None else ", or give its encoding with --encoding"
+
+
+def _is_korean(content: bytes) -> bool:
+    """Return whether a file read as CP949 is Korean: other encodings are rare syllables, hanja and signs then."""
+    try:
+        text = content.decode("cp949")
+    except UnicodeDecodeError:
+        return False
+    usual_syllables = re.findall(rb"[\xb0-\xc8][\xa1-\xfe]", content)
+    return len(usual_syllables) > len(re.findall(r"[^\x00-\x7f]", text)) * 0.8
 
 
 def separator_of(text: str) -> str:
