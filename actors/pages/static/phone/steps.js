@@ -101,7 +101,8 @@ export function showCamera({ finder, late, expired, removed, again }) {
   byId("video").classList.toggle("mirrored", camera.facesUser);
   byId("trouble").hidden = issue === null;
   byId("trouble-title").textContent = issue === null ? "" : t(issue);
-  byId("trouble-text").textContent = hasText(`${issue}.do`) ? t(`${issue}.do`) : "";
+  const advice = [live ? `${issue}.live` : "", `${issue}.do`].find((key) => hasText(key));
+  byId("trouble-text").textContent = advice === undefined ? "" : t(advice);
   byId("camera-hint").hidden = issue !== null;
   byId("camera-hint").toggleAttribute("data-advice", !removed && !again); // hidden on tiny screens
   byId("camera-hint").textContent = t(removed ? "removed.text" : again ? "camera.again" : "camera.hint");
