@@ -279,7 +279,7 @@ class Restore:
         headers = {"Nats-TTL": "never"}
         await self._bus.publish(Outgoing(subjects.LOG_GAP, gap.encode(), f"gap:{up_to}", headers))
         await self._bus.purge_stream(STATUS.name, subjects.LOG_FILLER)
-        progress.end(f"the log goes on after {up_to}, {up_to - last} places are left out")
+        progress.end(f"the log continues after message {up_to}; {up_to - last} numbers are left out")
 
     async def _end_servers(self) -> list[str]:
         """Declare every socket server lost that the log says is running, and return their ids."""

@@ -313,7 +313,7 @@ def judge_newer(actors: Iterable[Mapping[str, Any]]) -> Finding:
     managers = [actor for actor in actors if actor.get("kind") == "state-manager"]
     count = sum(int(manager.get("details", {}).get("newer") or 0) for manager in managers)
     if count:
-        problem = f"{count} messages of the log wait for a newer state manager: nobody is told what they say"
+        problem = f"{count} messages of the log wait for a newer state manager, and have no effect yet"
         advice = "start a state manager of the newest release; docs/runbook.md#newermessageswait"
         return failed("newer", problem, advice)
     return ok("newer", "no message of the log waits for a newer release")

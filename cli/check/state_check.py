@@ -24,9 +24,9 @@ async def check_state(store: StateStore, actors: Sequence[Mapping[str, Any]]) ->
         return
     for repair in repairs:
         if repair["parts"]:
-            yield failed("state", _progress_of(repair), f"it goes on by itself; find the cause: {ADVICE}")
+            yield failed("state", _progress_of(repair), f"the repair continues by itself; find the cause: {ADVICE}")
     if not any(repair["parts"] for repair in repairs):
-        yield failed("state", "Redis is being brought up to the log", f"it goes on by itself; {ADVICE}")
+        yield failed("state", "Redis is being updated from the log", f"this continues by itself; {ADVICE}")
 
 
 def _progress_of(repair: Mapping[str, Any]) -> str:

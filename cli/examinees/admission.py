@@ -19,7 +19,7 @@ from protocol.texts import clean_line, is_readable
 
 MAX_REASON = 256
 
-AllShutOut = Annotated[bool, typer.Option("--all", help="Everybody who has used up the attempts. Not the removed.")]
+AllShutOut = Annotated[bool, typer.Option("--all", help="All who have used up their attempts, but not those removed.")]
 
 
 @takes_settings("nats_url", "redis_url", "data_dir", running=True)

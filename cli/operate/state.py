@@ -197,7 +197,7 @@ def _draw_rebuild(before: AuditReport, repairs: list[Repair], after: AuditReport
     written = sum(repair.records for repair in repairs)
     restated = sum(repair.restated for repair in repairs)
     seconds = sum(repair.seconds for repair in repairs)
-    summary = f"{written} records written by the log, {restated} examinees told anew, {seconds:.1f} s"
+    summary = f"{written} records written from the log, corrections sent for {restated} examinees, {seconds:.1f} s"
     return Group(_draw(before), text(summary), text("afterwards:"), _draw(after)) if repairs else _draw(before)
 
 

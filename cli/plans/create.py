@@ -236,15 +236,15 @@ def _row(examinee_id: str, record: dict[str, str | None]) -> dict[str, Any]:
 def _draw(roster: dict[str, Any]) -> RenderableType:
     counts = roster["counts"]
     title = (
-        f"plan {roster['planId']}: {counts['enrolled']} enrolled, {counts['came']} of them came, "
-        f"{counts['neverCame']} never came; {counts['notOnRoster']} not on the roster; times in {zone_name()}"
+        f"plan {roster['planId']}: {counts['enrolled']} on the roster: {counts['came']} have connected, "
+        f"{counts['neverCame']} have not; {counts['notOnRoster']} others have connected; times in {zone_name()}"
     )
     labels = list(dict.fromkeys(label for row in roster["examinees"] for label in row["labels"]))
     rows = [
         (
             row["examineeId"],
             row["name"],
-            state_cell("REMOVED" if row["removed"] else row["status"]) if row["came"] else "never came",
+            state_cell("REMOVED" if row["removed"] else row["status"]) if row["came"] else "not here yet",
             local_time(row["since"]) or None,
             None if row["enrolled"] else "not on it",
             *(row["labels"].get(label) for label in labels),

@@ -158,7 +158,7 @@ async def wait_applied(read: Callable[[], Any], applied: Callable[[Any], bool], 
             return value
         if time.monotonic() > deadline:
             raise NotApplied(
-                f"{what} is in the log, but not applied after {APPLIED_SECONDS:g} s; it follows by itself as soon as a "
+                f"{what} is in the log, but not applied after {APPLIED_SECONDS:g} s; it is applied as soon as a "
                 "state manager works: `examwire actors ls`, `examwire doctor`"
             )
         await asyncio.sleep(POLL_SECONDS)

@@ -122,7 +122,7 @@ async def _check_closed(store: StateStore, plan_id: str, force: bool, examinee_i
         known = examinee_id in await store.members(keys.plan_examinees(plan_id))
     if not known and not force:
         what = f"examinee {examinee_id} of plan {plan_id}" if examinee_id is not None else f"plan {plan_id}"
-        raise NotFound(f"{what} is unknown; if a purge was interrupted, --force goes on with it")
+        raise NotFound(f"{what} is unknown; if a purge was interrupted, --force finishes it")
     status = (await store.entries(keys.plan(plan_id))).get("status")
     if status != PlanStatusCode.CLOSED and not force:
         raise PlanIsOpen(

@@ -83,7 +83,7 @@ class LogMending:
         servers = await announce_sessions(self._bus, "LOG_BEHIND")
         await self._store.log_mark.end_mending(gap, place, stored.time)
         text = (
-            "the log is mended: it goes on after %d; %s, %d records hold what the log lacks and are kept, "
+            "the log is mended: it continues after message %d; %s, %d records hold what the log lacks and are kept, "
             "%d newer facts were moved, the sessions of %d servers are announced again, %.2f s"
         )
         log.error(text, place, gap, kept, moved, len(servers), time.monotonic() - began)
