@@ -77,7 +77,7 @@ COMMANDS: dict[str, CommandLocation | CommandGroup] = {
     "streams": ("cli.operate.streams", "app"),
     "dead-letters": ("cli.operate.dead_letters", "app"),
     "examinees": CommandGroup(
-        "Examinees: why one is red, and what to do; decide.",
+        "Examinees: explain a status, readmit, remove, message, finish.",
         {
             "show": ("cli.examinees.show", "show_examinee"),
             "readmit": ("cli.examinees.admission", "readmit"),

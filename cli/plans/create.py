@@ -244,7 +244,7 @@ def _draw(roster: dict[str, Any]) -> RenderableType:
         (
             row["examineeId"],
             row["name"],
-            state_cell("REMOVED" if row["removed"] else row["status"]) if row["came"] else "not here yet",
+            state_cell("REMOVED" if row["removed"] else row["status"]) if row["came"] else "never connected",
             local_time(row["since"]) or None,
             None if row["enrolled"] else "not on it",
             *(row["labels"].get(label) for label in labels),

@@ -66,7 +66,7 @@ def report(
 
     The time to compensate is the sum of the outages in the window, rounded up to whole seconds. An outage lasts from
     the detected loss to the next connection, or to the end of the window. It counts while the exam runs for the
-    examinee: from the start of the plan to their finish or own end, with the time they were given. Of a plan without
+    examinee: from the start of the plan to their finish or own end, with the time they were given. For a plan without
     times, give the exam's end with --to. An outage that the examinee's browser began by closing the connection is
     compensated only if the plan's policy says so. A migration is an outage only if it ends in a loss.
 
