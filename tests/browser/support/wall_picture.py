@@ -75,6 +75,7 @@ async def picture(browser: Browser, locale: str) -> bytes:
         page: Page = await context.new_page()
         await page.goto(plan.link)
         await page.locator(f'#filters [data-state="all"]:has-text("{EXAMINEES}")').wait_for()
+        await page.locator("h1").click()  # from now on the page may sound alerts, and does not ask for it
         await cause_trouble(plan, locale)
         await page.locator("#incidents:visible").wait_for()
         await page.locator('.tile[data-state="help"]').first.wait_for()
