@@ -142,7 +142,8 @@ def _orientation_of(jpeg: bytes) -> int:
     for segment in _segments(jpeg):
         if segment.marker == _SOS:
             break
-        if segment.marker == _APP1 and segment.payload.startswith(_EXIF):
+        # Browsers accept any byte of padding (the sixth).
+        if segment.marker == _APP1 and segment.payload.startswith(_EXIF[:-1]):
             return orientation_of_exif(segment.payload[len(_EXIF) :])
     return UPRIGHT
 

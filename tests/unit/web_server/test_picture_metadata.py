@@ -127,6 +127,11 @@ def test_broken_exif_data_count_as_upright(broken: bytes) -> None:
     assert jpeg_of(sent, LIMITS) == plain
 
 
+def test_exif_data_may_be_padded_with_any_byte() -> None:
+    sent = jpeg(exif=exif(6)).replace(b"Exif\0\0", b"Exif\0\1")
+    assert Image.open(io.BytesIO(jpeg_of(sent, LIMITS))).getexif()[0x0112] == 6
+
+
 def test_an_orientation_that_does_not_exist_counts_as_upright() -> None:
     assert Image.open(io.BytesIO(jpeg_of(jpeg(exif=exif(9)), LIMITS))).getexif() == {}
 
