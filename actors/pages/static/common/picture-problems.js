@@ -12,7 +12,7 @@ useTexts({
     "picture.problem.IMAGE_DAMAGED.do": "Take a new one, or choose another one. If it is still being loaded from a cloud, wait until that is done.",
     "picture.problem.HEIC": "This is a HEIC picture, which this browser cannot read.",
     "picture.problem.HEIC.live": "Take a new one below, or choose a JPEG or PNG.",
-    "picture.problem.HEIC.do": "Take a new one on this page, or choose a JPEG or PNG. So that your phone’s own camera takes JPEG: on an iPhone, choose Settings › Camera › Formats › Most Compatible. On a Galaxy, turn off High efficiency pictures in the camera’s settings.",
+    "picture.problem.HEIC.do": "Take a new one on this page, or choose a JPEG or PNG. To make your phone’s own camera take JPEG: on an iPhone, choose Settings › Camera › Formats › Most Compatible. On a Galaxy, turn off High efficiency pictures in the camera’s settings.",
     "picture.problem.IMAGE_NOT_SUPPORTED": "This browser cannot read pictures of this format.",
     "picture.problem.IMAGE_NOT_SUPPORTED.do": "Take a new one, or choose a JPEG or PNG.",
     "picture.problem.NOT_AN_IMAGE": "This file is not a picture.",

@@ -124,7 +124,7 @@ export const texts = {
   "mobile.failed": "The last picture could not be used.",
   "mobile.failed.IMAGE_TOO_LARGE": "The last picture could not be used, because it is too large. Please send a smaller one.",
   "mobile.failed.IMAGE_DAMAGED": "The last picture could not be used, because it is damaged or not complete. Please take a new one.",
-  "mobile.failed.IMAGE_NOT_SUPPORTED": "The last picture could not be used, because it is neither a JPEG nor a PNG, but for example HEIC. Please set the phone’s camera to JPEG, or take the picture on the page that the QR code opens.",
+  "mobile.failed.IMAGE_NOT_SUPPORTED": "The last picture could not be used, because it is not a JPEG or PNG (perhaps HEIC). Please set the phone’s camera to JPEG, or take the picture on the page that the QR code opens.",
   "mobile.failed.NOT_AN_IMAGE": "What was sent last is not a picture. Please take one with your phone and send it.",
   "mobile.failed.IMAGE_STORE_FAILED": "The server could not store the last picture. If it happens again, tell your proctor.",
   "mobile.start": "Start",

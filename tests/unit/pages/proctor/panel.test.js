@@ -53,15 +53,15 @@ test("the time of an outage that goes on is counted on, and only within the exam
   };
   const away = { goesOn: true, ownClose: false, compensated: false };
   const at = (seconds, given = away, more = {}) => outagesText({ ...row, ...more }, asOf, asOf + seconds * 1000, given);
-  assert.equal(at(0), "2 outages, 1 min 40 sec in total; the longest 1 min. The last one goes on. Time to compensate: 1 min 40 sec.");
-  assert.equal(at(30.9), "2 outages, 2 min 10 sec in total; the longest 1 min 10 sec. The last one goes on. Time to compensate: 2 min 10 sec.");
+  assert.equal(at(0), "2 outages, 1 min 40 sec in total; the longest 1 min. The last one has not ended. Time to compensate: 1 min 40 sec.");
+  assert.equal(at(30.9), "2 outages, 2 min 10 sec in total; the longest 1 min 10 sec. The last one has not ended. Time to compensate: 2 min 10 sec.");
   const end = { windowEnd: "2026-11-30T10:00:20.000Z" };
   assert.equal(at(900, away, end), at(20));
   assert.equal(at(-5, away, { windowStart: "2026-11-30T10:01:00.000Z" }), at(0));
   // The examinee is back, and the log was not read again yet.
-  assert.equal(at(30, { ...away, goesOn: false }), at(0).replace(" The last one goes on.", ""));
+  assert.equal(at(30, { ...away, goesOn: false }), at(0).replace(" The last one has not ended.", ""));
   const own = { goesOn: true, ownClose: true, compensated: false };
-  const closed = "30 sec of it began when the examinee closed the page. The last one goes on. Time to compensate:";
+  const closed = "30 sec of it began when the examinee closed the page. The last one has not ended. Time to compensate:";
   assert.match(at(30, own), new RegExp(`2 min 10 sec in total; .* ${closed} 1 min 40 sec`));
   assert.match(at(30, { ...own, compensated: true }), new RegExp(`${closed} 2 min 10 sec`));
 });

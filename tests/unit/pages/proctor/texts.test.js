@@ -183,7 +183,7 @@ test("the members of an incident are counted with it alone, also those who join 
   for (let k = 21; k <= 288; k += 1) lose(`E${k}`);
   summary.changed("E1", "lost", "connected");
   summary.changed("E2", "lost", "exhausted");
-  assert.equal(summary.take(), "Server SOCK001: 288 lost by now. E2 shut out. E1 back.");
+  assert.equal(summary.take(), "Server SOCK001: now 288 lost. E2 shut out. E1 back.");
   assert.equal(summary.take(), "");
 });
 

@@ -177,7 +177,7 @@ export const texts = {
   "said.exhausted": "{n} shut out.",
   "said.syncFailed": { one: "{n} without a picture.", other: "{n} without a picture." },
   "said.incident": "Incident. {what}: {n} lost.",
-  "said.joined": "{what}: {n} lost by now.",
+  "said.joined": "{what}: now {n} lost.",
   "said.over": "{what}: over.",
   "said.loaded": { one: "{n} examinee, {alarms} need attention.", other: "{n} examinees, {alarms} need attention." },
   "said.found": { one: "{n} examinee shown.", other: "{n} examinees shown." },
@@ -351,7 +351,7 @@ export const texts = {
   "outages.none": "No outages so far.",
   "outages.sum": { one: "{n} outage, {total} in total.", other: "{n} outages, {total} in total; the longest {longest}." },
   "outages.client": "{total} of it began when the examinee closed the page.",
-  "outages.now": "The last one goes on.",
+  "outages.now": "The last one has not ended.",
   "outages.compensate": "Time to compensate: {compensate}.",
   "outages.cut": "The log does not go back to the first connection.",
 
