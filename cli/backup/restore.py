@@ -97,7 +97,7 @@ def restore(
             f"{directory} was written by a newer release ({manifest.examwire}): restore it with that one"
         )
     verify(directory, manifest)
-    say(f"{directory}: {len(manifest.all_files)} files are as they were written", err=True)
+    say(f"{directory}: {len(manifest.all_files)} files are verified", err=True)
     with engines_to_write(settings) as reached:
         result = asyncio.run(_restore(reached, directory, manifest, replace=replace, keep_redis=keep_redis))
     show(result, lambda: _text(settings, manifest, result), output)
