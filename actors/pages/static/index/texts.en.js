@@ -5,7 +5,7 @@ export const texts = {
   lead: "Connections of a live online exam.",
   pages: "Pages",
   proctor: "Proctor",
-  "proctor.what": "See everybody in a plan at a glance: who is connected and who is not.",
+  "proctor.what": "See all examinees of an exam at a glance: who is connected and who is not.",
   examinee: "Examinee",
   "examinee.what": "See your connection and your messages, and send the picture with your phone.",
   phone: "Phone",

@@ -29,7 +29,7 @@ export const texts = {
   "link.tryNow": "Try now",
   "link.otherToken": "Use another token",
   "stale.since": "The wall shows the state at {time}.",
-  "stale.never": "Nothing is known yet.",
+  "stale.never": "No information has arrived yet.",
   "stale.waiting": "New changes appear when this page is connected again. No change is lost.",
   "stale.loading": "Connected again. The plan is loading.",
   "stale.behind": "This page is connected, but the exam system is delayed: {what} New changes appear automatically. No change is lost.",
