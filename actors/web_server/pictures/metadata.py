@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from typing import NamedTuple
 
-_SOI, _EOI, _SOS, _COMMENT = 0xD8, 0xD9, 0xDA, 0xFE
+_EOI, _SOS, _COMMENT = 0xD9, 0xDA, 0xFE
 _APP0, _APP1, _APP15 = 0xE0, 0xE1, 0xEF
 # What is no marker within a scan: `actors.web_server.pictures.check` says more.
 _MARKER = re.compile(rb"\xff[^\x00\x01\xd0-\xd7\xff]")
@@ -56,17 +56,10 @@ def without_metadata(jpeg: bytes) -> bytes:
 def with_end(jpeg: bytes) -> bytes:
     """Return a JPEG with an end marker, also when Samsung's trailer follows the pixels instead (panoramas of Galaxy).
 
-    Another one is returned as it is, with or without an end.
+    Where there is an end already, a second one does not count. A JPEG without that trailer is returned as it is.
     """
     trailer = _samsung_trailer(jpeg)
-    if trailer is None:
-        return jpeg
-    place = 2
-    while (match := _MARKER.search(jpeg, place, trailer)) is not None:
-        if jpeg[match.end() - 1] == _EOI:
-            return jpeg
-        place = match.end() + int.from_bytes(jpeg[match.end() : match.end() + 2], "big")
-    return jpeg[:trailer] + b"\xff\xd9"
+    return jpeg if trailer is None else jpeg[:trailer] + b"\xff\xd9"
 
 
 def with_orientation(jpeg: bytes, orientation: int) -> bytes:

@@ -86,7 +86,6 @@ class Png:
         low = PngImageFile(io.BytesIO(self.content))
         mode = "L" if self.colour_type == _GREY else "RGB"
         _decode_as(low, mode, f"{mode};16L" if mode == "RGB" else "L;16")
-        low.load()
         equal = Image.new("L", low.size)
         for box in _bands(low):
             equal.paste(_equal(low.crop(box), [sample & 0xFF for sample in self.transparent]), box)

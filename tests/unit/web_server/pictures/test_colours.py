@@ -12,7 +12,7 @@ from PIL import Image
 from actors.web_server.pictures import colours
 from actors.web_server.pictures.check import jpeg_of
 from actors.web_server.pictures.colours import MAX_PROFILE_BYTES, rgb_profile
-from actors.web_server.pictures.limits import PictureLimits
+from actors.web_server.pictures.limits import DamagedPicture, PictureLimits
 from tests.support import pngs
 from tests.support.pngs import FIELD, GREY, GREY_ALPHA, PALETTE, RGB_ALPHA, SRGB, Chunk
 
@@ -82,11 +82,44 @@ def test_colours_are_those_that_a_browser_shows(chunks: tuple[Chunk, ...], expec
 
 @pytest.mark.parametrize(
     ("transfer", "expected"),
-    [(1, 121), (4, 129), (5, 106), (7, 141), (8, 188), (13, 128), (16, 132), (17, 118), (18, 99), (9, 128)],
+    [
+        *((television, (1, 28, 121, 165, 218)) for television in (1, 6, 11, 14, 15)),
+        (4, (3, 35, 129, 171, 221)),
+        (5, (0, 17, 106, 154, 212)),
+        (7, (25, 58, 141, 179, 224)),
+        (8, (56, 110, 188, 213, 239)),
+        (9, (10, 40, 128, 170, 220)),
+        (13, (10, 40, 128, 170, 220)),
+        (16, (0, 9, 132, 229, 255)),
+        (17, (1, 23, 118, 166, 224)),
+        (18, (1, 21, 99, 150, 224)),
+    ],
 )
-def test_curves_of_code_points_are_those_of_a_browser(transfer: int, expected: int) -> None:
-    png = pngs.png([(0, 0, 0), (128, 128, 128), (255, 255, 255)], chunks=[pngs.code_points(1, transfer)])
-    assert_alike(shown(png), [(0, 0, 0), (expected,) * 3, (255, 255, 255)])
+def test_curves_of_code_points_are_those_of_a_browser(transfer: int, expected: Pixel) -> None:
+    stored = [(value,) * 3 for value in (10, 40, 128, 170, 220)]
+    png = pngs.png(stored, chunks=[pngs.code_points(1, transfer)])
+    assert_alike(shown(png), [(value,) * 3 for value in expected])
+
+
+@pytest.mark.parametrize(
+    ("primaries", "expected"),
+    [
+        (1, [(200, 100, 50), (60, 180, 120)]),
+        (4, [(232, 93, 30), (0, 178, 118)]),
+        (5, [(203, 100, 51), (46, 180, 121)]),
+        (6, [(196, 102, 49), (73, 178, 120)]),
+        (7, [(196, 102, 49), (73, 178, 120)]),
+        (8, [(222, 92, 32), (0, 184, 116)]),
+        (9, [(241, 76, 29), (0, 189, 112)]),
+        (10, [(255, 0, 61), (0, 238, 98)]),
+        (11, [(211, 93, 32), (0, 183, 114)]),
+        (12, [(215, 93, 31), (0, 183, 114)]),
+        (22, [(202, 102, 49), (52, 177, 120)]),
+    ],
+)
+def test_primaries_of_code_points_are_those_of_a_browser(primaries: int, expected: list[Pixel]) -> None:
+    png = pngs.png([ORANGE, (60, 180, 120)], chunks=[pngs.code_points(primaries, 13)])
+    assert_alike(shown(png), expected)
 
 
 @pytest.mark.parametrize("depth", [8, 16])
@@ -127,6 +160,25 @@ def test_the_transparent_colour_becomes_white_and_its_neighbour_does_not(
     assert_alike(kept, [(255, 255, 255), visible])
 
 
+def with_late(chunk: Chunk) -> bytes:
+    """A PNG with a chunk behind its pixels."""
+    end = pngs.chunk(b"IEND", b"")
+    return pngs.png([ORANGE]).replace(end, pngs.chunk(*chunk) + end)
+
+
+def test_what_comes_behind_the_pixels_or_a_second_time_does_not_count() -> None:
+    transparent = [(b"tRNS", struct.pack(">3H", *colour)) for colour in ((10, 20, 30), ORANGE)]
+    assert_alike(shown(pngs.png([ORANGE, (10, 20, 30)], chunks=transparent)), [ORANGE, (255, 255, 255)])
+    assert_alike(shown(with_late(pngs.profile(icc()))), [ORANGE])
+
+
+def test_a_png_without_a_header_is_refused() -> None:
+    whole = pngs.png([ORANGE])
+    for start in (b"", pngs.chunk(b"IHDR", b"\0" * 12), pngs.chunk(*pngs.gamma(1))):
+        with pytest.raises(DamagedPicture, match="header"):
+            jpeg_of(whole[:8] + start + whole[33:], LIMITS)
+
+
 def test_the_orientation_is_the_one_that_a_browser_applies() -> None:
     def kept(*chunks: Chunk) -> int:
         image = Image.open(io.BytesIO(jpeg_of(pngs.png([ORANGE], chunks=chunks), LIMITS)))
@@ -136,7 +188,5 @@ def test_the_orientation_is_the_one_that_a_browser_applies() -> None:
     assert kept(pngs.orientation(6), pngs.orientation(3)) == 6
     several_values = pngs.orientation(6)[1].replace(b"\0\0\0\1\0\6", b"\0\0\0\2\0\6")
     assert kept((b"eXIf", several_values)) == 1
-    late = pngs.png([ORANGE]).replace(
-        pngs.chunk(b"IEND", b""), pngs.chunk(*pngs.orientation(6)) + pngs.chunk(b"IEND", b"")
-    )
-    assert dict(Image.open(io.BytesIO(jpeg_of(late, LIMITS))).getexif()) == {}
+    late = jpeg_of(with_late(pngs.orientation(6)), LIMITS)
+    assert dict(Image.open(io.BytesIO(late)).getexif()) == {}
