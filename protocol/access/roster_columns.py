@@ -185,5 +185,6 @@ def _labels(line: int, titles: tuple[str, ...], places: list[int]) -> tuple[list
             )
         labels[label] = place
     if len(labels) > MAX_LABELS:
-        problems.append(f"line {line}: {len(labels)} columns are labels ({', '.join(labels)}); at most {MAX_LABELS}")
+        shown = ", ".join([*labels][:20])
+        problems.append(f"line {line}: {len(labels)} columns are labels ({shown}); at most {MAX_LABELS}")
     return problems, labels

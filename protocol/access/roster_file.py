@@ -112,11 +112,11 @@ def read_rows(text: str, separator: str = ",") -> Iterator[tuple[int, list[str]]
                 yield line, row
             line = reader.line_num + 1
     except csv.Error:
-        raise InvalidRoster([_bad_quote(text, separator, line)]) from None
+        raise InvalidRoster([_why_unreadable(text, separator, line)]) from None
 
 
-def _bad_quote(text: str, separator: str, first_line: int) -> str:
-    """Say where the quote opens that makes the row which begins on `first_line` unreadable."""
+def _why_unreadable(text: str, separator: str, first_line: int) -> str:
+    """Say what is wrong in the row that begins on `first_line`: its length, or a quote and where that opens."""
     lines = io.StringIO(text, newline="")
     for _ in range(first_line - 1):
         next(lines)
@@ -126,6 +126,8 @@ def _bad_quote(text: str, separator: str, first_line: int) -> str:
     place = 0
     while (match := cell.match(row, place)) is not None:
         place = match.end()
+    if row[place : place + 1] != '"':
+        return f"line {first_line}: a cell has more than {csv.field_size_limit()} characters"
     line = first_line + len(re.findall(r"\r\n|\r|\n", row[:place]))
     shown = re.split(r"[\r\n]", row[place : place + 40])[0]
     return (

@@ -150,6 +150,7 @@ def test_line_numbers_count_the_lines_inside_quoted_cells() -> None:
         ('examineeId,name\nE001,"Kim "Hana""\n', 'line 2: the quote that opens \'"Kim "Hana""\' is not closed'),
         ('"examineeId\nE001\n', "line 1: the quote that opens '\"examineeId' is not closed"),
         (f'examineeId,name\nE001,"{"x" * 140_000}\n', "line 2: the quote that opens"),
+        (f"examineeId,name\nE001,{'x' * 140_000}\n", "line 2: a cell has more than 131072 characters"),
     ],
 )
 def test_an_invalid_file_is_refused_with_the_reason(text: str, said: str) -> None:
