@@ -138,6 +138,8 @@ async def test_mistakes_of_operators_change_nothing(
     ):
         assert said in await refused(examinees, *arguments), arguments
     # What the log has and no state manager has applied yet is said, with its own exit code.
-    monkeypatch.setattr(decisions, "APPLIED_SECONDS", 0.0)
-    assert "is in the log, but not applied" in await refused(examinees, "remove", "P001", "E001", code=4)
-    await proctor.expect("examinee_removed", examineeId="E001")
+    monkeypatch.setattr(decisions, "APPLIED_SECONDS", 0.2)
+    await system.stop("state-manager")
+    for command in (("remove", "P001", "E001"), ("notify", "P001", "E001", *say)):
+        assert "is in the log, but not applied" in await refused(examinees, *command, code=4)
+    assert proctor.about("E001")[1:] == []  # nothing but the connection was told
