@@ -143,8 +143,7 @@ class StatusLog:
         """
         newest: dict[str, int] = {}
         if not last:
-            names = {subject.split(".")[2] for subject in await self._bus.stream_subjects(STATUS.name, _PLANS)}
-            for plan_id in names:
+            for plan_id in await self.plan_ids():
                 if part_of(plan_id) == part:
                     stored = await self._bus.last_message(STATUS.name, subjects.status_of_plan(plan_id)[1])
                     newest[plan_id] = stored.sequence if stored is not None else 0
@@ -152,6 +151,10 @@ class StatusLog:
             async for stored in self.read_part(part, first, last):
                 newest[stored.subject.split(".")[2]] = stored.sequence
         return sorted(newest, key=lambda plan_id: newest[plan_id], reverse=True)
+
+    async def plan_ids(self) -> set[str]:
+        """Return the plans that have messages in the log."""
+        return {subject.split(".")[2] for subject in await self._bus.stream_subjects(STATUS.name, _PLANS)}
 
     async def holds_all_since(self, sequence: int) -> bool:
         """Return whether the log holds all facts after `sequence`, or has dropped some of them by their age."""

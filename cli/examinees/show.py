@@ -33,6 +33,7 @@ from cli.shared.output import (
     table,
     text,
 )
+from cli.shared.suggestions import not_found
 from cli.shared.times import zone_name
 from protocol.broker import subjects
 from protocol.errors import BrokerUnavailable, StateDamaged, StateUnavailable
@@ -70,7 +71,7 @@ def show_examinee(
         if all(error is not None for error in errors):
             raise errors[1] or errors[0] or AssertionError
         if data.never_seen and not data.unavailable:
-            raise NotFound(f"examinee {examinee_id} of plan {plan_id} is unknown")
+            raise await _unknown(settings, data)
         diagnosis = diagnose(data)
         if output is Format.JSON:
             print_json(_as_json(data, diagnosis))
@@ -86,6 +87,19 @@ def show_examinee(
 
 
 # -- asking -----------------------------------------------------------------------------------------------
+
+
+async def _unknown(settings: Settings, data: DiagnosisInput) -> NotFound:
+    """Return the error for a plan or an examinee that nobody knows."""
+    store = StateStore(settings.redis_url, settings.redis)
+    try:
+        if data.plan_id not in (plans := await store.members(keys.PLANS)):
+            return not_found("plan", data.plan_id, plans, "`examwire plans ls` lists the plans")
+        examinees = await store.members(keys.plan_examinees(data.plan_id))
+        advice = f"`examwire plans show {data.plan_id}` lists the examinees"
+        return not_found(f"in plan {data.plan_id}, examinee", data.examinee_id, examinees, advice)
+    finally:
+        await store.close()
 
 
 async def _from_redis(settings: Settings, data: DiagnosisInput) -> StateUnavailable | None:

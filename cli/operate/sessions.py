@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from actors.runtime.broker.connection import Bus
 from actors.runtime.config.settings import Settings
+from actors.status_log.status_log import StatusLog
 from cli.shared.live_actors import (
     Row,
     address_of,
@@ -25,6 +27,7 @@ from cli.shared.output import (
     Columns,
     ExitCode,
     Format,
+    NotFound,
     OutputOption,
     print_json,
     run_until_interrupted,
@@ -33,8 +36,10 @@ from cli.shared.output import (
     state_cell,
     table,
 )
+from cli.shared.suggestions import not_found, similar_names
 from cli.shared.times import local_time
 from protocol.broker import subjects
+from protocol.errors import ConfigurationError
 from protocol.ids import check_id
 from protocol.messages.operator_requests import Kick
 
@@ -53,6 +58,9 @@ def sessions() -> None:
 @takes_settings("nats_url", "data_dir", running=True)
 def list_sessions(
     settings: Settings,
+    plan_id: Annotated[
+        str | None, typer.Argument(metavar="PLAN_ID", help="The same as --plan.", show_default=False)
+    ] = None,
     plan: Annotated[str | None, typer.Option("--plan", help="Show only this plan.", metavar="PLAN_ID")] = None,
     server: Annotated[str | None, typer.Option("--server", help="Show only this server.", metavar="SERVER_ID")] = None,
     proctors: Annotated[bool, typer.Option("--proctors", help="Show only proctors.")] = False,
@@ -63,10 +71,13 @@ def list_sessions(
 ) -> None:
     """List the sessions of each server, oldest first.
 
-    Example: examwire sessions ls --plan P001 --server SOCK001
+    Example: examwire sessions ls P001 --server SOCK001
 
-    Exit code 3: no such server, 5: a server does not answer, so its sessions are missing.
+    Exit code 3: no such server or plan, 5: a server does not answer, so its sessions are missing.
     """
+    if plan is not None and plan_id is not None:
+        raise typer.BadParameter("give the plan once: PLAN_ID and --plan mean the same")
+    plan = plan_id if plan is None else plan
     if plan is not None:
         check_id("planId", plan)
 
@@ -76,6 +87,8 @@ def list_sessions(
             kind = "proctor-session" if proctors else None
             servers, silent = await count_sessions(bus, entries, plan=plan, kind=kind)
             total = sum(count for _, count in servers)
+            if plan is not None and not total and plan not in (plans := await StatusLog(bus).plan_ids()):
+                raise not_found("plan", plan, plans, "`examwire plans ls` lists the plans")
             rows: list[Row] = []
             async for page in session_pages(
                 bus, servers, plan=plan, kind=kind, offset=offset, limit=None if everyone else limit
@@ -123,8 +136,6 @@ def kick(
         check_id("planId", who)
         check_id("examineeId", examinee_id)
         address = subjects.session(who, examinee_id)
-    else:
-        server_of_socket(who)
 
     async def work() -> None:
         async with connected(settings, "sessions kick") as bus:
@@ -133,7 +144,7 @@ def kick(
                 server, socket_id = session.server, session.socket_id
             else:
                 socket_id = who
-                server = address_of(await entry_at(bus, server_of_socket(who)))
+                server = await _server_of(bus, who)
             answer = await ask(bus, server, Kick(socket_id=socket_id))
             if output is Format.JSON:
                 print_json({"server": server, "socketId": socket_id, "text": answer.text, **answer.details})
@@ -141,6 +152,22 @@ def kick(
                 say(answer.text)
 
     run_until_interrupted(work())
+
+
+async def _server_of(bus: Bus, socket_id: str) -> str:
+    """Return the address of the server of a socket.
+
+    Raises `NotFound`, or `ConfigurationError` when it is a plan, whose examinee is missing.
+    """
+    try:
+        return address_of(await entry_at(bus, server_of_socket(socket_id)))
+    except (NotFound, ConfigurationError) as error:
+        meant = similar_names(socket_id, await StatusLog(bus).plan_ids())
+        if not meant:
+            raise
+        raise ConfigurationError(
+            f"{meant[0]} is a plan: name the examinee, too: `examwire sessions kick {meant[0]} EXAMINEE_ID`"
+        ) from error
 
 
 def _draw(rows: Sequence[Row]) -> RenderableType:

@@ -18,7 +18,8 @@ from actors.status_log.record_checkpoints import RecordCheckpoints
 from actors.status_log.status_log import StatusLog
 from cli.shared.live_actors import connected
 from cli.shared.options import takes_settings
-from cli.shared.output import Column, ExitCode, Format, NotFound, OutputOption, paragraph, show, table, text
+from cli.shared.output import Column, ExitCode, Format, OutputOption, paragraph, show, table, text
+from cli.shared.suggestions import not_found
 from protocol.ids import check_id
 
 if TYPE_CHECKING:
@@ -52,11 +53,11 @@ def verify(settings: Settings, plan_id: PlanOption = None, output: OutputOption 
     """
 
     async def work(bus: Bus, store: StateStore) -> AuditReport:
-        return await Audit(StatusLog(bus), store, _checked(plan_id), progress=bus.progress).run()
+        report = await Audit(StatusLog(bus), store, _checked(plan_id), progress=bus.progress).run()
+        await _check_known(bus, report)
+        return report
 
     report = _connected(settings, work)
-    if plan_id is not None and report.whole and not report.records and not report.differences:
-        raise NotFound(f"plan {plan_id} is neither in the log nor in Redis")
     show(_report(report), lambda: _draw(report), output)
     if not _agree(report):
         raise typer.Exit(ExitCode.FAILED)
@@ -76,7 +77,8 @@ def rebuild(
 
     Example: examwire state rebuild --plan P001 --yes
 
-    Safe during an exam, to interrupt, to repeat, and to run twice at once. Exit code 0: equal now, 1: still different.
+    Safe during an exam, to interrupt, to repeat, and to run twice at once. Exit code 0: equal now, 1: still different,
+    3: the plan is unknown.
     """
 
     async def work(bus: Bus, store: StateStore) -> tuple[AuditReport, list[Repair], AuditReport]:
@@ -88,6 +90,7 @@ def rebuild(
             repairs.append(await repair.restore_state())
         audit = Audit(StatusLog(bus), store, _checked(plan_id), progress=bus.progress)
         before = after = await audit.run()
+        await _check_known(bus, before)
         if before.differences:
             keys = len({difference.key for difference in before.differences})
             await _ask(yes, f"{len(before.differences)} differences in {keys} keys. Write these records from the log?")
@@ -107,6 +110,13 @@ def rebuild(
     show(summary, lambda: _draw_rebuild(before, repairs, after), output)
     if not _agree(after):
         raise typer.Exit(ExitCode.FAILED)
+
+
+async def _check_known(bus: Bus, report: AuditReport) -> None:
+    """Raise `NotFound` when the plan of a report is neither in the log nor in Redis."""
+    if report.plan_id is not None and report.whole and not report.records and not report.differences:
+        plans = await StatusLog(bus).plan_ids()
+        raise not_found("plan", report.plan_id, plans, "it is neither in the log nor in Redis")
 
 
 def _agree(report: AuditReport) -> bool:

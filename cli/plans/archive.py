@@ -26,7 +26,8 @@ from actors.web_server.pictures.store import PictureStore
 from cli.plans.timeline import as_json
 from cli.shared.live_actors import connected
 from cli.shared.options import takes_settings
-from cli.shared.output import Format, NotFound, OutputOption, show
+from cli.shared.output import Format, OutputOption, show
+from cli.shared.suggestions import not_found
 from protocol.errors import ConfigurationError, ExamwireError
 from protocol.ids import check_id
 from protocol.log.entries import decode_status
@@ -157,8 +158,8 @@ class Archive:
 
     async def write(self, file: IO[bytes]) -> dict[str, Any]:
         """Write the archive and return its manifest. Raises `NotFound`, `NotArchived`, and when an engine is away."""
-        if self._plan_id not in await self._store.members(keys.PLANS):
-            raise NotFound(f"plan {self._plan_id} is unknown")
+        if self._plan_id not in (plans := await self._store.members(keys.PLANS)):
+            raise not_found("plan", self._plan_id, plans, "`examwire plans ls` lists the plans")
         created = format_time(self._bus.clock.now())
         beginning = await PlanLog(self._bus, self._plan_id).beginning()
         with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:

@@ -36,7 +36,6 @@ from cli.shared.output import (
     Column,
     Columns,
     Format,
-    NotFound,
     OutputOption,
     paragraph,
     show,
@@ -46,6 +45,7 @@ from cli.shared.output import (
 )
 from cli.shared.running_system import RunningSystem
 from cli.shared.signing import require_tokens_accepted
+from cli.shared.suggestions import not_found
 from cli.shared.times import local_time, parse_duration, parse_time_option, zone_name
 from protocol.access.roster import Roster, RosterEntry, read_roster
 from protocol.access.roster_file import MAX_BYTES, InvalidRoster
@@ -196,8 +196,8 @@ async def roster_of(store: StateStore, plan_id: str) -> dict[str, Any]:
 
     Raises `NotFound`, `StateUnavailable`, `StateDamaged`.
     """
-    if plan_id not in await store.members(keys.PLANS):
-        raise NotFound(f"plan {plan_id} is unknown: create it with `examwire plans create {plan_id} --roster FILE`")
+    if plan_id not in (plans := await store.members(keys.PLANS)):
+        raise not_found("plan", plan_id, plans, f"create it with `examwire plans create {plan_id} --roster FILE`")
     ids = await store.members(keys.plan_examinees(plan_id))
     rows = []
     for start in range(0, len(ids), CHUNK):

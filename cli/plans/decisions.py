@@ -15,7 +15,7 @@ from actors.runtime.broker.connection import Bus, Outgoing
 from actors.runtime.broker.publisher import PubAck
 from actors.runtime.store.state_store import StateStore
 from cli.plans.plan_text import plan_json, plan_text, read_plans
-from cli.shared.output import NotFound
+from cli.shared.suggestions import not_found
 from cli.shared.times import local_time, zone_name
 from protocol.broker import subjects
 from protocol.errors import BrokerUnavailable, ErrorCode, InvalidField, ProtocolError, StateDamaged
@@ -96,11 +96,12 @@ def decided_by(command: str, name: str | None) -> dict[str, str | None]:
 
 async def read_plan(store: StateStore, plan_id: str) -> PlanState:
     """Return the state of a plan; that of one that nobody has set up is open. Raises `NotFound`."""
-    if plan_id not in await store.members(keys.PLANS):
-        raise NotFound(
-            f"plan {plan_id} is unknown: create it with `examwire plans create {plan_id} --roster FILE`, or set it up "
-            f"without a roster with `examwire plans schedule {plan_id} --new`"
+    if plan_id not in (plans := await store.members(keys.PLANS)):
+        advice = (
+            f"create it with `examwire plans create {plan_id} --roster FILE`, or set it up without a roster with "
+            f"`examwire plans schedule {plan_id} --new`"
         )
+        raise not_found("plan", plan_id, plans, advice)
     return await plan_state(store, plan_id)
 
 

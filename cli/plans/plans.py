@@ -17,7 +17,6 @@ from cli.shared.output import (
     Column,
     Columns,
     Format,
-    NotFound,
     OutputOption,
     WatchOption,
     run_until_interrupted,
@@ -28,6 +27,7 @@ from cli.shared.output import (
     with_heading,
     without_empty,
 )
+from cli.shared.suggestions import not_found
 from cli.shared.times import local_time, zone_name
 from protocol.broker.streams import DAY
 from protocol.ids import check_id
@@ -57,6 +57,9 @@ def list_plans(settings: Settings, watching: WatchOption = False, output: Output
     """List all plans with their status, times and examinees.
 
     Example: examwire plans ls --watch
+
+    Each examinee is connected, disconnected, migrating, finished, or has not come. Who is shut out
+    is disconnected, too.
     """
 
     async def fetch(store: StateStore) -> list[dict[str, Any]]:
@@ -69,7 +72,7 @@ def list_plans(settings: Settings, watching: WatchOption = False, output: Output
     def draw(plans: list[dict[str, Any]]) -> RenderableType:
         columns: Columns = [
             *("plan", Column("name", crop=True), Column("status", keep=True), "examinees", "connected", "disconnected"),
-            *("finished", "shut out", "begins", "ends", Column("migrating", wide=True)),
+            *("migrating", "finished", "not come", "shut out", "begins", "ends"),
             *(Column("mobile sync", wide=True), Column("deleted at", wide=True)),
         ]
         cells = [
@@ -80,11 +83,12 @@ def list_plans(settings: Settings, watching: WatchOption = False, output: Output
                 plan["examinees"],
                 plan["connected"],
                 plan["disconnected"],
+                plan["migrating"] or None,
                 plan["finished"] or None,
+                plan["never"] or None,
                 plan["exhausted"] or None,
                 local_time(plan["plan"]["startsAt"]) or None,
                 local_time(plan["plan"]["endsAt"]) or None,
-                plan["migrating"] or None,
                 _counts(plan["mobileSync"]) or None,
                 local_time(plan["deletedAt"]) or None,
             )
@@ -133,8 +137,8 @@ def watch_plan(
 
 async def plan_of(store: StateStore, plan_id: str) -> dict[str, Any]:
     """Return `{planId, counts, examinees: [row...]}`. Raises `NotFound`, `StateUnavailable`, `StateDamaged`."""
-    if plan_id not in await store.members(keys.PLANS):
-        raise NotFound(f"plan {plan_id} is unknown: it has no roster, and no examinee or proctor has connected")
+    if plan_id not in (plans := await store.members(keys.PLANS)):
+        raise not_found("plan", plan_id, plans, "it has no roster, and no examinee or proctor has connected")
     (plan,) = await read_plans(store, [plan_id])
     ids = await store.members(keys.plan_examinees(plan_id))
     rows: list[dict[str, Any]] = []

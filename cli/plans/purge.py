@@ -16,7 +16,8 @@ from actors.runtime.config.settings import Settings
 from actors.runtime.store.state_store import StateStore
 from cli.shared.live_actors import connected
 from cli.shared.options import takes_settings
-from cli.shared.output import Format, NotFound, OutputOption, say, show
+from cli.shared.output import Format, OutputOption, say, show
+from cli.shared.suggestions import not_found
 from protocol.broker import subjects
 from protocol.errors import ConfigurationError, ExamwireError
 from protocol.ids import check_id
@@ -117,12 +118,13 @@ def _text(report: PurgeReport) -> str:
 
 async def _check_closed(store: StateStore, plan_id: str, force: bool, examinee_id: str | None = None) -> None:
     """Raise `NotFound`, or `PlanIsOpen` without `force`."""
-    known = plan_id in await store.members(keys.PLANS)
-    if known and examinee_id is not None:
-        known = examinee_id in await store.members(keys.plan_examinees(plan_id))
-    if not known and not force:
-        what = f"examinee {examinee_id} of plan {plan_id}" if examinee_id is not None else f"plan {plan_id}"
-        raise NotFound(f"{what} is unknown; if a purge was interrupted, --force finishes it")
+    advice = "if a purge was interrupted, --force finishes it"
+    if plan_id not in (plans := await store.members(keys.PLANS)) and not force:
+        raise not_found("plan", plan_id, plans, advice)
+    if examinee_id is not None and not force:
+        examinees = await store.members(keys.plan_examinees(plan_id))
+        if examinee_id not in examinees:
+            raise not_found(f"in plan {plan_id}, examinee", examinee_id, examinees, advice)
     status = (await store.entries(keys.plan(plan_id))).get("status")
     if status != PlanStatusCode.CLOSED and not force:
         raise PlanIsOpen(

@@ -18,7 +18,7 @@ from cli.plans.plan_text import plan_json, plan_text
 from cli.plans.timeline import never_seen
 from cli.shared.live_actors import connected
 from cli.shared.options import takes_settings
-from cli.shared.output import Column, Format, NotFound, OutputOption, say, show, table, with_heading
+from cli.shared.output import Column, Format, OutputOption, say, show, table, with_heading
 from cli.shared.times import (
     TIME_HELP,
     duration_text,
@@ -82,9 +82,9 @@ def report(
     async def work() -> None:
         async with connected(settings, "plans report") as bus:
             beginning, outages = await PlanLog(bus, plan_id).outages()
-        roster = await _enrolled(settings, plan_id)
-        if outages.begin is None and not roster:
-            raise NotFound(never_seen(plan_id, None, beginning))
+            roster = await _enrolled(settings, plan_id)
+            if outages.begin is None and not roster:
+                raise await never_seen(bus, plan_id, None, beginning)
         if since is not None and since > until:
             raise ConfigurationError("--from: must not be later than --to, or than now")
         window = (min(outages.begin or until, until) if since is None else since, until)

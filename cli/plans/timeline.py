@@ -7,8 +7,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from actors.runtime.broker.connection import Bus
 from actors.runtime.config.settings import Settings
 from actors.status_log.plan_log import Beginning, PlanLog
+from actors.status_log.status_log import StatusLog
 from cli.shared.live_actors import connected
 from cli.shared.options import takes_settings
 from cli.shared.output import (
@@ -25,6 +27,7 @@ from cli.shared.output import (
     table,
     text,
 )
+from cli.shared.suggestions import not_found
 from cli.shared.times import TIME_HELP, duration_text, local_time, parse_time_option, with_local_times, zone_name
 from protocol.ids import check_id
 from protocol.log.gap import gap_texts
@@ -104,7 +107,7 @@ def timeline(
             timeline_state = Timeline(truncated=beginning.truncated)
             entries = await read_entries(plan_log, timeline_state, examinee_id)
             if not follow and (not entries if examinee_id is None else examinee_id not in timeline_state.examinees):
-                raise NotFound(never_seen(plan_id, examinee_id, beginning))
+                raise await never_seen(bus, plan_id, examinee_id, beginning)
             _say_what_is_missing(timeline_state, examinee_id, beginning)
             if moment is not None:
                 _show_moment(entries, plan_id, examinee_id, moment, beginning, output)
@@ -131,12 +134,14 @@ async def read_entries(plan_log: PlanLog, timeline_state: Timeline, examinee_id:
     return entries
 
 
-def never_seen(plan_id: str, examinee_id: str | None, beginning: Beginning) -> str:
-    """Return the error text for a plan or examinee without any entry in the log."""
-    subject = f"examinee {examinee_id} of plan {plan_id}" if examinee_id is not None else f"plan {plan_id}"
-    reach_text = f"which goes back to {local_time(beginning.since)} {zone_name()}"
-    log_reach = reach_text if beginning.since is not None else "which is empty"
-    return f"{subject} is unknown to the log, {log_reach}"
+async def never_seen(bus: Bus, plan_id: str, examinee_id: str | None, beginning: Beginning) -> NotFound:
+    """Return the error for a plan or examinee without any entry in the log."""
+    reach_text = f"the log, which goes back to {local_time(beginning.since)} {zone_name()}, does not have it"
+    advice = reach_text if beginning.since is not None else "the log is empty"
+    plans = await StatusLog(bus).plan_ids()
+    if examinee_id is None or plan_id not in plans:
+        return not_found("plan", plan_id, plans, advice)
+    return not_found(f"in plan {plan_id}, examinee", examinee_id, (), advice)
 
 
 def _say_what_is_missing(timeline_state: Timeline, examinee_id: str | None, beginning: Beginning) -> None:

@@ -182,6 +182,9 @@ async def test_plans_are_listed_with_their_counts(invoke: Invoke, redis: Redis) 
         ("P001", 1, 0),
         ("P002", 0, 1),
     ]
+    _, _, first, second = (await invoke("plans", "ls")).stdout.splitlines()
+    assert first.split() == ["P001", "OPEN", "2", "1", "1"]
+    assert second.split() == ["P002", "OPEN", "1", "0", "1", "1"]  # shut out, and so disconnected
 
 
 async def test_an_unknown_plan_is_exit_code_3(invoke: Invoke, redis: Redis) -> None:

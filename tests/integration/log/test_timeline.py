@@ -187,6 +187,9 @@ async def test_an_unknown_examinee_is_exit_code_3_and_an_invalid_time_2(system: 
         ("plans", "timeline", "P001", "E009", "--at", "now"),
         ("plans", "report", "P009"),
         ("examinees", "show", "P001", "E009"),
+        ("examinees", "show", "p001", "E001"),
+        ("state", "verify", "--plan", "P009"),
+        ("state", "rebuild", "--plan", "P009", "--yes"),
     ):
         result = await invoke(*arguments)
         assert (result.exit_code, result.stdout) == (3, ""), arguments

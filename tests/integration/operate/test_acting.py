@@ -83,7 +83,12 @@ async def test_an_examinee_is_kicked_by_plan_and_a_proctor_by_socket(invoke: Inv
     await eventually(lambda: _nobody_is_there(system), "no session")
     for arguments in (("P001", "E001"), (socket_id,), ("SOCK009-x",)):
         assert (await invoke("sessions", "kick", *arguments)).exit_code == 3, arguments
-    assert (await invoke("sessions", "kick", "P001")).exit_code == 2
+    plan = await invoke("sessions", "kick", "p001")
+    assert plan.exit_code == 2
+    assert "`examwire sessions kick P001 EXAMINEE_ID`" in plan.stderr
+    unknown = await invoke("sessions", "ls", "p001")
+    assert (unknown.exit_code, unknown.stderr) == (3, "examwire: plan p001 is unknown: did you mean P001?\n")
+    assert (await invoke("sessions", "ls", "P001")).exit_code == 0
 
 
 async def _nobody_is_there(system: System) -> bool:
