@@ -75,20 +75,27 @@ def new_action_id(given: str | None) -> str:
 
 def operator_name(command: str) -> str:
     """Return who decides, for the timeline: the system's user and the command, such as `kim (plans finish)`."""
-    try:
-        return f"{getpass.getuser()} ({command})"[:256]
-    except (KeyError, OSError):
-        return f"operator ({command})"
+    return f"{_user()} ({command})"[:256]
 
 
 def decided_by(command: str, name: str | None) -> dict[str, str | None]:
     """Return `by` and `by_name` of a fact: the system's user with the command, and `--by` as the name people read.
 
-    Raises `InvalidField`.
+    With a name, people read `Kim Ha-neul (root, plans finish)`. Raises `InvalidField`.
     """
-    if name is not None and not (is_readable(name) and 1 <= len(name := clean_line(name).strip()) <= 100):
+    if name is None:
+        return {"by": operator_name(command), "by_name": None}
+    cleaned = clean_line(name).strip()
+    if not is_readable(cleaned) or len(cleaned) > 100:
         raise InvalidField("--by", "must be 1 to 100 characters that can be seen")
-    return {"by": operator_name(command), "by_name": name}
+    return {"by": f"{_user()}, {command}"[:256], "by_name": cleaned}
+
+
+def _user() -> str:
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):
+        return "operator"
 
 
 # -- reading ----------------------------------------------------------------------------------------------

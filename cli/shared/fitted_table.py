@@ -146,7 +146,8 @@ class FittedTable:
         for position, (number, (content, cell_style)) in enumerate(zip(shown, cells, strict=True)):
             width, length = widths[number], width_of(content)
             if length > width:
-                content, length = crop(content, width), width
+                content = crop(content, width)
+                length = width_of(content)
             last = position == len(shown) - 1
             if self._numbers[number]:
                 pieces.append(Segment(" " * (width - length)))
@@ -164,7 +165,7 @@ def width_of(content: str) -> int:
 
 def crop(content: str, width: int) -> str:
     """Return a text of at most `width` cells; a longer one ends with "…"."""
-    return content if width_of(content) <= width else set_cell_size(content, width - 1) + "…"
+    return content if width_of(content) <= width else set_cell_size(content, width - 1).rstrip() + "…"
 
 
 class CroppedView:

@@ -64,7 +64,7 @@ async def test_an_operator_removes_and_readmits_as_a_proctor_does(
     assert await first.closed() == CloseCode.REMOVED
     told = (await proctor.expect("examinee_removed", examineeId="E001"))["data"]
     assert (told["byName"], told["reason"], told["actionId"]) == ("김하나", "wrong person", "r1")
-    assert told["by"] == f"{getpass.getuser()} (examinees remove)"
+    assert told["by"] == f"{getpass.getuser()}, examinees remove"
     assert (await done(examinees, *removal))["removed"] == ["E001"]  # repeated: one effect
     assert "E001 is removed already" in await refused(examinees, "remove", "P001", "E001")
 
@@ -84,7 +84,7 @@ async def test_an_operator_removes_and_readmits_as_a_proctor_does(
     await proctor.expect("examinee_readmitted", examineeId="E001", byName="lee")
     await system.examinee("E001", "SOCK002", connection_no=2)
     timeline = (await invoke("plans", "timeline", "P001", "E001")).stdout
-    assert f"removed by 김하나 ({getpass.getuser()} (examinees remove)): wrong person" in timeline
+    assert f"removed by 김하나 ({getpass.getuser()}, examinees remove): wrong person" in timeline
 
 
 async def test_an_operator_sends_messages_and_ends_the_exam_of_examinees(system: System, examinees: Invoke) -> None:
