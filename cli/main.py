@@ -77,7 +77,7 @@ COMMANDS: dict[str, CommandLocation | CommandGroup] = {
     "streams": ("cli.operate.streams", "app"),
     "dead-letters": ("cli.operate.dead_letters", "app"),
     "examinees": CommandGroup(
-        "Examinees: explain a status, readmit, remove, message, finish.",
+        "Examinees: explain, readmit, remove, message, finish.",
         {
             "show": ("cli.examinees.show", "show_examinee"),
             "readmit": ("cli.examinees.admission", "readmit"),

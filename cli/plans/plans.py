@@ -97,7 +97,7 @@ def list_plans(settings: Settings, watching: WatchOption = False, output: Output
         return table(*without_empty(columns, cells))
 
     def draw_urgent_first(plans: list[dict[str, Any]]) -> RenderableType:
-        return draw(sorted(plans, key=lambda plan: -plan["disconnected"] - plan["exhausted"]))
+        return draw(sorted(plans, key=lambda plan: (plan["plan"]["closedAt"] is not None, -plan["disconnected"])))
 
     _show_or_watch(settings, fetch, draw_urgent_first if watching else draw, watching, output)
 
