@@ -73,7 +73,8 @@ def access_notes(
     if is_loopback(urlsplit(socket_urls[0]).hostname or ""):
         lines.append("Pages on other machines cannot reach the socket servers: add --socket-host 0.0.0.0")
     else:
-        lines.append(f"Phones and other computers in this network can open {bases[0]}/")
+        others = [f"  or {base}/" for base in bases[1:] if not is_loopback(urlsplit(base).hostname or "")]
+        lines += [f"Phones and other computers can open {bases[0]}/", *others]
     return lines
 
 

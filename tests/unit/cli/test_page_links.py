@@ -84,4 +84,9 @@ def test_the_output_names_what_a_phone_needs_and_fits_a_screen(tmp_path: Path) -
     plain = said(["http://192.168.0.5:18000"], ["ws://192.168.0.5:19001"], tls=False)
     assert "--tls" in plain
     assert "can open http://192.168.0.5:18000/" in plain
+    assert "  or http://10.0.0.7:18000/" in said(
+        ["http://192.168.0.5:18000", "http://10.0.0.7:18000", "http://127.0.0.1:18000"],
+        ["ws://192.168.0.5:19001"],
+        tls=False,
+    )
     assert "--socket-host 0.0.0.0" in said(lan, ["wss://127.0.0.1:19001"], tls=True)
