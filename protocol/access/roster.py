@@ -198,7 +198,7 @@ class _RowReader:
         first, last = (
             self._text(line, row, places[part]) if part in places else "" for part in (FIRST_NAME, LAST_NAME)
         )
-        if first and last and _EAST_ASIAN.fullmatch(first + last):
+        if _EAST_ASIAN.fullmatch(first + last):
             return last + first
         return f"{first} {last}".strip() or None
 

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from protocol.access.roster import read_roster
-from protocol.access.roster_file import MAX_PROBLEMS, InvalidRoster
+from protocol.access.roster_file import MAX_BYTES, MAX_PROBLEMS, InvalidRoster
 
 
 def problems(text: str | bytes) -> list[str]:
@@ -56,6 +56,13 @@ def test_columns_of_times_are_times_and_no_labels() -> None:
     assert (first.starts_at, first.ends_at) == ("2026-12-01T00:00:00.000Z", "2026-12-01T02:00:00.000Z")
     assert (first.extra_seconds, first.labels, first.has_times) == (450, None, True)
     assert (second.extra_seconds, second.has_times, third.has_times) == (0, True, False)
+    for column, cell in (
+        ("시작시간", "2026-12-01T09:00:00Z"),
+        ("종료 시각", "2026-12-01T09:00:00Z"),
+        ("추가시간(분)", "7"),
+    ):
+        (alone,) = read_roster(f"id,{column}\nE001,{cell}\n".encode()).entries
+        assert alone.has_times
 
 
 @pytest.mark.parametrize(
@@ -93,7 +100,9 @@ def test_a_name_with_a_comma_stands_in_quotes() -> None:
     assert problems("examineeId,name,room\nE001,Kim, Hana\nE002,Lee,A\n") == [
         'line 2: a name that holds a comma stands in quotes: "Kim, Hana"'
     ]
-    assert people("examineeId, name, room\nE001,Kim, A\n") == [("E001", "Kim")]
+    for consistent in ("examineeId, name, room\nE001,Kim, A\n", "examineeId,name,room\nE001, Kim, A\n"):
+        assert people(consistent) == [("E001", "Kim")]
+    assert people("examineeId,name,room\nE001,Kim, \nE002,, A\n") == [("E001", "Kim"), ("E002", None)]
 
 
 def test_the_first_and_the_last_name_are_one_name() -> None:
@@ -142,11 +151,15 @@ def test_line_numbers_count_the_lines_inside_quoted_cells() -> None:
 @pytest.mark.parametrize(
     ("text", "said"),
     [
+        ("examineeId,name\nE001,“Kim, Hana”\n", "line 2: '“Kim' begins with a curly quote"),
+        ('examineeId,name\nE001,"Kim\nHana"\n', "line 2, column name: 'Kim\\nHana' must be at most 100"),
+        ("x" * (MAX_BYTES + 1), "16777217 bytes; a roster has at most 16777216"),
         ("", "line 1: the header is missing: a line such as examineeId,name,room"),
         ("examineeId,name\n", "there is nobody in it"),
         ('examineeId,name\nE001,Kim\nE002,"Lee\nE003,Park\n', "line 3: the quote that opens '\"Lee' is not closed"),
         ('examineeId,name\nE001,"Kim\nE002,"Lee"\n', "line 2: the quote that opens '\"Kim' is not closed"),
         ('examineeId,name,a\nE1,Kim,"\n,\n"\nE2,"x\n""",\nE3,Kim,"b\n', "line 7: the quote that opens '\"b' is"),
+        ('examineeId,name,a\rE1,"Kim\rHana","b\r', "line 3: the quote that opens '\"b' is not closed"),
         ('examineeId,name\nE001,"Kim "Hana""\n', 'line 2: the quote that opens \'"Kim "Hana""\' is not closed'),
         ('"examineeId\nE001\n', "line 1: the quote that opens '\"examineeId' is not closed"),
         (f'examineeId,name\nE001,"{"x" * 140_000}\n', "line 2: the quote that opens"),
@@ -163,7 +176,14 @@ NAMES = "examineeId,name\r\nE001,김하나\r\nE002,뷁김하나은비\r\n"
 
 @pytest.mark.parametrize(
     ("encoding", "name"),
-    [("utf-32", "utf-32"), ("cp949", "cp949"), ("cp949", "EUC-KR"), ("utf-16", "utf-16"), ("utf-16-be", "utf-16-be")],
+    [
+        ("utf-32", "utf-32"),
+        ("cp949", "cp949"),
+        ("cp949", "EUC-KR"),
+        ("utf-16", "utf-16"),
+        ("utf-16-be", "utf-16-be"),
+        ("utf-16-le", "utf-16-le"),
+    ],
 )
 def test_a_file_in_another_encoding_is_read_when_that_is_given(encoding: str, name: str) -> None:
     content = NAMES.encode(encoding)

@@ -36,6 +36,7 @@ def test_the_name_is_found_by_its_name(title: str) -> None:
     [
         # What is named as we name it has the meaning, and the others are labels.
         ("학번,examineeId,성명,name", ["label 학번", "examineeId", "label 성명", "name"]),
+        ("id,full name,surname", ["examineeId", "name", "label surname"]),
         ("id,Name,Surname", ["examineeId", "firstName", "lastName"]),
         ("id,성,이름", ["examineeId", "lastName", "firstName"]),
         # This one is ours, from an archive: its `name` is the whole name.
