@@ -34,7 +34,7 @@ from cli.backup.backup import SAVED_STREAMS, SECRET, Progress
 from cli.backup.engines import embedded_redis, engines_to_write
 from cli.backup.manifest import FILES, Manifest, SavedStream, read_manifest, verify
 from cli.backup.pictures import restore_pictures
-from cli.shared.live_actors import CONNECT_SECONDS, address_of
+from cli.shared.live_actors import address_of, connected
 from cli.shared.options import takes_settings
 from cli.shared.output import Format, OutputOption, say, show
 from cli.shared.times import local_time
@@ -117,15 +117,12 @@ def _text(settings: Settings, manifest: Manifest, result: dict[str, Any]) -> str
 async def _restore(
     settings: Settings, directory: Path, manifest: Manifest, *, replace: bool, keep_redis: bool
 ) -> dict[str, Any]:
-    bus = await Bus.connect(settings, "examwire restore", wait=CONNECT_SECONDS, dead_seconds=RESTORE_DEAD_SECONDS)
-    try:
+    async with connected(settings, "restore", dead_seconds=RESTORE_DEAD_SECONDS) as bus:
         store = StateStore(settings.redis_url, settings.redis)
         try:
             return await Restore(settings, bus, store, directory, manifest).run(replace=replace, keep_redis=keep_redis)
         finally:
             await store.close()
-    finally:
-        await bus.close()
 
 
 class Restore:
@@ -234,7 +231,12 @@ class Restore:
         # The queue server applies the bounds of the target's settings when it starts; until then they stop nothing.
         config = {**stream.config, "num_replicas": self._settings.nats.replicas, "max_bytes": -1}
         with (self._directory / stream.file.name).open("rb") as file:
-            state = await restore_stream(self._bus, config, stream.state, file.read)
+
+            def read(size: int) -> bytes:
+                self._bus.progress(f"restoring {stream.name}", file.tell(), stream.file.bytes)
+                return file.read(size)
+
+            state = await restore_stream(self._bus, config, stream.state, read)
         if state["last_seq"] < stream.state["last_seq"]:
             raise SnapshotFailed(
                 f"stream {stream.name}: ends at {state['last_seq']} instead of {stream.state['last_seq']}"

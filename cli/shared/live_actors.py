@@ -42,17 +42,17 @@ class RequestRefused(ExamwireError):
 
 
 @asynccontextmanager
-async def connected(settings: Settings, name: str) -> AsyncIterator[Bus]:
+async def connected(settings: Settings, name: str, *, dead_seconds: float | None = None) -> AsyncIterator[Bus]:
     """Connect the command `name` to NATS, and show how far long work is (`Bus.progress`).
 
-    Raises `BrokerUnavailable` after `CONNECT_SECONDS`, as a person waits.
+    `dead_seconds`: as of `Bus.connect`. Raises `BrokerUnavailable` after `CONNECT_SECONDS`, as a person waits.
 
     Example::
 
         async with connected(settings, "actors ls") as bus:
             entries = await bus.services()
     """
-    bus = await Bus.connect(settings, f"examwire {name}", wait=CONNECT_SECONDS)
+    bus = await Bus.connect(settings, f"examwire {name}", wait=CONNECT_SECONDS, dead_seconds=dead_seconds)
     try:
         with ProgressBar() as bar:
             bus.progress = bar.report

@@ -8,6 +8,11 @@ import sys
 import pytest
 from rich.console import Console
 
+from actors.runtime.broker.connection import Bus
+from actors.runtime.config.settings import Settings
+from actors.runtime.telemetry.progress import no_progress
+from cli.shared import progress
+from cli.shared.live_actors import connected
 from cli.shared.progress import ProgressBar
 
 
@@ -67,3 +72,22 @@ def test_a_pipe_and_a_terminal_that_cannot_redraw_get_nothing(
     with ProgressBar() as bar:
         bar.report("reading STATUS", 1, 1000)
     assert stderr.getvalue() == ""
+
+
+async def test_a_command_draws_what_its_connection_reports(monkeypatch: pytest.MonkeyPatch) -> None:
+    class FakeBus:
+        progress = no_progress
+
+        async def close(self) -> None:
+            pass
+
+    async def connect(*_: object, **__: object) -> FakeBus:
+        return FakeBus()
+
+    screen = io.StringIO()
+    monkeypatch.setattr(Bus, "connect", connect)
+    monkeypatch.setattr(progress, "_stderr_console", lambda: Console(file=screen, force_terminal=True, width=80))
+    monkeypatch.setattr(progress, "AFTER_SECONDS", 0.0)
+    async with connected(Settings(), "plans timeline") as bus:
+        bus.progress("reading STATUS", 1, 2)
+        assert "50%" in screen.getvalue()
