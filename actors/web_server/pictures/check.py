@@ -18,6 +18,7 @@ from PIL.JpegImagePlugin import JpegImageFile
 from PIL.PngImagePlugin import PngImageFile
 
 from actors.web_server.pictures.limits import (
+    MAX_PARTS,
     CostlyPicture,
     DamagedPicture,
     NotAPicture,
@@ -105,9 +106,10 @@ def _without_end(content: bytes, max_scans: int) -> tuple[bytes, int]:
     At an end marker libjpeg fills missing pixels with grey. Without the marker it asks for more bytes, and Pillow
     reports a truncated file; when all pixels are decoded, Pillow accepts that the marker is missing. A few bytes are
     appended because the decoder reads ahead. A JPEG of several scans (progressive) is returned unchanged: its decoder
-    reads up to the marker before it begins. Raises `DamagedPicture`, and `PictureTooLarge` for too many scans.
+    reads up to the marker before it begins. Raises `DamagedPicture`, and `PictureTooLarge` for too many scans or
+    segments.
     """
-    position, scans, sequential = 2, 0, False
+    position, segments, scans, sequential = 2, 0, 0, False
     progress: _Progress | None = None
     while (match := _MARKER.search(content, position)) is not None:
         marker = content[match.end() - 1]
@@ -117,7 +119,10 @@ def _without_end(content: bytes, max_scans: int) -> tuple[bytes, int]:
             one_scan = sequential and scans == 1
             return (content[: match.start()] + _LOOK_AHEAD if one_scan else content), scans
         position = match.end() + int.from_bytes(content[match.end() : match.end() + 2], "big")
+        segments += 1
         scans += marker == _START_OF_SCAN
+        if segments > MAX_PARTS:
+            raise PictureTooLarge(f"a JPEG of more than {MAX_PARTS} segments")
         if scans > max_scans:
             raise PictureTooLarge(f"a JPEG of more than {max_scans} scans")
         sequential = sequential or marker in _SEQUENTIAL

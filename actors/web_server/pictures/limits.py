@@ -9,6 +9,9 @@ from protocol.errors import ExamwireError
 MAX_SCANS = 100
 """Encoders make about ten. Each scan of a progressive JPEG may be a few bytes and takes a walk over all its pixels."""
 
+MAX_PARTS = 20_000
+"""Segments of a JPEG or chunks of a PNG. Cameras write some hundred; going through five million takes 12 s."""
+
 
 class NotAPicture(ExamwireError):
     """The bytes are no picture; the text says what is wrong."""

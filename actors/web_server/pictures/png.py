@@ -13,7 +13,7 @@ from PIL.ImageFile import ImageFile
 from PIL.PngImagePlugin import PngImageFile
 
 from actors.web_server.pictures.colours import COLOUR_CHUNKS, SrgbConversion
-from actors.web_server.pictures.limits import DamagedPicture
+from actors.web_server.pictures.limits import MAX_PARTS, DamagedPicture, PictureTooLarge
 from actors.web_server.pictures.metadata import UPRIGHT, orientation_of_exif
 
 PNG_START = b"\x89PNG\r\n\x1a\n"
@@ -93,7 +93,7 @@ class Png:
 
 
 def read_png(content: bytes) -> Png:
-    """Read the chunks of a PNG. Raises `DamagedPicture`.
+    """Read the chunks of a PNG. Raises `DamagedPicture` and `PictureTooLarge`.
 
     Texts and animations are never unpacked. Pillow accepts a PNG whose end is missing, so this goes through the chunks
     to IEND and checks their CRCs. Of the chunks about colours and orientation the first of a kind before the pixels
@@ -105,7 +105,7 @@ def read_png(content: bytes) -> Png:
     png: Png | None = None
     exif: bytes | None = None
     pixels = False
-    while True:
+    for _ in range(MAX_PARTS):
         if len(content) < place + 12:
             raise DamagedPicture("the PNG is cut off")
         (length,) = struct.unpack_from(">I", content, place)
@@ -134,6 +134,7 @@ def read_png(content: bytes) -> Png:
             png.content = bytes(essential)
             return png
         place = end + 4
+    raise PictureTooLarge(f"a PNG of more than {MAX_PARTS} chunks")
 
 
 def _samples(payload: bytes, colour_type: int) -> tuple[int, ...]:

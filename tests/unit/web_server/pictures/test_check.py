@@ -14,6 +14,7 @@ from PIL import Image
 from actors.runtime.config.sections import MobileSyncSettings
 from actors.web_server.pictures import check
 from actors.web_server.pictures.limits import (
+    MAX_PARTS,
     CostlyPicture,
     DamagedPicture,
     NotAPicture,
@@ -220,6 +221,19 @@ def test_a_jpeg_may_have_a_hundred_scans_and_no_more(monkeypatch: pytest.MonkeyP
     for scans in (101, 3000):
         with pytest.raises(PictureTooLarge, match="more than 100 scans"):
             jpeg_of(with_scans(scans), MAX_PIXELS)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        JPEG[:2] + b"\xff\xfe\0\2" * MAX_PARTS + JPEG[2:],
+        PNG[:33] + png_chunk(b"abCd", b"") * MAX_PARTS + PNG[33:],
+    ],
+    ids=["jpeg", "png"],
+)
+def test_a_picture_of_many_thousands_of_empty_parts_is_refused(content: bytes) -> None:
+    with pytest.raises(PictureTooLarge, match=f"more than {MAX_PARTS}"):
+        jpeg_of(content, MAX_PIXELS)
 
 
 @pytest.mark.parametrize("lone", [b"\x01", b"\xd0", b"\xff\x01"], ids=["TEM", "restart", "filled"])
