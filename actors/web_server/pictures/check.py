@@ -68,9 +68,15 @@ def jpeg_of(content: bytes, limits: PictureLimits) -> bytes:
         sound, scans = _without_end(content, limits.scans)
         image = _opened(JpegImageFile, sound, limits.pixels)
         _check_cost(image.width * image.height * scans, limits)
+        coefficients = image.width * image.height * len(image.getbands())
         # Decoding at 1/8 size still reads every coefficient, so a cut is found, in half the time and 1/64 the memory.
         image.draft("L", (max(1, image.width // 8), max(1, image.height // 8)))
-        _loaded(image)
+        try:
+            _loaded(image)
+        except DamagedPicture:
+            if scans > 1:
+                _check_memory(coefficients)
+            raise
         return content
     if content.startswith(PNG_START):
         png = read_png(content)
@@ -98,6 +104,15 @@ def _format_of(content: bytes) -> str | None:
 def _check_cost(cost: int, limits: PictureLimits) -> None:
     if limits.cost is not None and cost > limits.cost:
         raise CostlyPicture(f"takes {cost} steps")
+
+
+def _check_memory(coefficients: int) -> None:
+    """Raise `PictureTooLarge` when there is no memory for these, of which libjpeg keeps all in a JPEG of several scans.
+
+    libjpeg reports a lack of memory as it reports damage.
+    """
+    with _only_our_errors():
+        bytearray(2 * coefficients)
 
 
 def _without_end(content: bytes, max_scans: int) -> tuple[bytes, int]:
