@@ -296,10 +296,14 @@ def _web_url(settings: Settings, url: str | None) -> str:
 
 
 def _summary(result: dict[str, Any], plan: PlanState) -> RenderableType:
-    lines = [
-        f"plan {result['planId']}: {result['examinees']} examinees on the roster: {result['new']} enrolled now, "
-        f"{result['renamed']} renamed, {result['relabelled']} with other labels, {result['known']} unchanged"
-    ]
+    counts = {
+        "enrolled now": result["new"],
+        "renamed": result["renamed"],
+        "with other labels": result["relabelled"],
+        "unchanged": result["known"],
+    }
+    news = ", ".join(f"{count} {what}" for what, count in counts.items() if count)
+    lines = [f"plan {result['planId']}: {result['examinees']} examinees on the roster: {news}"]
     columns = [
         f"{title} is {meaning}"
         for title, meaning in result["columns"].items()

@@ -89,15 +89,19 @@ def read_roster(content: bytes, moment: Callable[[str], float] = parse_time, *, 
     problems: list[str] = []
     entries: list[RosterEntry] = []
     first_lines: dict[str, int] = {}
-    for line, row in rows:
-        try:
-            entry = reader.read(line, row)
-            if (first_line := first_lines.setdefault(entry.examinee_id, line)) != line:
-                raise _BadRow(line, f", column {reader.title(ID)}: {entry.examinee_id} again, as on line {first_line}")
-        except _BadRow as bad:
-            problems.append(str(bad))
-        else:
-            entries.append(entry)
+    try:
+        for line, row in rows:
+            try:
+                entry = reader.read(line, row)
+                if (first_line := first_lines.setdefault(entry.examinee_id, line)) != line:
+                    again = f"{entry.examinee_id} again, as on line {first_line}"
+                    raise _BadRow(line, f", column {reader.title(ID)}: {again}")
+            except _BadRow as bad:
+                problems.append(str(bad))
+            else:
+                entries.append(entry)
+    except InvalidRoster as unreadable:  # from this row on; the mistakes above it are said, too
+        problems += unreadable.problems
     if not entries and not problems:
         problems.append("there is nobody in it: one line an examinee after the header")
     if problems:

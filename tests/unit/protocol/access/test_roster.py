@@ -143,6 +143,11 @@ def test_every_mistake_is_reported_with_its_line_and_column() -> None:
     ]
 
 
+def test_a_quote_that_is_not_closed_hides_no_mistake_above_it() -> None:
+    text = 'examineeId,name\nE 1,Kim\nE002,"Lee\n'
+    assert [problem.partition(":")[0] for problem in problems(text)] == ["line 2, column examineeId", "line 3"]
+
+
 def test_line_numbers_count_the_lines_inside_quoted_cells() -> None:
     text = 'examineeId,name,note\nE001,Kim,"one\ntwo"\nE 2,Lee,\n'
     assert [problem.partition(",")[0] for problem in problems(text)] == ["line 4"]
