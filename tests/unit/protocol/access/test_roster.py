@@ -163,7 +163,7 @@ def test_line_numbers_count_the_lines_inside_quoted_cells() -> None:
         ("examineeId,name\n", "there is nobody in it"),
         ('examineeId,name\nE001,Kim\nE002,"Lee\nE003,Park\n', "line 3: the quote that opens '\"Lee' is not closed"),
         ('examineeId,name\nE001,"Kim\nE002,"Lee"\n', "line 2: the quote that opens '\"Kim' is not closed"),
-        ('examineeId,name,a\nE1,Kim,"\n,\n"\nE2,"x\n""",\nE3,Kim,"b\n', "line 7: the quote that opens '\"b' is"),
+        ('examineeId,name,a\nE1,Kim,"\n,\n"\nE2,Lee,"x\n"""\nE3,Kim,"b\n', "line 7: the quote that opens '\"b' is"),
         ('examineeId,name,a\rE1,"Kim\rHana","b\r', "line 3: the quote that opens '\"b' is not closed"),
         ('examineeId,name\nE001,"Kim "Hana""\n', 'line 2: the quote that opens \'"Kim "Hana""\' is not closed'),
         ('"examineeId\nE001\n', "line 1: the quote that opens '\"examineeId' is not closed"),
