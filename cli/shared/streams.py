@@ -23,7 +23,7 @@ class OutputClosed(ExamwireError):
 
 
 def prepare_streams() -> None:
-    """Replace stdout and stderr of this process.
+    """Replace stdout and stderr of this process, and what is closed of the standard streams.
 
     Writing to stdout raises `OutputClosed` or `OutputFailed`, and never an `OSError`; what stderr cannot take is
     dropped. Characters that the encoding does not have are written as escapes. A stream that is closed is like
@@ -34,6 +34,8 @@ def prepare_streams() -> None:
             os.fstat(number)
         except OSError:
             os.open(os.devnull, os.O_RDWR)  # gets the lowest free number: this one
+    if sys.stdin is None:
+        sys.stdin = open(0, closefd=False)  # noqa: SIM115 - as long as the process
     sys.stdout = _text_stream(_Stdout(1, "w", closefd=False), sys.stdout)
     sys.stderr = _text_stream(_Stderr(2, "w", closefd=False), sys.stderr)
 

@@ -37,6 +37,9 @@ def test_a_reader_that_has_seen_enough_is_no_failure(command: str) -> None:
 def test_closed_streams_are_like_dev_null_and_a_full_stderr_leaves_the_exit_code() -> None:
     result = shell("examwire version <&- >&- 2>&-; echo $?; examwire nonsense 2> /dev/full; echo $?")
     assert (result.stdout, result.stderr) == ("0\n2\n", "")
+    ask = "from cli.shared.streams import *; import typer; prepare_streams(); typer.confirm('Sure?')"
+    asked = shell(f'"{sys.executable}" -c "{ask}" <&-')
+    assert asked.stderr.splitlines()[-1].endswith("Abort")
 
 
 PRINT = """
