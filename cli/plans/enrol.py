@@ -56,10 +56,12 @@ async def enrol(
     changed: list[RosterEntry] = []
     for start in range(0, len(entries), CHUNK):
         batch = entries[start : start + CHUNK]
+        bus.progress("comparing the roster", start, len(entries))
         for entry, news in zip(batch, await _compare(store, plan_id, batch), strict=True):
             setattr(counts, news.value, getattr(counts, news.value) + 1)
             if news is not _News.KNOWN:
                 changed.append(entry)
+    bus.progress("comparing the roster", len(entries), len(entries))
     now = format_time(bus.clock.now())
     facts = [
         Enrol(
@@ -88,7 +90,7 @@ async def enrol(
     outgoing = [*Outgoing.batches(subject, facts, _message_id), *Outgoing.batches(subject, times, _message_id)]
     await bus.confirm(await bus.send(outgoing))
     try:
-        await _wait_applied(store, plan_id, changed, windows)
+        await _wait_applied(bus, store, plan_id, changed, windows)
     except NotApplied as late:
         counts.late = late
     return counts
@@ -121,7 +123,7 @@ async def _compare(store: StateStore, plan_id: str, entries: Sequence[RosterEntr
 
 
 async def _wait_applied(
-    store: StateStore, plan_id: str, changed: Sequence[RosterEntry], windows: Sequence[OwnTimes]
+    bus: Bus, store: StateStore, plan_id: str, changed: Sequence[RosterEntry], windows: Sequence[OwnTimes]
 ) -> None:
     """Wait until Redis has these entries and times. Raises `NotApplied` when a part is not there in time."""
     what = f"the roster of plan {plan_id}"
@@ -132,6 +134,7 @@ async def _wait_applied(
             lambda found: all(news is _News.KNOWN for news in found),
             what,
         )
+        bus.progress("enrolling", start + len(batch), len(changed))
     if windows:
         await wait_applied(
             lambda: plan_state(store, plan_id),
