@@ -134,15 +134,23 @@ async def test_many_losses_together_are_one_incident(site: Site, screens: Screen
         client.abort()
     line = page.locator(".incident")
     await expect(line).to_contain_text(re.compile("Server SOCK001: 10 lost since .*, 0 back, 10 not back"))
+    await expect(page.locator(".tile")).to_have_count(14)  # the others are behind the line
+    await expect(page.locator("#hidden-text")).to_contain_text("10 who were lost together are behind the line above")
+    await expect(page.locator("#attention")).to_have_text("10 need attention")
     await site.system.examinee("A00", "SOCK002", connection_no=2)
     await expect(line).to_contain_text("1 back, 9 not back")
     await line.locator("summary").click()
     await expect(line.locator(".incident-who li")).to_have_count(10)
+    await expect(line.locator(".incident-who li").last).to_have_text("A00 · back")
     await line.get_by_role("button", name="Show these").click()
-    await expect(page.locator(".tile")).to_have_count(10)
+    ids = [f"A{k:02}" for k in (*range(1, 10), 0)]  # by id, the lost first
+    await expect(page.locator(".tile .tile-id")).to_have_text(ids)
     assert await audit(page) == []
     await page.keyboard.press("Escape")
+    await expect(page.locator(".tile")).to_have_count(15)
+    await line.get_by_role("button", name="Dismiss").click()
     await expect(page.locator(".tile")).to_have_count(24)
+    await expect(page.locator("#hidden")).to_be_hidden()
 
 
 async def test_an_incident_is_over_when_nobody_is_left_to_wait_for(site: Site, screens: Screens) -> None:
@@ -150,6 +158,7 @@ async def test_an_incident_is_over_when_nobody_is_left_to_wait_for(site: Site, s
     for client in hall[:10]:
         client.abort()
     await expect(page.locator(".incident")).to_contain_text("0 back, 0 not back · 10 shut out · over after")
+    await page.locator("#attention").click()
     for k in range(10):
         await expect(tile(page, f"A{k:02}")).to_have_attribute("data-state", "exhausted")
 

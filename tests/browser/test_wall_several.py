@@ -199,6 +199,9 @@ async def test_a_connection_lost_in_the_middle_asks_for_nobody_twice(screens: Sc
             assert frame["data"]["requestId"] in request_ids
             await plan.say(*accepted(plan, frame))
         await expect(page.locator("#several-text")).to_have_text("40 readmitted")
+        await expect(page.locator('#filters [data-state="all"]')).to_have_attribute("aria-pressed", "true")
+        # Nobody is left in the filter, so it lets go.
+        await expect(page.locator(".slot").first).to_have_attribute("aria-setsize", "60")
 
 
 @pytest.mark.parametrize(("size", "locale"), [((320, 568), "ko-KR"), ((1280, 800), "en-GB")])

@@ -9,7 +9,7 @@ import pytest
 
 from tests.browser.conftest import IN_A_BROWSER
 from tests.browser.support.scripted_plan import ScriptedPlan
-from tests.browser.support.site import Screens
+from tests.browser.support.site import Screens, audit
 from tests.browser.test_wall import expect, tile
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ async def test_the_focus_stays_with_its_examinee_while_the_order_changes(screens
             (plan.lost, range(30, 31), 61),  # and up
             (plan.back, range(40, 90), 11),
         ):
-            await plan.say(*(happens(f"E{k:04}") for k in to_whom))
+            await plan.say(*(happens(f"E{k:04}", ago=20 * k) for k in to_whom))  # no incident
             slot = page.locator(".slot", has=focused)
             await expect(slot).to_have_attribute("aria-posinset", str(place))
             await expect(focused).to_be_focused()
@@ -41,8 +41,6 @@ async def test_the_focus_stays_with_its_examinee_while_the_order_changes(screens
             assert await places(page) == sorted(await places(page))
         assert await focused.evaluate("(tile) => tile === window.held && window.left === 0")
         await expect(page.locator(".tile[tabindex='0']")).to_have_attribute("data-id", "E0030")
-        await expect(page.locator("#live")).to_contain_text("12 lost")
-        await expect(page.locator("#live")).not_to_contain_text("E0030")  # is one of the 12
 
 
 async def test_the_focus_of_a_hidden_tile_moves_to_the_tile_in_its_place(screens: Screens) -> None:
@@ -72,17 +70,37 @@ async def test_the_tab_key_finds_the_tiles_also_when_they_were_scrolled_away(scr
         await expect(tile(page, "E0001")).to_be_in_viewport()
 
 
-async def test_at_a_glance_everybody_has_a_fixed_place(screens: Screens) -> None:
-    async with ScriptedPlan(300) as plan, screens:
-        page = await screens.open(plan.link, viewport={"width": 1280, "height": 800})
+async def test_at_a_glance_2000_are_in_view_and_everybody_has_a_fixed_place(screens: Screens) -> None:
+    async with ScriptedPlan(2000) as plan, screens:
+        plan.seat(lambda k: str(k // 288))
+        page = await screens.open(plan.link, viewport={"width": 1366, "height": 768})
         sort = page.get_by_label("Sort")
         await expect(sort).to_have_value("attention")
         await page.get_by_label("Tiles").select_option("dots")
         await expect(sort).to_have_value("id")
-        await plan.say(plan.lost("E0200"), plan.lost("E0300"))
-        await expect(tile(page, "E0200")).to_have_attribute("data-state", "lost")
-        assert await places(page) == list(range(1, 301))
+        await expect(page.locator(".tile")).to_have_count(2000)
+        labels = await page.locator(".tile-row").evaluate_all("(rows) => rows.map((row) => row.dataset.label)")
+        assert labels[:3] == ["E0001", "E0071", "E0141"]
+        before = await tile(page, "E2000").bounding_box()
+        await plan.say(*(plan.lost(f"E{k:04}") for k in range(200, 260)))  # the line of an incident appears
+        await expect(page.locator(".incident")).to_be_visible()
+        await expect(tile(page, "E2000")).to_be_in_viewport(ratio=1)
+        after = await tile(page, "E2000").bounding_box()
+        assert before is not None and after is not None
+        assert (before["x"], before["width"]) == (after["x"], after["width"])
+        await expect(page.locator("#below")).to_be_hidden()
+        await expect(page.locator("#hidden")).to_be_hidden()  # a map has no holes
+        assert await places(page) == list(range(1, 2001))
         assert await page.locator(".tile").nth(199).get_attribute("data-id") == "E0200"
+        assert await audit(page) == []
+        await page.set_viewport_size({"width": 800, "height": 600})
+        await plan.say(plan.lost("E2000"))
+        await expect(page.locator("#below")).to_have_text(re.compile(r"^\s*1,\d\d\d below · 61 need attention\s*$"))
+        await page.locator("#below").click()
+        await expect(tile(page, "E0200")).to_be_focused()
+        await expect(tile(page, "E0259")).to_be_in_viewport(ratio=1)
+        await expect(page.locator("#below")).to_contain_text("below · 1 needs attention")
+        await page.set_viewport_size({"width": 1366, "height": 768})
         await expect(tile(page, "E0200")).to_have_accessible_name(re.compile("E0200 .* · Lost"))
         await sort.select_option("attention")
         await expect(page.locator(".tile").first).to_have_attribute("data-id", "E0200")
@@ -168,7 +186,7 @@ async def press(page: Page, where: str, **event: str | int | bool) -> None:
 
 
 @pytest.mark.parametrize("size", [(1280, 800), (760, 1024), (320, 256)])
-async def test_the_own_connection_is_in_view_wherever_one_has_scrolled_to(
+async def test_the_own_connection_and_the_alarms_are_in_view_wherever_one_has_scrolled_to(
     screens: Screens, size: tuple[int, int]
 ) -> None:
     screens.complaints.expect("timeline")  # the scripted plan has no log
@@ -182,13 +200,34 @@ async def test_the_own_connection_is_in_view_wherever_one_has_scrolled_to(
             focused = page.locator(".tile:focus")
             await expect(focused).to_be_in_viewport(ratio=0.9)
             assert await focused.evaluate(SEEN), "the header lies over what has the focus"
+        await plan.say(*(plan.lost(f"E{k:04}", ago=100 * k) for k in range(1, 6)))
+        alarms = page.locator("#attention")
+        await expect(alarms).to_have_text("5 need attention")
         link = page.locator("#link")
-        await expect(link).to_be_in_viewport(ratio=1)
-        assert await link.evaluate(SEEN)
+        for part in (link, alarms):
+            await expect(part).to_be_in_viewport(ratio=1)
+            assert await part.evaluate(SEEN)
+        opened = tile(page, await page.locator(".tile:focus").get_attribute("data-id") or "")
+        before = await opened.bounding_box()
         await page.keyboard.press("Enter")
         await expect(page.locator("#panel")).to_be_visible()
         assert await link.evaluate(SEEN)
         assert await page.evaluate(COVERED) == [], "the panel lies over the wall"
+        beside = await opened.bounding_box()
+        await page.keyboard.press("Escape")
+        await expect(opened).to_be_focused()
+        after = await opened.bounding_box()
+        assert before is not None and beside is not None and after is not None
+        assert abs(before["y"] - beside["y"]) <= 1 and abs(before["y"] - after["y"]) <= 1, "it stays where it was"
+        await alarms.click()
+        await expect(page.locator(".tile")).to_have_count(5)
+        await expect(tile(page, "E0005")).to_be_in_viewport()
+        await alarms.click()
+        await page.get_by_label("Search").fill("E1000")
+        await expect(page.locator("#hidden-text")).to_have_text("5 who need attention are hidden")
+        await page.locator("#hidden").get_by_role("button", name="Show").click()
+        await expect(page.locator(".tile")).to_have_count(5)
+        await expect(page.locator(".tile:focus")).to_be_visible()
 
 
 COVERED = """() => {

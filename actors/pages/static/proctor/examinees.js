@@ -58,6 +58,8 @@ const MAY_COME = new Set(["READMITTED", "RESUMED"]);
 
 /** @type {readonly State[]} */
 export const ORDER = Object.freeze(/** @type {State[]} */ (Object.keys(STATES)));
+/** The states that need attention. @type {readonly State[]} */
+export const ALARMS = Object.freeze(ORDER.filter((state) => STATES[state].alarm));
 
 /** @param {string} tone @param {string} path @param {{alarm?: boolean, away?: boolean}} more @returns {Look} */
 function look(tone, path, { alarm = false, away = false }) {
@@ -200,7 +202,7 @@ export class People {
 
   /** The number of examinees who need attention. */
   get alarms() {
-    return ORDER.reduce((sum, state) => sum + (STATES[state].alarm ? this.counts[state] : 0), 0);
+    return ALARMS.reduce((sum, state) => sum + this.counts[state], 0);
   }
 
   /**
@@ -208,22 +210,42 @@ export class People {
    * @param {View} [view]
    * @returns {Person[]}
    */
-  shown({ search = "", labelName, states = NO_STATES, marks = NO_MARKS, labels = NO_LABELS, only = null, sort = "attention" } = {}) {
+  shown(view = {}) {
+    this._byId ??= [...this.all.values()].sort((a, b) => compare(a.key, b.key));
+    const shown = this._byId.filter(this._matcher(view));
+    const { sort = "attention", together = NOBODY } = view;
+    return sort === "id" ? shown : SORTED_BY[sort](shown, together);
+  }
+
+  /** Count those who need attention and whom the wall does not show. @param {View} view */
+  hiddenAlarms(view) {
+    if (!isNarrowed(view) && !folds(view)) return 0;
+    const matches = this._matcher(view);
+    let hidden = 0;
+    for (const person of this.all.values()) if (STATES[person.state].alarm && !matches(person)) hidden += 1;
+    return hidden;
+  }
+
+  /** Return whether the wall shows an examinee. @param {View} view @returns {(person: Person) => boolean} */
+  _matcher(view) {
+    const { search = "", labelName, states = NO_STATES, marks = NO_MARKS, labels = NO_LABELS, only = null, together = NOBODY } = view;
     const wanted = [...labels].filter(([, values]) => values.size > 0);
     const found = searchFor(search, this.labels, labelName);
-    this._byId ??= [...this.all.values()].sort((a, b) => compare(a.key, b.key));
-    const shown = this._byId.filter((person) => (
+    const behindLines = folds(view) ? together : NOBODY;
+    return (person) => (
       (states.size === 0 || states.has(person.state)) &&
+      !behindLines.has(person.id) &&
       (only === null || only.has(person.id)) &&
       (marks.size === 0 || person.marks.some((mark) => marks.has(mark))) &&
       wanted.every(([name, values]) => values.has(person.labels[name])) &&
-      (found === null || found(person))));
-    return sort === "id" ? shown : SORTED_BY[sort](shown);
+      (found === null || found(person)));
   }
 }
 
 /** @type {ReadonlySet<string>} */
-const NO_STATES = new Set();
+const NOBODY = new Set();
+/** @type {ReadonlySet<string>} */
+const NO_STATES = NOBODY;
 /** @type {ReadonlySet<string>} */
 const NO_MARKS = NO_STATES;
 /** @type {ReadonlyMap<string, ReadonlySet<string>>} */
@@ -232,8 +254,10 @@ const NO_LABELS = new Map();
 /**
  * What the wall shows: examinees whom `search` finds, where labels have the names of `labelName`, in one of `states` (empty:
  * all), with one of `marks` (empty: all), with one of the values of each label in `labels`, and in `only` (`null`: all); sorted
- * by `sort`.
+ * by `sort`. `together`: those who were lost together, and have the line of an incident. Sorted by attention they come after the
+ * others who need it, by id; while nothing is searched or filtered, they are behind that line only.
  * @typedef {{search?: string, labelName?: (name: string) => string, states?: ReadonlySet<string>, marks?: ReadonlySet<string>,
+ *   together?: ReadonlySet<string>,
  *   labels?: ReadonlyMap<string, ReadonlySet<string>>, only?: {has: (id: string) => boolean} | null, sort?: Sort}} View
  * @typedef {"attention" | "id" | "name" | "since"} Sort
  */
@@ -241,6 +265,11 @@ const NO_LABELS = new Map();
 /** Whether a search or filter may hide examinees. @param {View} view */
 export function isNarrowed({ search = "", states = NO_STATES, marks = NO_MARKS, labels = NO_LABELS, only = null }) {
   return search.trim() !== "" || states.size > 0 || marks.size > 0 || isByLabel(labels) || only !== null;
+}
+
+/** Whether examinees are behind the lines of incidents. @param {View} view */
+function folds(view) {
+  return (view.together ?? NOBODY).size > 0 && (view.sort ?? "attention") === "attention" && !isNarrowed(view);
 }
 
 /** Whether a value of a label is chosen. @param {ReadonlyMap<string, ReadonlySet<string>>} labels */
@@ -275,26 +304,34 @@ function isSortedByTime(state) {
 /**
  * Each function gets examinees sorted by id, and keeps that order among equals. They do not use `localeCompare`, which
  * takes longer than a frame with 2,000 examinees.
- * @type {Readonly<Record<Exclude<Sort, "id">, (people: Person[]) => Person[]>>}
+ * @type {Readonly<Record<Exclude<Sort, "id">, (people: Person[], together: ReadonlySet<string>) => Person[]>>}
  */
 const SORTED_BY = Object.freeze({
   // Within a state the longest first; states without trouble by id, so that their tiles do not move.
-  attention: (people) => {
-    /** @type {Map<State | "marked", Person[]>} */
+  attention: (people, together) => {
+    /** @type {Map<Group, Person[]>} */
     const groups = new Map(GROUPS.map((group) => [group, []]));
-    for (const person of people) groups.get(groupOf(person))?.push(person);
+    for (const person of people) groups.get(together.has(person.id) ? "together" : groupOf(person))?.push(person);
     return [...groups].flatMap(([group, members]) => (
-      group !== "marked" && isSortedByTime(group) ? members.sort((a, b) => difference(a.since ?? Infinity, b.since ?? Infinity)) : members));
+      group === "marked" || group === "together" || !isSortedByTime(group)
+        ? members
+        : members.sort((a, b) => difference(a.since ?? Infinity, b.since ?? Infinity))));
   },
   name: (people) => people.sort((a, b) => compare(a.nameKey, b.nameKey)),
   // The newest change first.
   since: (people) => people.sort((a, b) => difference(b.since ?? -Infinity, a.since ?? -Infinity)),
 });
 
-/** The groups in the order in which they need attention: those with a mark come after those who need attention now. */
-const GROUPS = ORDER.flatMap((state) => (state === "migrating" ? /** @type {const} */ (["marked", state]) : [state]));
+/** @typedef {State | "together" | "marked"} Group */
 
-/** @param {Person} person */
+/**
+ * The groups in the order in which they need attention: after those who need attention now come those who were lost
+ * together, then those with a mark.
+ * @type {readonly Group[]}
+ */
+const GROUPS = ORDER.flatMap((state) => (state === "migrating" ? /** @type {Group[]} */ (["together", "marked", state]) : [state]));
+
+/** @param {Person} person @returns {Group} */
 function groupOf({ state, marks }) {
   return marks.length > 0 && !STATES[state].alarm ? "marked" : state;
 }
@@ -326,7 +363,7 @@ function compare(a, b) {
 }
 
 /** Return the sort key of an id: numbers in it sort as numbers, E2 before E10. @param {string} id */
-function natural(id) {
+export function natural(id) {
   return id.replace(/\d+/g, (digits) => digits.padStart(16, "0"));
 }
 

@@ -16,6 +16,7 @@ import { Controls } from "./toolbar/controls.js";
 import { SignIn, otherRole } from "./session/sign-in.js";
 import { element, setText } from "../common/elements.js";
 import { keepIconsPainted } from "./tiles/icons.js";
+import { Attention } from "./incidents/attention.js";
 import { IncidentList } from "./incidents/list.js";
 import { listenForKeys } from "./toolbar/keyboard.js";
 import { Listing } from "./toolbar/listing/listing.js";
@@ -58,7 +59,7 @@ class Wall {
       name: (id) => nameOf(this.plan.people.all.get(id) ?? { id, name: null }),
       leave: () => this.tiles.focus() || element("search").focus(),
     });
-    this.list = new IncidentList(this.plan.incidents, (ids) => this.several.candidates("readmit", ids));
+    this.list = new IncidentList(this.plan, (ids) => this.several.candidates("readmit", ids));
     /** The shown examinees, in order. @type {import("./examinees.js").Person[]} */ this._shown = [];
     this._counts = new Throttle(() => this._drawCounts(), COUNT_EVERY_MS);
     const hold = () => this.tiles.touched + HOLD_MS - performance.now();
@@ -66,6 +67,16 @@ class Wall {
     this.banner = new ConnectionBanner(() => this.plan.connection, () => this._askToken(this.plan));
     this.panel = new Panel(this._panelParts());
     const leave = () => void (this.tiles.focus() || element("search").focus());
+    this.attention = new Attention({
+      plans: this.plans,
+      plan: () => this.plan,
+      choose: (plan) => this._choose(plan),
+      view: () => this._view(),
+      list: this.list,
+      controls: this.controls,
+      tiles: this.tiles,
+      leave,
+    });
     this.talk = new Talk({ plan: () => this.plan, panel: this.panel, tiles: this.tiles, leave });
     this.gallery = new Gallery(this.plan, () => this.controls.shortcuts);
     new Listing({ plan: () => this.plan, shown: () => this._shown, view: () => this._view(), incident: () => this.list.only });
@@ -103,6 +114,7 @@ class Wall {
     this.talk.follow(plan);
     whenShown(plan, "plan", () => this.panel.refresh());
     plan.addEventListener("batch", () => (plan === this.plan ? this.several.show() : this.several.announce(plan)));
+    whenShown(plan, "batch", () => this.several.listedDone && this._order.ask());
     whenShown(plan, "actions", () => {
       this.panel.drawActions();
       this.header.show(plan);
@@ -126,7 +138,10 @@ class Wall {
     const { controls, tiles, list, panel } = this;
     element("timeline-token").addEventListener("click", () => this._askToken(this.plan));
     element("add-plan").addEventListener("click", () => this.signIn.open(t("door.add")));
-    controls.addEventListener("change", () => this._reorder());
+    controls.addEventListener("change", () => {
+      this.several.forgetListed();
+      this._reorder();
+    });
     controls.addEventListener("sound", () => this._title());
     tiles.addEventListener("open", (event) => this._open(/** @type {CustomEvent} */ (event).detail));
     list.addEventListener("open", (event) => this._open(/** @type {CustomEvent} */ (event).detail));
@@ -152,7 +167,7 @@ class Wall {
     this.plan = plan;
     this.panel.use(this._panelParts());
     this.controls.more.clear(); // another plan has other rooms
-    this.list.use(plan.incidents);
+    this.list.use(plan);
     this.gallery.use(plan);
     this.banner.show();
     this.several.show();
@@ -188,14 +203,21 @@ class Wall {
     return { search, labelName, states, sort, marks: more.marks, labels: more.labels, only: this.list.only?.members ?? null };
   }
 
+  /** The view with those who are behind the lines of incidents. */
+  _wholeView() {
+    return { ...this._view(), together: this.list.together(this.plan.now()) };
+  }
+
   /** Draw counts and summaries. */
   _drawCounts() {
     this.gallery.draw();
     const { people, times } = this.plan;
     const now = this.plan.now();
+    const view = this._wholeView();
     this.list.show(now);
     this.controls.count(people, times.phase(now));
-    const listed = isNarrowed(this._view()) ? this._shown.map((person) => person.id) : null;
+    this.attention.draw(view);
+    const listed = isNarrowed(view) ? this._shown.map((person) => person.id) : null;
     this.several.offer(listed ?? []);
     this.talk.show(listed);
     this.tabs.show(this.plan);
@@ -208,7 +230,7 @@ class Wall {
     const { plan } = this;
     const title = plan.id ? plan.title : t("title.unknown");
     setText(element("plan"), title);
-    const alarms = this.plans.reduce((sum, each) => sum + each.alarms, 0);
+    const { alarms } = this.attention;
     const tabTitle = alarms > 0 && this.controls.sound ? t("title.alarms", { n: alarms, title }) : title;
     if (this._shownTitle !== tabTitle) document.title = this._shownTitle = tabTitle;
   }
@@ -222,9 +244,13 @@ class Wall {
 
   /** Show the examinees that search and filters leave, in their order. */
   _putInOrder() {
-    const view = this._view();
+    const view = this._wholeView();
     const { people, loaded } = this.plan;
     const shown = (this._shown = people.shown(view));
+    if (shown.length === 0 && people.all.size > 0 && this.several.listedDone) {
+      this._letGo();
+      return;
+    }
     this.tiles.order(shown);
     const empty = element("nobody");
     empty.hidden = shown.length > 0;
@@ -235,6 +261,14 @@ class Wall {
     if (incident !== null) setText(element("only-text"), t("incident.only", { what: incidentName(incident) }));
     if (this._resultsWanted && loaded && isNarrowed(view)) this.announcer.resultsSoon(() => this._shown.length);
     this._resultsWanted = false;
+  }
+
+  /** Show everybody: an action was for all whom a search or filter has shown, and nobody is left there. */
+  _letGo() {
+    this.several.forgetListed();
+    if (this.list.only !== null) this.list.choose(null);
+    this.controls.clear();
+    this._say(t("attention.emptied"));
   }
 
   /** Draw what changes with the time; called each second. */
@@ -277,9 +311,9 @@ class Wall {
 
   /** @type {string | null} */ _opened = null;
 
-  /** Return the focus to the tile of the panel's examinee. */
+  /** Return the focus to the tile of the panel's examinee, or to another one: what is in view stays in view. */
   _closed() {
-    if (!this.tiles.focus(this._opened)) this.tiles.focus();
+    this.tiles.focusInView(this._opened);
     this._opened = null;
   }
 

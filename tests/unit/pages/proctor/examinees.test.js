@@ -221,6 +221,23 @@ test("a change asks for a new order only where it may make one: what reorders sa
   assert.ok(skipped > asked / 4, `${skipped} of ${asked + skipped} were skipped`);
 });
 
+test("who was lost together is behind the line of the incident, and never hidden without being counted", () => {
+  const lost = { status: "DISCONNECTED" };
+  const all = people(seen("E1"), seen("E2", { ...lost, since: "2026-11-22T09:30:00.000Z" }), seen("E10", lost),
+    seen("E9", { ...lost, since: "2026-11-22T09:20:00.000Z" }), seen("E3", { mobileSync: "FAILED" }));
+  const together = new Set(["E9", "E10"]);
+  assert.deepEqual(ids(all.shown({ together })), ["E2", "E3", "E1"]);
+  assert.equal(all.hiddenAlarms({ together }), 2);
+  assert.deepEqual(ids(all.shown({ together, states: new Set(["lost", "syncFailed"]) })), ["E2", "E3", "E9", "E10"], "by id, after the others");
+  for (const sort of /** @type {const} */ (["id", "name", "since"])) {
+    assert.equal(all.shown({ together, sort }).length, 5, sort);
+    assert.equal(all.hiddenAlarms({ together, sort }), 0, sort);
+  }
+  assert.equal(all.hiddenAlarms({ together, search: "E1" }), 3, "E2, E3 and E9");
+  assert.equal(all.hiddenAlarms({ together, only: together }), 2);
+  assert.equal(all.hiddenAlarms({}), 0);
+});
+
 test("where everybody has a fixed place, losses and comebacks ask for no new order", () => {
   const all = people(seen("E1"), seen("E2"));
   const lost = all.put(seen("E1", { status: "DISCONNECTED", since: "2026-11-22T09:10:00.000Z" }));

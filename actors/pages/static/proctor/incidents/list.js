@@ -2,15 +2,20 @@
  * The incidents above the wall, a line each: the cause, how many are back, and the list of the examinees.
  *
  * @typedef {import("./detection.js").Incident} Incident
- * @typedef {import("./detection.js").Incidents} Incidents
  */
 
 import { duration, t, time } from "../../common/i18n.js";
 import { element, setText } from "../../common/elements.js";
+import { natural } from "../examinees.js";
 import { incidentName } from "../texts.js";
 
-/** The line of an incident that is over stays for so many seconds; not if the end of the exam has ended it. */
+/**
+ * The line of an incident that is over stays for so many seconds; not if the end of the exam has ended it. It stays as long
+ * as one of its examinees is shut out.
+ */
 const STAYS_SECONDS = 120;
+/** The states of a member who needs attention because of the incident, by the state in it. @type {Readonly<Record<string, string>>} */
+const BEHIND = Object.freeze({ lost: "lost", out: "exhausted" });
 /** The text of each state of a member, in the order of the list. */
 const STATE_KEYS = Object.freeze({
   lost: "incident.notBack", out: "incident.away", back: "incident.back", ended: "incident.ended" });
@@ -21,10 +26,13 @@ const STATE_KEYS = Object.freeze({
  * (detail: the ids of an incident's examinees).
  */
 export class IncidentList extends EventTarget {
-  /** @param {Incidents} incidents @param {(ids: Iterable<string>) => string[]} candidates those who can be readmitted */
-  constructor(incidents, candidates) {
+  /**
+   * @param {import("../session/watched-plan.js").WatchedPlan} plan
+   * @param {(ids: Iterable<string>) => string[]} candidates those who can be readmitted
+   */
+  constructor(plan, candidates) {
     super();
-    this._incidents = incidents;
+    this._plan = plan;
     this._candidates = candidates;
     this._root = element("incidents");
     /** @type {Map<Incident, HTMLElement>} */ this._lines = new Map();
@@ -32,12 +40,34 @@ export class IncidentList extends EventTarget {
     /** @type {Incident | null} */ this.only = null;
   }
 
-  /** Show the incidents of another plan from now on. @param {Incidents} incidents */
-  use(incidents) {
-    this._incidents = incidents;
+  /** Show the incidents of another plan from now on. @param {import("../session/watched-plan.js").WatchedPlan} plan */
+  use(plan) {
+    this._plan = plan;
     for (const line of this._lines.values()) line.remove();
     this._lines.clear();
     this.choose(null);
+  }
+
+  /** Return the incidents that have a line, the oldest first. @param {number} now ms since the epoch, by the servers' clock */
+  _shown(now) {
+    return this._plan.incidents.all.filter((incident) => !this._dismissed.has(incident) && (
+      incident.ended === null ||
+      (incident.over === 0 && now - incident.ended < STAYS_SECONDS * 1000) ||
+      (incident.out > 0 && !this._behind(incident).next().done)));
+  }
+
+  /** Iterate over the ids of an incident's members who need attention because of it. @param {Incident} incident */
+  *_behind({ members }) {
+    const { all } = this._plan.people;
+    for (const [id, state] of members) if (all.get(id)?.state === BEHIND[state]) yield id;
+  }
+
+  /** Return those who need attention and are behind the lines. @param {number} now ms since the epoch, by the servers' clock */
+  together(now) {
+    /** @type {Set<string>} */
+    const ids = new Set();
+    for (const incident of this._shown(now)) for (const id of this._behind(incident)) ids.add(id);
+    return ids;
   }
 
   /**
@@ -45,8 +75,7 @@ export class IncidentList extends EventTarget {
    * @param {number} now ms since the epoch, by the servers' clock
    */
   show(now) {
-    const shown = this._incidents.all.filter((incident) => (
-      !this._dismissed.has(incident) && (incident.ended === null || (incident.over === 0 && now - incident.ended < STAYS_SECONDS * 1000))));
+    const shown = this._shown(now);
     for (const [incident, line] of this._lines) {
       if (shown.includes(incident)) continue;
       line.remove();
@@ -105,10 +134,10 @@ export class IncidentList extends EventTarget {
     const dismiss = /** @type {HTMLButtonElement} */ (line.querySelector(".incident-dismiss"));
     dismiss.addEventListener("click", () => {
       this._dismissed.add(incident);
-      if (this.only === incident) this.choose(null);
       line.remove();
       this._lines.delete(incident);
       this._root.hidden = this._lines.size === 0;
+      this.choose(this.only === incident ? null : this.only); // its members are on the wall again
     });
     setText(line.querySelector("summary"), t("incident.list"));
     line.querySelector("details")?.addEventListener("toggle", () => this._list(line, incident));
@@ -154,8 +183,9 @@ export class IncidentList extends EventTarget {
     const [details, list] = [line.querySelector("details"), line.querySelector("ul")];
     if (!details?.open || !list) return;
     const order = Object.keys(STATE_KEYS);
+    const key = (/** @type {string} */ id) => this._plan.people.all.get(id)?.key ?? natural(id);
     const members = [...incident.members].sort(([idA, stateA], [idB, stateB]) => (
-      order.indexOf(stateA) - order.indexOf(stateB) || (idA < idB ? -1 : 1)));
+      order.indexOf(stateA) - order.indexOf(stateB) || (key(idA) < key(idB) ? -1 : 1)));
     while (list.children.length > members.length) list.lastElementChild?.remove();
     members.forEach(([id, state], place) => {
       let item = list.children[place];

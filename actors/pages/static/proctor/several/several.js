@@ -63,6 +63,7 @@ export class SeveralActions {
   constructor(given) {
     this._given = given;
     /** The ids that a search or filter shows. @type {string[]} */ this._listed = [];
+    /** The last run for those listed, until the list was chosen anew. @type {ActionBatch | null} */ this._ofListed = null;
     /** Runs that are not over yet: their end is announced. @type {Set<ActionBatch>} */ this._running = new Set();
     this._dialog = new ExamDialog();
     this._wire();
@@ -96,10 +97,21 @@ export class SeveralActions {
     if (focused instanceof HTMLElement && (row.hidden || focused.hidden)) this._given.leave();
   }
 
+  /** Whether an action for all those listed is over. */
+  get listedDone() {
+    return this._ofListed?.over ?? false;
+  }
+
+  /** Forget for which list an action was: another one was chosen. */
+  forgetListed() {
+    this._ofListed = null;
+  }
+
   /** Ask the proctor to confirm an action. @param {BatchKind} kind @param {Iterable<string>} ids */
   async ask(kind, ids) {
     const wanted = this.candidates(kind, ids);
     if (wanted.length === 0) return;
+    const ofListed = ids === this._listed;
     const plan = this._given.plan();
     const answer = await this._dialog.ask({
       kind,
@@ -107,8 +119,10 @@ export class SeveralActions {
       who: namesOf(wanted.map(this._given.name)),
       means: t(`several.means.${kind}`),
     });
-    if (answer !== null) this._begin(() => plan.begin(kind, wanted, answer.seconds));
-    else if (document.activeElement === null || document.activeElement === document.body) this._given.leave();
+    if (answer !== null) {
+      this._begin(() => plan.begin(kind, wanted, answer.seconds));
+      this._ofListed = ofListed ? this._batch : null;
+    } else if (document.activeElement === null || document.activeElement === document.body) this._given.leave();
   }
 
   /**

@@ -12,6 +12,7 @@
  * @typedef {import("./tile.js").Size} Size
  */
 
+import { rowLabel } from "./fit.js";
 import { Tile } from "./tile.js";
 
 /** Write at most so long in one frame (ms); the layout and painting that follow take about three times as long. */
@@ -25,6 +26,12 @@ class Row {
     this.element.setAttribute("role", "presentation");
     /** @type {Tile[]} */ this.tiles = [];
     this.number = -1;
+    this._label = "";
+  }
+
+  /** Set the text at the beginning of the row. @param {string} label */
+  set label(label) {
+    if (this._label !== label) this.element.dataset.label = this._label = label;
   }
 
   /** Add or remove tiles until there are so many. @param {number} count @param {Size} size */
@@ -166,6 +173,7 @@ export class Rows {
     const now = this._now();
     const [first, total] = [row.number * this._columns, this._people.length];
     row.fit(Math.max(0, Math.min(this._columns, total - first)), this._size);
+    if (this._size === "dots") row.label = rowLabel(this._people[first]?.id ?? "");
     row.tiles.forEach((tile, column) => {
       tile.setPlace(first + column, total);
       tile.show(this._people[first + column], now);

@@ -6,10 +6,24 @@
  * @typedef {import("./tile.js").Size} Size
  */
 
+import { element } from "../../common/elements.js";
+import { STATES } from "../examinees.js";
+import { fitDots, rowLabel } from "./fit.js";
 import { Rows } from "./rows.js";
 
 /** So many rows above and below the view are drawn, too. */
 const SPARE_ROWS = 2;
+/**
+ * The distance between the dots of the overview, in rem. A finger needs 1.5 (WCAG 2.5.8). With a mouse they may be smaller,
+ * for the search and the larger tiles do the same (its exception "equivalent").
+ */
+const DOTS = Object.freeze({ most: 2, leastForFinger: 1.5, leastForMouse: 1 });
+/** The dots leave room for the line of an incident (rem), so that nobody loses their place when one begins. */
+const ROOM_FOR_INCIDENT = 5;
+/** The dots are fitted for a multiple of this number, so that they keep their size while a few come or go. */
+const DOTS_STEP = 50;
+/** The width of a letter in the label of a row (rem). */
+const LABEL_LETTER = 0.5;
 
 /** Fires `open` (detail: the examinee's id) when a tile is chosen. */
 export class Tiles extends EventTarget {
@@ -25,15 +39,19 @@ export class Tiles extends EventTarget {
     /** The width of the list in px. */ this._width = 0;
     /** Where the list begins, in px below the upper edge of the window. */
     this._top = 0;
+    /** Where the list begins, in px below the beginning of the page, when that was last measured. */ this._pageTop = 0;
     this._columns = 1;
     /** From one row to the next, in px. */ this._rowHeight = 1;
+    /** The parts above the tiles that are always there. */ this._above = [".bar", "#exam", "#plans", ".controls"].map(
+      (selector) => /** @type {HTMLElement} */ (document.querySelector(selector)));
+    /** The height of these parts, in px. */ this._aboveHeight = 0;
+    /** What the size of the dots was computed from. */ this._fittedFor = "";
     /** The examinee whose tile is in the tab order. @type {string | null} */ this._current = null;
     /** When the pointer or the keys last moved over the tiles (`performance.now()`): their order waits for that. */
     this.touched = -Infinity;
     // The tiles also move when something above them changes its height.
     const resizes = new ResizeObserver(() => this._resized());
-    resizes.observe(root);
-    resizes.observe(document.body);
+    for (const part of [root, document.body, ...this._above]) resizes.observe(part);
     addEventListener("resize", () => this._measure(true), { passive: true });
     addEventListener("scroll", () => this._updateView(), { passive: true });
     root.addEventListener("click", (event) => this._clicked(event));
@@ -50,29 +68,75 @@ export class Tiles extends EventTarget {
 
   /** Handle a change of the list's width or place. */
   _resized() {
-    if (this._root.clientWidth !== this._width) this._measure(true);
+    const above = this._above.reduce((sum, part) => sum + part.offsetHeight, 0);
+    const refits = chosenSize() === "dots" && above !== this._aboveHeight;
+    this._aboveHeight = above;
+    if (this._root.clientWidth !== this._width || refits) this._measure(true);
     else this._updateView();
+    // Whoever has scrolled down goes on to see what is there, while a line comes or goes above.
+    const pageTop = this._top + scrollY;
+    if (this._top < 0 && pageTop !== this._pageTop) scrollBy(0, pageTop - this._pageTop);
+    this._pageTop = pageTop;
   }
 
-  /** Compute rows and columns from the sizes in the style sheet. @param {boolean} draw whether to draw the tiles, too */
+  /** Compute rows and columns. What is looked at stays in its place. @param {boolean} draw whether to draw the tiles, too */
   _measure(draw) {
-    const style = getComputedStyle(this._root);
-    const rem = parseFloat(getComputedStyle(document.documentElement).fontSize);
-    const read = (/** @type {string} */ name) => parseFloat(style.getPropertyValue(name)) * rem;
-    const [width, height, gap] = [read("--tile-width"), read("--tile-height"), read("--tile-gap")];
+    const anchor = this._anchor();
     this._width = this._root.clientWidth;
-    this._top = this._root.getBoundingClientRect().top;
-    this._columns = Math.max(1, Math.floor((this._width + gap) / (width + gap)));
-    this._rowHeight = height + gap;
-    this._root.style.setProperty("--columns", String(this._columns));
     this._size = chosenSize();
+    if (this._size === "dots") this._fitDots();
+    else this._readSizes();
+    this._root.style.setProperty("--columns", String(this._columns));
     this._rows.shape(this._size, this._columns, this._rowHeight);
     if (draw) this._draw();
+    this._pageTop = this._root.getBoundingClientRect().top + scrollY;
+    if (anchor !== null) scrollTo(0, this._pageTop + this._yOf(anchor.place) - anchor.y);
+    this._updateView();
+  }
+
+  /** Compute rows and columns from the sizes in the style sheet. */
+  _readSizes() {
+    const style = getComputedStyle(document.documentElement);
+    const rem = parseFloat(style.fontSize);
+    const read = (/** @type {string} */ name) => parseFloat(style.getPropertyValue(name)) * rem;
+    const [width, height, gap] = [read("--tile-width"), read("--tile-height"), read("--tile-gap")];
+    this._columns = Math.max(1, Math.floor((this._width + gap) / (width + gap)));
+    this._rowHeight = height + gap;
+    for (const name of ["--tile-height", "--tile-gap", "--row-label"]) this._root.style.removeProperty(name);
+  }
+
+  /** Compute rows and columns so that all dots fit into the window, if they can. */
+  _fitDots() {
+    const rem = parseFloat(getComputedStyle(document.documentElement).fontSize);
+    const label = (this._labelLetters() * LABEL_LETTER + 0.5) * rem;
+    const finger = matchMedia("(pointer: coarse)").matches;
+    const { pitch, columns } = fitDots({
+      count: Math.ceil(this._people.length / DOTS_STEP) * DOTS_STEP,
+      width: this._width - label,
+      height: innerHeight - this._aboveHeight - ROOM_FOR_INCIDENT * rem,
+      least: (finger ? DOTS.leastForFinger : DOTS.leastForMouse) * rem,
+      most: DOTS.most * rem,
+    });
+    [this._columns, this._rowHeight] = [columns, pitch];
+    const gap = pitch < 1.5 * rem ? 2 : 4;
+    this._root.style.setProperty("--tile-height", `${pitch - gap}px`);
+    this._root.style.setProperty("--tile-gap", `${gap}px`);
+    this._root.style.setProperty("--row-label", `${label}px`);
+    this._fittedFor = this._fitKey();
+  }
+
+  /** The letters of the longest label of a row. */
+  _labelLetters() {
+    return this._people.reduce((longest, { id }) => Math.max(longest, rowLabel(id).length), 0);
+  }
+
+  /** What the size of the dots depends on, beside the window. */
+  _fitKey() {
+    return `${Math.ceil(this._people.length / DOTS_STEP)} ${this._labelLetters()}`;
   }
 
   /** Show examinees in this order. @param {readonly Person[]} people */
   order(people) {
-    if (this._size !== chosenSize()) this._measure(false);
     const previousPlace = this._currentPlace();
     const inView = this._focusIsInView();
     this._people = people;
@@ -81,6 +145,8 @@ export class Tiles extends EventTarget {
       // The examinee in the tab order is no longer shown: take the one who is at that place now.
       this._current = people[Math.min(previousPlace, people.length - 1)]?.id ?? null;
     }
+    const size = chosenSize();
+    if (this._size !== size || (size === "dots" && this._fittedFor !== this._fitKey())) this._measure(false);
     this._draw();
     if (inView) this._bringIntoView(this._currentPlace());
   }
@@ -129,6 +195,65 @@ export class Tiles extends EventTarget {
   /** Return the place of the tile in the tab order. */
   _currentPlace() {
     return this._current === null ? 0 : (this._places.get(this._current) ?? 0);
+  }
+
+  // -- what is in view -------------------------------------------------------------------------------------------
+
+  /** Return where the row of a place begins, in px below the beginning of the list. @param {number} place */
+  _yOf(place) {
+    return Math.floor(place / this._columns) * this._rowHeight;
+  }
+
+  /** The px at the upper and the lower edge of the window that other parts cover. */
+  _covered() {
+    const { scrollPaddingTop, scrollPaddingBottom } = getComputedStyle(document.documentElement);
+    const header = this._above[0].getBoundingClientRect().bottom;
+    // `scroll-padding` would scroll the page whenever this line itself gets the focus.
+    const below = element("below");
+    const foot = below.hidden ? 0 : innerHeight - (below.parentElement ?? below).getBoundingClientRect().top;
+    return { above: Math.max(header, parseFloat(scrollPaddingTop) || 0), below: Math.max(foot, parseFloat(scrollPaddingBottom) || 0) };
+  }
+
+  /** Return the places of which at least half of the row is in view, as the first and the one after the last. */
+  _placesInView() {
+    const { above, below } = this._covered();
+    const edge = (/** @type {number} */ y) => {
+      const row = Math.max(0, Math.ceil((y - this._pageTop + scrollY) / this._rowHeight - 0.5));
+      return Math.min(this._people.length, row * this._columns);
+    };
+    return { first: edge(above), end: edge(innerHeight - below) };
+  }
+
+  /** Return the place that is looked at, and where its row is in the window: of the current tile if it is in view, else the first. */
+  _anchor() {
+    const { first, end } = this._placesInView();
+    const current = this._currentPlace();
+    const place = current >= first && current < end ? current : first;
+    if (scrollY === 0 || this._people.length === 0) return null;
+    return { place, y: this._pageTop - scrollY + this._yOf(place) };
+  }
+
+  /** Count the tiles below the window, and those of them that need attention. */
+  below() {
+    const { end } = this._placesInView();
+    let alarms = 0;
+    for (let place = end; place < this._people.length; place += 1) if (STATES[this._people[place].state].alarm) alarms += 1;
+    return { people: this._people.length - end, alarms };
+  }
+
+  /** Go to the first below the window who needs attention, else to the first one there. */
+  goBelow() {
+    const { end } = this._placesInView();
+    const alarm = this._people.findIndex(({ state }, place) => place >= end && STATES[state].alarm);
+    const place = alarm >= 0 ? alarm : end;
+    if (place >= this._people.length) return;
+    scrollBy(0, this._root.getBoundingClientRect().top + this._yOf(place) - this._covered().above - 8);
+    this.focus(this._people[place].id);
+  }
+
+  /** Bring the beginning of the list into view, if it is above the window. */
+  scrollToTop() {
+    if (this._root.getBoundingClientRect().top < this._covered().above) element("wall").scrollIntoView();
   }
 
   // -- pointer, keys and focus ------------------------------------------------------------------------------------
@@ -199,7 +324,7 @@ export class Tiles extends EventTarget {
 
   /** Scroll until the row of a place is in view. @param {number} place */
   _bringIntoView(place) {
-    const top = this._root.getBoundingClientRect().top + Math.floor(place / this._columns) * this._rowHeight;
+    const top = this._root.getBoundingClientRect().top + this._yOf(place);
     const { above, below } = this._covered();
     if (top < above) scrollBy(0, top - above - 8);
     else if (top + this._rowHeight > innerHeight - below) scrollBy(0, top + this._rowHeight - innerHeight + below + 8);
@@ -215,10 +340,14 @@ export class Tiles extends EventTarget {
     return bottom > above && top < innerHeight - below;
   }
 
-  /** The px at the upper and the lower edge of the window that other parts cover. */
-  _covered() {
-    const { scrollPaddingTop, scrollPaddingBottom } = getComputedStyle(document.documentElement);
-    return { above: parseFloat(scrollPaddingTop) || 0, below: parseFloat(scrollPaddingBottom) || 0 };
+  /** Give the focus to an examinee's tile if it is in view, else to the first tile that is: nothing scrolls. @param {string | null} id */
+  focusInView(id) {
+    const { first, end } = this._placesInView();
+    const place = (id === null ? undefined : this._places.get(id)) ?? -1;
+    const inView = place >= first && place < end ? place : Math.min(first, this._people.length - 1);
+    this._current = this._people[inView]?.id ?? null;
+    this._rows.setTabStop(inView);
+    this._rows.tile(inView)?.button.focus({ preventScroll: true });
   }
 }
 

@@ -109,9 +109,9 @@ export class Controls extends EventTarget {
     }
   }
 
-  /** Clear the search and the filters. */
-  clear() {
-    this.states.clear();
+  /** Clear the search and the filters. @param {Iterable<State>} [states] to show only, from now on */
+  clear(states = []) {
+    this.states = new Set(states);
     this.more.clear();
     this.search = /** @type {HTMLInputElement} */ (element("search")).value = "";
     this._changed();
