@@ -268,7 +268,7 @@ class Wall {
     this.several.forgetListed();
     if (this.list.only !== null) this.list.choose(null);
     this.controls.clear();
-    this._say(t("attention.emptied"));
+    this.announcer.say(t("attention.emptied"));
   }
 
   /** Draw what changes with the time; called each second. */

@@ -3,7 +3,7 @@ import { test } from "node:test";
 
 import { fitDots, rowLabel } from "../../../../actors/pages/static/proctor/tiles/fit.js";
 
-const LIMITS = { least: 16, most: 32 };
+const LIMITS = { least: 16, most: 32, otherwise: 24 };
 
 test("2,000 dots fit beside and below everything else of a small laptop", () => {
   const { pitch, columns } = fitDots({ count: 2000, width: 1264, height: 491, ...LIMITS });
@@ -12,10 +12,10 @@ test("2,000 dots fit beside and below everything else of a small laptop", () => 
   assert.ok(columns * pitch <= 1264);
 });
 
-test("dots are as large as they can be, and never larger or smaller than allowed", () => {
+test("dots are as large as they can be; where they do not fit, they have the size for a finger", () => {
   assert.deepEqual(fitDots({ count: 30, width: 1264, height: 491, ...LIMITS }), { pitch: 32, columns: 35 });
-  assert.deepEqual(fitDots({ count: 2000, width: 310, height: 200, ...LIMITS }), { pitch: 16, columns: 19 });
-  assert.deepEqual(fitDots({ count: 0, width: 5, height: -100, ...LIMITS }), { pitch: 16, columns: 1 });
+  assert.deepEqual(fitDots({ count: 2000, width: 310, height: 200, ...LIMITS }), { pitch: 24, columns: 12 });
+  assert.deepEqual(fitDots({ count: 0, width: 5, height: -100, ...LIMITS }), { pitch: 24, columns: 1 });
 });
 
 test("a row is named by the end of a long id", () => {

@@ -6,17 +6,17 @@
 const STEP = 0.5;
 
 /**
- * Choose the largest distance between dots with which all fit; the least one if even that is too large. Where there are many
+ * Choose the largest distance between dots with which all fit; `otherwise`, if they do not fit at all. Where there are many
  * columns, their number is round: the ids at the beginning of the rows are easier to count from.
- * @param {{count: number, width: number, height: number, least: number, most: number}} given lengths in px
+ * @param {{count: number, width: number, height: number, least: number, most: number, otherwise: number}} given lengths in px
  * @returns {{pitch: number, columns: number}} `pitch`: from one dot to the next, in px
  */
-export function fitDots({ count, width, height, least, most }) {
-  for (let pitch = most; pitch > least; pitch -= STEP) {
+export function fitDots({ count, width, height, least, most, otherwise }) {
+  for (let pitch = most; pitch >= least; pitch -= STEP) {
     const columns = round(width / pitch);
     if (Math.ceil(count / columns) * pitch <= height) return { pitch, columns };
   }
-  return { pitch: least, columns: round(width / least) };
+  return { pitch: otherwise, columns: round(width / otherwise) };
 }
 
 /** Round a number of columns down. @param {number} columns */

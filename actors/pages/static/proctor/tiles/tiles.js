@@ -14,10 +14,10 @@ import { Rows } from "./rows.js";
 /** So many rows above and below the view are drawn, too. */
 const SPARE_ROWS = 2;
 /**
- * The distance between the dots of the overview, in rem. A finger needs 1.5 (WCAG 2.5.8). With a mouse they may be smaller,
- * for the search and the larger tiles do the same (its exception "equivalent").
+ * The distance between the dots of the overview, in rem. A finger needs 1.75, with the gap (WCAG 2.5.8). For a mouse they are smaller where
+ * all of them fit only so: the search and the larger tiles do the same (its exception "equivalent").
  */
-const DOTS = Object.freeze({ most: 2, leastForFinger: 1.5, leastForMouse: 1 });
+const DOTS = Object.freeze({ most: 2, leastForFinger: 1.75, leastForMouse: 1 });
 /** The dots leave room for the line of an incident (rem), so that nobody loses their place when one begins. */
 const ROOM_FOR_INCIDENT = 5;
 /** The dots are fitted for a multiple of this number, so that they keep their size while a few come or go. */
@@ -116,6 +116,7 @@ export class Tiles extends EventTarget {
       height: innerHeight - this._aboveHeight - ROOM_FOR_INCIDENT * rem,
       least: (finger ? DOTS.leastForFinger : DOTS.leastForMouse) * rem,
       most: DOTS.most * rem,
+      otherwise: DOTS.leastForFinger * rem,
     });
     [this._columns, this._rowHeight] = [columns, pitch];
     const gap = pitch < 1.5 * rem ? 2 : 4;
@@ -209,8 +210,9 @@ export class Tiles extends EventTarget {
     const { scrollPaddingTop, scrollPaddingBottom } = getComputedStyle(document.documentElement);
     const header = this._above[0].getBoundingClientRect().bottom;
     // `scroll-padding` would scroll the page whenever this line itself gets the focus.
-    const below = element("below");
-    const foot = below.hidden ? 0 : innerHeight - (below.parentElement ?? below).getBoundingClientRect().top;
+    const line = element("foot");
+    const covers = !element("below").hidden && getComputedStyle(line).position === "sticky";
+    const foot = covers ? innerHeight - line.getBoundingClientRect().top : 0;
     return { above: Math.max(header, parseFloat(scrollPaddingTop) || 0), below: Math.max(foot, parseFloat(scrollPaddingBottom) || 0) };
   }
 
