@@ -13,7 +13,7 @@ from tests.browser.support.site import Screens, audit
 from tests.browser.test_wall import expect, tile
 
 if TYPE_CHECKING:
-    from playwright.async_api import Page
+    from playwright.async_api import FloatRect, Locator, Page
 
 pytestmark = IN_A_BROWSER
 
@@ -81,12 +81,11 @@ async def test_at_a_glance_2000_are_in_view_and_everybody_has_a_fixed_place(scre
         await expect(page.locator(".tile")).to_have_count(2000)
         labels = await page.locator(".tile-row").evaluate_all("(rows) => rows.map((row) => row.dataset.label)")
         assert labels[:3] == ["E0001", "E0071", "E0141"]
-        before = await tile(page, "E2000").bounding_box()
+        before = await box_of(tile(page, "E2000"))
         await plan.say(*(plan.lost(f"E{k:04}") for k in range(200, 260)))  # the line of an incident appears
         await expect(page.locator(".incident")).to_be_visible()
         await expect(tile(page, "E2000")).to_be_in_viewport(ratio=1)
-        after = await tile(page, "E2000").bounding_box()
-        assert before is not None and after is not None
+        after = await box_of(tile(page, "E2000"))
         assert (before["x"], before["width"]) == (after["x"], after["width"])
         await expect(page.locator("#below")).to_be_hidden()
         await expect(page.locator("#hidden")).to_be_hidden()  # a map has no holes
@@ -110,6 +109,13 @@ async def test_at_a_glance_2000_are_in_view_and_everybody_has_a_fixed_place(scre
         await page.reload()
         await page.get_by_label("Tiles").select_option("dots")
         await expect(sort).to_have_value("attention")  # chosen once, kept
+
+
+async def box_of(element: Locator) -> FloatRect:
+    """Where an element is in the window, and its size, in px."""
+    box = await element.bounding_box()
+    assert box is not None, "it has no place"
+    return box
 
 
 async def places(page: Page) -> list[int]:
@@ -209,16 +215,15 @@ async def test_the_own_connection_and_the_alarms_are_in_view_wherever_one_has_sc
             await expect(part).to_be_in_viewport(ratio=1)
             assert await part.evaluate(SEEN)
         opened = tile(page, await page.locator(".tile:focus").get_attribute("data-id") or "")
-        before = await opened.bounding_box()
+        before = await box_of(opened)
         await page.keyboard.press("Enter")
         await expect(page.locator("#panel")).to_be_visible()
         assert await link.evaluate(SEEN)
         assert await page.evaluate(COVERED) == [], "the panel lies over the wall"
-        beside = await opened.bounding_box()
+        beside = await box_of(opened)
         await page.keyboard.press("Escape")
         await expect(opened).to_be_focused()
-        after = await opened.bounding_box()
-        assert before is not None and beside is not None and after is not None
+        after = await box_of(opened)
         assert max(abs(before["y"] - box["y"]) for box in (beside, after)) <= 1, "it stays where it was"
         await alarms.click()
         await expect(page.locator(".tile")).to_have_count(5)
