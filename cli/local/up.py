@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import json
 import logging
 import os
@@ -42,7 +43,7 @@ from cli.shared.options import flatten, takes_settings, to_environment
 from cli.shared.output import ExitCode, print_json
 from cli.shared.running_system import ISSUER_KEYS, READY_FILE, SECRET_FINGERPRINT, TOPOLOGY, TOPOLOGY_SETTINGS
 from cli.shared.signing import secret_fingerprint
-from protocol.errors import ConfigurationError
+from protocol.errors import ConfigurationError, RoleFailed
 from protocol.ids import check_id
 from protocol.log.gap import LogGap
 
@@ -127,7 +128,13 @@ def up(
     log_level = settings.log.level or "warning"
     configure_logging("up", "up", log_level, settings.log.format)
     system = LocalSystem(settings, given, plan, (nats_port, redis_port), log_level, certificate)
-    raise typer.Exit(asyncio.run(system.run(json_ready)))
+    try:
+        raise typer.Exit(asyncio.run(system.run(json_ready)))
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        # Of a write, whose error names no file.
+        raise RoleFailed(f"the data directory {settings.data_dir} cannot be written: {error.strerror}") from None
 
 
 class LocalSystem:

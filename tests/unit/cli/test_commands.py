@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import subprocess
@@ -14,6 +15,7 @@ from typer.testing import CliRunner, Result
 
 from actors.runtime.config.settings import Settings, load_settings
 from actors.runtime.config.tokens import TokenVerifier
+from cli.local.up import LocalSystem
 from cli.main import app
 from cli.shared import live_actors
 from cli.shared.options import NoRunningSystem, takes_settings, with_running_engines
@@ -140,6 +142,17 @@ def test_a_role_without_a_configured_secret_does_not_listen_beyond_loopback(
     assert (result.exit_code, result.stdout) == (2, "")
     assert "beyond loopback" in result.stderr
     assert list(tmp_path.iterdir()) == []  # it refused before it did anything
+
+
+def test_a_full_disk_is_named_by_the_data_dir(invoke: Invoke, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def fill(system: LocalSystem, json_ready: bool) -> int:
+        raise OSError(errno.ENOSPC, "No space left on device")  # a write names no file
+
+    monkeypatch.setattr(LocalSystem, "run", fill)
+    monkeypatch.setattr("cli.local.up.configure_logging", lambda *_: None)  # it is for the whole process
+    result = invoke("up", "--data-dir", "data")
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert result.stderr == "examwire: the data directory data cannot be written: No space left on device\n"
 
 
 def test_a_role_that_logs_json_says_also_what_is_wrong_with_its_settings_as_json() -> None:
