@@ -182,7 +182,7 @@ def permissions_policy(*, camera: bool) -> str:
 
 
 def _page(path: Path) -> Body:
-    return Body.of(path.read_text().replace("{{version}}", VERSION).encode(), text=True)
+    return Body.of(path.read_text("utf-8").replace("{{version}}", VERSION).encode(), text=True)
 
 
 def _static_files(directory: Path) -> Iterable[tuple[str, _File]]:

@@ -165,7 +165,7 @@ def _remove_half(directory: Path) -> None:
 def write_manifest(directory: Path, manifest: Manifest) -> None:
     """Write the manifest: from now on the backup is complete. Every other file is on the disk already."""
     aside = directory / f".{MANIFEST}"
-    with os.fdopen(os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
+    with os.fdopen(os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w", encoding="utf-8") as file:
         file.write(manifest.model_dump_json(indent=2))
         file.flush()
         os.fsync(file.fileno())

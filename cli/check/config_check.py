@@ -98,7 +98,7 @@ def _document() -> tuple[dict[str, Any], list[Finding]]:
             return {}, [failed(CONFIG_VARIABLE, f"the file {path} does not exist", "create it, or unset the variable")]
         return {}, []
     try:
-        return _flat(tomllib.loads(path.read_text())), []
+        return _flat(tomllib.loads(path.read_text("utf-8"))), []
     except OSError as error:
         return {}, [
             failed(str(path), f"cannot be read: {error.strerror}", "give the user of the roles read permission")

@@ -50,7 +50,7 @@ class DataDirLock:
 
     def _read(self) -> dict[str, Any]:
         try:
-            content = json.loads(self._path.read_text())
+            content = json.loads(self._path.read_text("utf-8"))
         except ValueError:
             return {}  # empty, or the writer was killed while writing
         return content if isinstance(content, dict) else {}
@@ -58,7 +58,7 @@ class DataDirLock:
     def record(self, children: Sequence[Child]) -> None:
         """Write the pids of the running children to the lock file."""
         alive = [identity for child in children if (identity := _identity(child.pid)) is not None]
-        self._path.write_text(json.dumps({"pid": os.getpid(), "children": alive}))
+        self._path.write_text(json.dumps({"pid": os.getpid(), "children": alive}), "utf-8")
 
     def _end_orphans(self) -> None:
         """End children of a killed `up`, so that they do not use the data together with ours."""
@@ -79,7 +79,7 @@ class DataDirLock:
 
     def release(self) -> None:
         """Release the lock. The file stays: without it, two processes could lock two files of the same name."""
-        self._path.write_text("")
+        self._path.write_text("", "utf-8")
         self._lock.release()
 
 

@@ -153,7 +153,7 @@ class Engine:
 
     def _fail(self, why: str) -> NoReturn:
         self.kill()
-        tail = self.log_path.read_text(errors="replace")[-2000:]
+        tail = self.log_path.read_text("utf-8", errors="replace")[-2000:]
         raise RoleFailed(
             f"{self.name} {why} before it answered on port {self.port}; its log ({self.log_path}) ends:\n{tail}"
         )
@@ -207,7 +207,8 @@ class NatsServer(Engine):
             f"listen: 127.0.0.1:{self.port or -1}\n"
             f"ports_file_dir: {json.dumps(str(ports.resolve()))}\n"
             f"max_payload: 1MB\nmax_pending: 256MB\nwrite_deadline: 10s\n"
-            f"jetstream {{ store_dir: {store}, sync_interval: {sync} }}\n"
+            f"jetstream {{ store_dir: {store}, sync_interval: {sync} }}\n",
+            "utf-8",
         )
         return [str(nats_server_binary()), "-c", str(config.resolve())]
 
@@ -215,7 +216,7 @@ class NatsServer(Engine):
         if not self.port:
             port_files = list((self.directory / "ports").glob("*.ports"))
             try:
-                urls = json.loads(port_files[0].read_text())["nats"] if port_files else []
+                urls = json.loads(port_files[0].read_text("utf-8"))["nats"] if port_files else []
             except ValueError:
                 return False  # the file is being written
             if not urls:
@@ -232,8 +233,8 @@ class NatsServer(Engine):
         """Return the `sync_interval` of the server that runs on `directory`; `None` if it is not the one at `url`."""
         try:
             (ports,) = (directory / "ports").glob("*.ports")
-            urls = json.loads(ports.read_text())["nats"]
-            config = (directory / "nats-server.conf").read_text()
+            urls = json.loads(ports.read_text("utf-8"))["nats"]
+            config = (directory / "nats-server.conf").read_text("utf-8")
         except (OSError, ValueError, KeyError):
             return None
         match = re.search(r"sync_interval: (\w+)", config)
@@ -279,7 +280,7 @@ class RedisServer(Engine):
 def _cpu_seconds(pid: int) -> float:
     """Return the processor time of a process; 0 where the kernel has no /proc."""
     try:
-        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        fields = Path(f"/proc/{pid}/stat").read_text("utf-8").rpartition(")")[2].split()
     except OSError:
         return 0.0
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")

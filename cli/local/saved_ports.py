@@ -39,13 +39,13 @@ class SavedPorts:
     def save(self, ports: Mapping[str, int]) -> None:
         """Write the ports of the running roles to the file."""
         temporary = self._path.with_name(f".{self._path.name}")
-        temporary.write_text(json.dumps(dict(ports)))
+        temporary.write_text(json.dumps(dict(ports)), "utf-8")
         temporary.replace(self._path)
 
 
 def _read(path: Path) -> dict[str, int]:
     try:
-        ports = json.loads(path.read_text())
+        ports = json.loads(path.read_text("utf-8"))
     except (FileNotFoundError, ValueError):
         return {}
     if not isinstance(ports, dict):

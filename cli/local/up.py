@@ -312,7 +312,7 @@ class LocalSystem:
     def _write(self, name: str, value: object, mode: int = 0o600) -> None:
         """Write JSON atomically; by default for the owner only, as an engine's URL may hold a password."""
         descriptor, temporary = tempfile.mkstemp(dir=self.data_dir, prefix=f".{name}.")
-        with os.fdopen(descriptor, "w") as file:
+        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
             os.fchmod(descriptor, mode)
             json.dump(value, file, indent=2)
         Path(temporary).replace(self.data_dir / name)

@@ -55,7 +55,7 @@ class RunningSystem:
         """Read the ready file; `None` when no system runs there. Raises `ConfigurationError` when it is invalid."""
         path = data_dir / READY_FILE
         try:
-            ready = json.loads(path.read_text())
+            ready = json.loads(path.read_text("utf-8"))
             certificate, fingerprint = ready.get("certificateFile"), ready.get(SECRET_FINGERPRINT)
             return cls(
                 str(ready["natsUrl"]),

@@ -35,7 +35,7 @@ def prepare_streams() -> None:
         except OSError:
             os.open(os.devnull, os.O_RDWR)  # gets the lowest free number: this one
     if sys.stdin is None:
-        sys.stdin = open(0, closefd=False)  # noqa: SIM115 - as long as the process
+        sys.stdin = open(0, encoding="utf-8", closefd=False)  # noqa: SIM115 - as long as the process
     sys.stdout = _text_stream(_Stdout(1, "w", closefd=False), sys.stdout)
     sys.stderr = _text_stream(_Stderr(2, "w", closefd=False), sys.stderr)
 

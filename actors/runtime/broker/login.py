@@ -100,7 +100,7 @@ def _credentials(path: Path) -> dict[str, Callable[..., bytes]]:
     Read here and not by nats-py, which looks for a missing JWT without end, and only when it connects.
     """
     try:
-        blocks = dict(_BLOCK.findall(path.read_text()))
+        blocks = dict(_BLOCK.findall(path.read_text("utf-8")))
         token = blocks["NATS USER JWT"].encode()
         seed = base64.b32decode(blocks["USER NKEY SEED"] + "=" * (-len(blocks["USER NKEY SEED"]) % 8))
         key = Ed25519PrivateKey.from_private_bytes(seed[_SEED_BYTES])

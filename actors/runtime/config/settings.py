@@ -204,13 +204,15 @@ def token_secret(settings: Settings) -> str:
             # Written to a temporary file and linked: nobody reads half a secret, and the first writer wins.
             temporary = path.with_name(f".secret.{os.getpid()}")
             try:
-                with os.fdopen(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
+                with os.fdopen(
+                    os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w", encoding="utf-8"
+                ) as file:
                     file.write(secrets.token_urlsafe(48))
                 with contextlib.suppress(FileExistsError):
                     os.link(temporary, path)
             finally:
                 temporary.unlink(missing_ok=True)
-        secret = path.read_text().strip()
+        secret = path.read_text("utf-8").strip()
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigurationError(f"secret: {path} cannot be used: {error}") from error
     if len(secret) < SECRET_CHARACTERS:

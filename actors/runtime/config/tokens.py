@@ -48,7 +48,7 @@ class TokenVerifier:
             if signs_elsewhere(settings) and settings.secret is not None:
                 self._phone_key = _secret_key(settings)
             if settings.token.jwks_file is not None:
-                self._key_set = _key_set(settings.token.jwks_file.read_text())
+                self._key_set = _key_set(settings.token.jwks_file.read_text("utf-8"))
             elif settings.token.public_key_file is not None:
                 self._key = load_pem_public_key(settings.token.public_key_file.read_bytes())
                 if not isinstance(self._key, RSAPublicKey | Ed25519PublicKey):

@@ -69,7 +69,7 @@ def main() -> None:
 
 def confine(memory: int) -> None:
     """Set resource limits, and be the first process that the kernel kills when memory runs out."""
-    with contextlib.suppress(OSError), open("/proc/self/oom_score_adj", "w") as file:
+    with contextlib.suppress(OSError), open("/proc/self/oom_score_adj", "w", encoding="ascii") as file:
         file.write("800")
     for limit, most in (
         (resource.RLIMIT_AS, address_space() + memory),
@@ -87,7 +87,7 @@ def confine(memory: int) -> None:
 
 def address_space() -> int:
     """Return the bytes of memory that this process has mapped."""
-    with open("/proc/self/statm") as file:
+    with open("/proc/self/statm", encoding="ascii") as file:
         return int(file.read().split()[0]) * resource.getpagesize()
 
 

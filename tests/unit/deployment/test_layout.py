@@ -147,3 +147,22 @@ def test_ci_runs_the_very_test_command_of_the_readme() -> None:
     assert command is not None
     assert "pytest" in command[1]
     assert "README.md" in (ROOT / ".ci" / "run").read_text()
+
+
+def test_every_text_file_is_opened_with_an_encoding() -> None:
+    """Else it is that of the machine's locale: in EUC-KR the web server could not read its own pages."""
+    without = []
+    for path in tracked("protocol", "actors", "cli"):
+        if path.suffix != ".py":
+            continue
+        for node in ast.walk(ast.parse((ROOT / path).read_text())):
+            if not isinstance(node, ast.Call):
+                continue
+            name = ast.unparse(node.func)
+            texts = [argument.value for argument in node.args if isinstance(argument, ast.Constant)]
+            encodings = [keyword for keyword in node.keywords if keyword.arg == "encoding"]
+            reads = name.endswith((".read_text", ".write_text"))
+            opens = name in ("open", "os.fdopen", "io.open") and not any("b" in str(text)[:3] for text in texts[-1:])
+            if (opens or reads) and not encodings and not (reads and "utf-8" in texts):
+                without.append(f"{path}:{node.lineno}")
+    assert without == []

@@ -183,7 +183,7 @@ def test_a_short_secret_is_refused_naming_the_setting() -> None:
 
 def test_an_unusable_data_directory_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(ConfigurationError, match="secret"):
+    with pytest.raises(ConfigurationError, match=r"data_dir: .*file cannot be made: it is not a directory"):
         token_secret(load_settings(data_dir=tmp_path / "file"))
 
 
