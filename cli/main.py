@@ -16,6 +16,7 @@ from typer.main import get_command, get_group
 
 from actors.runtime.config.masking import masked
 from actors.runtime.telemetry.logs import configure_logging, logs_json
+from cli.shared.invocation import check_arguments
 from cli.shared.output import ExitCode, exit_code_of, say
 from cli.shared.streams import OutputClosed, OutputFailed, prepare_streams
 from protocol.access.roster_file import InvalidRoster
@@ -224,12 +225,16 @@ def main() -> None:
     gc.set_threshold(50_000, 20, 1000)
     prepare_streams()
     try:
+        check_arguments(sys.argv[1:])
         try:
             app()
         finally:
             sys.stdout.flush()
     except OutputClosed:
         sys.exit(ExitCode.OK)
+    except ConfigurationError as error:
+        _say_error(error)
+        sys.exit(ExitCode.USAGE)
     except (OutputFailed, OSError) as error:  # of a help text
         _say_error(error)
         sys.exit(ExitCode.FAILED)

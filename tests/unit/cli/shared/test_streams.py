@@ -42,6 +42,12 @@ def test_closed_streams_are_like_dev_null_and_a_full_stderr_leaves_the_exit_code
     assert asked.stderr.splitlines()[-1].endswith("Abort")
 
 
+def test_an_argument_of_another_encoding_is_refused_and_not_stored_with_other_characters() -> None:
+    result = shell(r"examwire token proctor P001 kim --name $'\xb1\xe8'", PYTHONUTF8="1")
+    assert (result.returncode, result.stdout) == (2, "")
+    assert result.stderr == r"examwire: '\udcb1\udce8' is not utf-8: set the locale of this terminal (LC_ALL)" + "\n"
+
+
 PRINT = """
 import typer
 from cli.shared.output import Format, print_json, say, show, table
