@@ -58,8 +58,8 @@ def list_plans(settings: Settings, watching: WatchOption = False, output: Output
 
     Example: examwire plans ls --watch
 
-    Each examinee is connected, disconnected, migrating, finished, or has not come. Who is shut out
-    is disconnected, too.
+    Each examinee is connected, disconnected, migrating, finished, or not here yet.
+    Examinees who are shut out count as disconnected, too.
     """
 
     async def fetch(store: StateStore) -> list[dict[str, Any]]:

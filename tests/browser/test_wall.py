@@ -135,7 +135,7 @@ async def test_many_losses_together_are_one_incident(site: Site, screens: Screen
     line = page.locator(".incident")
     await expect(line).to_contain_text(re.compile("Server SOCK001: 10 lost since .*, 0 back, 10 not back"))
     await expect(page.locator(".tile")).to_have_count(14)  # the others are behind the line
-    await expect(page.locator("#hidden-text")).to_contain_text("10 who were lost together are behind the line above")
+    await expect(page.locator("#hidden-text")).to_contain_text("10 lost together: see the line above")
     await expect(page.locator("#attention")).to_have_text("10 need attention")
     await site.system.examinee("A00", "SOCK002", connection_no=2)
     await expect(line).to_contain_text("1 back, 9 not back")

@@ -3,8 +3,8 @@ export const texts = {
   "attention.elsewhere": { one: "{n} in another plan", other: "{n} in other plans" },
   "attention.hidden": { one: "{n} who needs attention is hidden", other: "{n} who need attention are hidden" },
   "attention.together": {
-    one: "{n} who was lost together with others is behind the line above",
-    other: "{n} who were lost together are behind the line above",
+    one: "{n} lost together with others: see the line above",
+    other: "{n} lost together: see the line above",
   },
   "attention.show": "Show",
   "attention.below": "{n} below",
