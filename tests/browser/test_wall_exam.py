@@ -194,18 +194,24 @@ async def test_rooms_are_shown_searched_filtered_and_named_by_incidents(screens:
         await chips.nth(2).click()
         await expect(page.locator(".tile")).to_have_count(30)
         assert await audit(page) == []
-        saved, printed = await saved_and_printed(page)
+        saved, printed = await saved_and_printed(page, "30 of 90 examinees · Filter: Room 3")
         assert saved[0][:5] == ["ID", "Name", "Room", "Seat", "State"]
         assert [row[0] for row in saved[1:]] == printed == [f"E{k:04}" for k in range(61, 91)]
         assert saved[1][2:5] == ["3", "1", "Connected"]
         await page.locator("#search").fill("e0064 3")
         await expect(tile(page, "E0064")).to_be_visible()
         await expect(page.locator(".tile")).to_have_count(1)
+        await expect(page.locator("#live")).to_contain_text("1 examinee shown.")
         await page.keyboard.press("Escape")
+        await expect(page.locator("#live")).to_contain_text("90 examinees shown.", timeout=8_000)
         await expect(page.locator('#filters [data-state="all"]')).to_have_attribute("aria-pressed", "true")
         await expect(chips.nth(2)).to_have_attribute("aria-pressed", "false")
         await plan.say(*(plan.lost(f"E{k:04}") for k in range(61, 85)))
         await expect(page.locator(".incident")).to_contain_text("Room 3: 24 of 30 lost")
+        await expect(tile(page, "E0061")).to_have_count(0)  # behind the line of the incident
+        saved, printed = await saved_and_printed(page, "90 of 90 examinees")
+        assert len(printed) == len(set(printed)) == 90, "the list leaves nobody out"
+        assert [row[0] for row in saved[1:]] == printed
         await plan.say(
             {"type": "plan_snapshot", "data": {"planId": "P001", "examinees": list(plan.rows.values())[:60]}}
         )
@@ -214,14 +220,14 @@ async def test_rooms_are_shown_searched_filtered_and_named_by_incidents(screens:
         await expect(page).to_have_title("Plan P001")
 
 
-async def saved_and_printed(page: Page) -> tuple[list[list[str]], list[str]]:
-    """The rows of the list as it is saved, and the ids of what is printed: all, also those out of view."""
+async def saved_and_printed(page: Page, whom: str) -> tuple[list[list[str]], list[str]]:
+    """The rows of the list as it is saved, and the ids of what is printed, whose head says `whom` the list has."""
     async with page.expect_download() as download:
         await page.get_by_role("button", name="Save as CSV").click()
     content = (await (await download.value).path()).read_bytes()
     await page.emulate_media(media="print")
     await page.evaluate("dispatchEvent(new Event('beforeprint'))")
-    await expect(page.locator("#paper-what")).to_contain_text("30 of 90 examinees · Filter: Room 3")
+    await expect(page.locator("#paper-what")).to_contain_text(whom)
     await expect(page.locator("#wall")).to_be_hidden()
     printed = await page.locator("#paper-table tbody td:first-child").all_inner_texts()
     await page.evaluate("dispatchEvent(new Event('afterprint'))")

@@ -51,6 +51,7 @@ class Wall {
     this.announcer = new Announcer(this.plans, () => this.plan);
     this._chime = new Chime();
     this._resultsWanted = false;
+    /** Whether the tiles were narrowed by a search or filter. */ this._narrowed = false;
     this._shownTitle = "";
     this.controls = new Controls(this._chime);
     this.tiles = new Tiles(element("tiles"), () => this.plan.now());
@@ -259,8 +260,10 @@ class Wall {
     const incident = this.list.only;
     element("only").hidden = incident === null;
     if (incident !== null) setText(element("only-text"), t("incident.only", { what: incidentName(incident) }));
-    if (this._resultsWanted && loaded && isNarrowed(view)) this.announcer.resultsSoon(() => this._shown.length);
+    const narrowed = isNarrowed(view);
+    if (this._resultsWanted && loaded && (narrowed || this._narrowed)) this.announcer.resultsSoon(() => this._shown.length);
     this._resultsWanted = false;
+    this._narrowed = narrowed;
   }
 
   /** Show everybody: an action was for all whom a search or filter has shown, and nobody is left there. */

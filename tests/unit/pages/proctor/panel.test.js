@@ -64,4 +64,5 @@ test("the time of an outage that goes on is counted on, and only within the exam
   const closed = "30 sec of it began when the examinee closed the page. The last one has not ended. Time to compensate:";
   assert.match(at(30, own), new RegExp(`2 min 10 sec in total; .* ${closed} 1 min 40 sec`));
   assert.match(at(30, { ...own, compensated: true }), new RegExp(`${closed} 2 min 10 sec`));
+  assert.equal(at(0.9, own), at(0), "no second of it is over");
 });

@@ -207,7 +207,7 @@ export const texts = {
   "said.shown": "{plan} 시험을 표시합니다.",
   "said.of": "{plan}: {what}",
 
-  "fact.since": "시작 시각",
+  "fact.since": "상태 변경",
   "fact.reason": "사유",
   "fact.attempt": "재연결 횟수",
   "fact.next": "다음 재연결",
@@ -350,7 +350,7 @@ export const texts = {
   outages: "연결 끊김 집계",
   "outages.none": "지금까지 연결이 끊긴 적이 없습니다.",
   "outages.sum": "{n}회, 총 {total} (최장 {longest})",
-  "outages.client": "그중 {total}은 응시자가 페이지를 닫아 시작되었습니다.",
+  "outages.client": "그중 응시자가 페이지를 닫아 끊긴 시간: {total}.",
   "outages.now": "마지막 끊김은 아직 계속되고 있습니다.",
   "outages.compensate": "보상할 시간: {compensate}",
   "outages.cut": "최초 접속 시점의 기록은 보관 기간이 지나 없습니다.",

@@ -23,7 +23,8 @@ export function outagesText(row, asOf, now, { goesOn, ownClose, compensated }) {
   const open = row.stillDisconnected && goesOn;
   const more = open ? growth(row, asOf, now) : 0;
   // Seconds begun do not count while the clock runs, as in the clock of the state.
-  const words = (/** @type {number} */ seconds) => duration(open ? Math.floor(seconds) : seconds);
+  const whole = (/** @type {number} */ seconds) => (open ? Math.floor(seconds) : seconds);
+  const words = (/** @type {number} */ seconds) => duration(whole(seconds));
   const sentences = [];
   if (row.outages === 0) sentences.push(t("outages.none"));
   else {
@@ -31,7 +32,7 @@ export function outagesText(row, asOf, now, { goesOn, ownClose, compensated }) {
     sentences.push(t("outages.sum", { n: row.outages, total: words(row.outageSeconds + more), longest: words(longest) }));
   }
   const closed = row.clientClosedSeconds + (ownClose ? more : 0);
-  if (closed > 0) sentences.push(t("outages.client", { total: words(closed) }));
+  if (whole(closed) > 0) sentences.push(t("outages.client", { total: words(closed) }));
   if (open) sentences.push(t("outages.now"));
   const compensate = row.compensateSeconds + (ownClose && !compensated ? 0 : Math.floor(more));
   if (compensate > 0) sentences.push(t("outages.compensate", { compensate: duration(compensate) }));

@@ -51,6 +51,7 @@ export class Panel extends EventTarget {
     });
     this._picture = new Picture(web);
     element("panel-close").addEventListener("click", () => this.close());
+    element("attention").addEventListener("click", () => this._coversTheWall() && this.close());
     element("picture-look").addEventListener("click", () => {
       if (this.person !== null) this.dispatchEvent(new CustomEvent("pictures", { detail: this.person.id }));
     });
@@ -72,6 +73,11 @@ export class Panel extends EventTarget {
 
   get open() {
     return this.person !== null;
+  }
+
+  /** Whether the panel is a page of its own, on small screens. */
+  _coversTheWall() {
+    return this.open && this._root.getBoundingClientRect().left <= 0;
   }
 
   /** Open the panel of an examinee. @param {Person} person */

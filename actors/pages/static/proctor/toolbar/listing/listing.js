@@ -8,6 +8,7 @@
 
 import { dateTime, t, useTexts } from "../../../common/i18n.js";
 import { element, parts, setText } from "../../../common/elements.js";
+import { isNarrowed } from "../../examinees.js";
 import { csvTable } from "./csv.js";
 import { exportedRows, filterText, printedRows, stamp } from "./table.js";
 import { texts as en } from "./texts.en.js";
@@ -33,10 +34,16 @@ export class Listing {
     addEventListener("afterprint", () => element("paper-table").replaceChildren());
   }
 
+  /** Return whom the wall shows, and those who are behind the lines of incidents: no filter leaves them out. */
+  _listed() {
+    const view = this._given.view();
+    return isNarrowed(view) ? this._given.shown() : this._given.plan().people.shown(view);
+  }
+
   /** Write what is printed. */
   _fill() {
     const plan = this._given.plan();
-    const people = this._given.shown();
+    const people = this._listed();
     setText(element("paper-title"), plan.title);
     const filter = filterText(this._given.view(), this._given.incident());
     const count = t("list.count", { n: people.length, all: plan.people.all.size });
@@ -52,7 +59,7 @@ export class Listing {
   /** Save the list as a file. */
   _save() {
     const plan = this._given.plan();
-    const people = this._given.shown();
+    const people = this._listed();
     const text = csvTable(exportedRows(people, plan.times, plan.now()));
     const url = URL.createObjectURL(new Blob([text], { type: "text/csv;charset=utf-8" }));
     const name = `examwire-${plan.id}-${stamp(plan.now()).replace(" ", "-").replaceAll(":", "")}.csv`;
