@@ -162,7 +162,7 @@ def describe_plan_notice(fact: PlanNotice) -> EntryText:
 
 def describe_purge(fact: PlanPurged) -> EntryText:
     """Describe a deletion."""
-    what = "the plan" if fact.examinee_id is None else fact.examinee_id
+    what = "plan" if fact.examinee_id is None else fact.examinee_id
     counts = f"{fact.records} records, {fact.messages} messages, {fact.pictures} pictures"
     return EntryText(
         EntryKind.PURGED, f"{what} deleted {_by(fact)}: {counts}", {"by": fact.by, "by_name": fact.by_name}

@@ -64,6 +64,7 @@ REWRITTEN = (
     "휴대전화",
     "At the same time",
     "and nothing else |",
+    "happenings",
     "is tried again in",
     "named otherwise",
     "process of ours",

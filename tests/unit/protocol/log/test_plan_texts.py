@@ -51,7 +51,7 @@ STORIES: dict[str, Story] = {
             "PLAN_NOTICE",
             "message to 2 examinees by T1: Come in.",
         ),
-        (PURGED, "PURGED", "the plan deleted by operator: 7 records, 80 messages, 2 pictures"),
+        (PURGED, "PURGED", "plan deleted by operator: 7 records, 80 messages, 2 pictures"),
     ],
     "a finished examinee": [
         (facts.connected("SOCK001-a"), "JOINED", "joined on SOCK001"),
