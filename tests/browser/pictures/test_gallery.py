@@ -53,6 +53,8 @@ async def test_a_picture_is_asked_for_again_and_the_next_one_accepted(scene: Sce
     await expect(proctor.locator("#gallery-picture")).to_be_visible()
     await expect(proctor.locator("#gallery-name")).to_have_text("Picture of E001")
     await expect(proctor.locator("#gallery-challenge")).to_contain_text(number)
+    await expect(proctor.locator("#gallery-previous")).to_have_accessible_description("This is the first picture.")
+    await expect(proctor.locator("#gallery-next")).to_have_accessible_description("This is the last picture.")
     assert await audit_light_and_dark(proctor) == []
     await proctor.keyboard.press("r")
     await expect(proctor.locator("#gallery-reasons button").first).to_be_focused()

@@ -239,6 +239,9 @@ export class Gallery {
     setText(chip, t(`gallery.verdict.${verdict ?? "none"}`));
     offer(element("gallery-accept"), verdict === "accepted" ? t("gallery.accept.not") : "");
     offer(element("gallery-reject"), verdict === "rejected" ? t("gallery.reject.not") : "");
+    const { at, pictures } = this._queue;
+    offer(element("gallery-previous"), at <= 0 ? t("gallery.previous.not") : "");
+    offer(element("gallery-next"), at >= pictures.length - 1 ? t("gallery.next.not") : "");
     element("gallery-acts").hidden = !this._form.hidden;
   }
 

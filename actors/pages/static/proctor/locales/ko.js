@@ -412,7 +412,7 @@ export const texts = {
   "what.RESTATED": "늦게 도착한 메시지를 반영하여 다시 알림",
   "what.FINISHED": "응시 종료 ({reason})",
   "what.RESUMED": "응시 재개",
-  "reason.SOCKET_CLOSED": "연결 끊김",
+  "reason.SOCKET_CLOSED": "통신 두절",
   "reason.PING_TIMEOUT": "응답 없음",
   "reason.SLOW_CLIENT": "수신 지연",
   "reason.PROTOCOL_ERROR": "잘못된 메시지",
