@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import compileall
+import logging
 import sys
+import threading
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -20,3 +23,14 @@ def pytest_configure(config: pytest.Config) -> None:
     if sys.dont_write_bytecode and not hasattr(config, "workerinput"):
         for package in ("actors", "cli", "protocol"):
             compileall.compile_dir(ROOT / package, quiet=2)
+
+
+@pytest.fixture(autouse=True)
+def _own_logging(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Undo what a command that runs in the test's process sets for the whole process: it logs errors only."""
+    root = logging.getLogger()
+    level = root.level
+    for module, hook in ((sys, "excepthook"), (sys, "unraisablehook"), (threading, "excepthook")):
+        monkeypatch.setattr(module, hook, getattr(module, hook))
+    yield
+    root.setLevel(level)
