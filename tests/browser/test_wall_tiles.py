@@ -93,6 +93,10 @@ async def test_at_a_glance_2000_are_in_view_and_everybody_has_a_fixed_place(scre
         assert await page.locator(".tile").nth(199).get_attribute("data-id") == "E0200"
         # Dots for a mouse are small; the search and the larger tiles do the same (WCAG 2.5.8, "equivalent").
         assert [text for text in await audit(page) if not text.startswith("target-size")] == []
+        await page.emulate_media(forced_colors="active")
+        colours = {who: await tile(page, who).evaluate(BACKGROUND) for who in ("E0001", "E0200")}
+        assert colours["E0001"] != colours["E0200"], "the lost look like the others"
+        await page.emulate_media(forced_colors="none")
         await page.set_viewport_size({"width": 800, "height": 600})
         await plan.say(plan.lost("E2000"))
         await expect(page.locator("#below")).to_have_text(re.compile(r"^\s*1,\d\d\d below · 61 need attention\s*$"))
@@ -104,11 +108,16 @@ async def test_at_a_glance_2000_are_in_view_and_everybody_has_a_fixed_place(scre
         await expect(tile(page, "E0200")).to_have_accessible_name(re.compile("E0200 .* · Lost"))
         await sort.select_option("attention")
         await expect(page.locator(".tile").first).to_have_attribute("data-id", "E0200")
+        await expect(page.locator("#hidden")).to_be_hidden()
         await page.get_by_label("Tiles").select_option("small")
+        await expect(page.locator("#hidden-text")).to_contain_text("50 who were lost together")
         await expect(sort).to_have_value("attention")
         await page.reload()
         await page.get_by_label("Tiles").select_option("dots")
         await expect(sort).to_have_value("attention")  # chosen once, kept
+
+
+BACKGROUND = "(one) => getComputedStyle(one).backgroundColor"
 
 
 async def box_of(element: Locator) -> FloatRect:

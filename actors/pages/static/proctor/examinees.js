@@ -255,9 +255,9 @@ const NO_LABELS = new Map();
  * What the wall shows: examinees whom `search` finds, where labels have the names of `labelName`, in one of `states` (empty:
  * all), with one of `marks` (empty: all), with one of the values of each label in `labels`, and in `only` (`null`: all); sorted
  * by `sort`. `together`: those who were lost together, and have the line of an incident. Sorted by attention they come after the
- * others who need it, by id; while nothing is searched or filtered, they are behind that line only.
+ * others who need it, by id; while nothing is searched or filtered, they are behind that line only, unless `whole`.
  * @typedef {{search?: string, labelName?: (name: string) => string, states?: ReadonlySet<string>, marks?: ReadonlySet<string>,
- *   together?: ReadonlySet<string>,
+ *   together?: ReadonlySet<string>, whole?: boolean,
  *   labels?: ReadonlyMap<string, ReadonlySet<string>>, only?: {has: (id: string) => boolean} | null, sort?: Sort}} View
  * @typedef {"attention" | "id" | "name" | "since"} Sort
  */
@@ -269,7 +269,7 @@ export function isNarrowed({ search = "", states = NO_STATES, marks = NO_MARKS, 
 
 /** Whether examinees are behind the lines of incidents. @param {View} view */
 function folds(view) {
-  return (view.together ?? NOBODY).size > 0 && (view.sort ?? "attention") === "attention" && !isNarrowed(view);
+  return !view.whole && (view.together ?? NOBODY).size > 0 && (view.sort ?? "attention") === "attention" && !isNarrowed(view);
 }
 
 /** Whether a value of a label is chosen. @param {ReadonlyMap<string, ReadonlySet<string>>} labels */

@@ -204,9 +204,9 @@ class Wall {
     return { search, labelName, states, sort, marks: more.marks, labels: more.labels, only: this.list.only?.members ?? null };
   }
 
-  /** The view with those who are behind the lines of incidents. */
+  /** The view with those who are behind the lines of incidents; the overview has a dot for everybody. */
   _wholeView() {
-    return { ...this._view(), together: this.list.together(this.plan.now()) };
+    return { ...this._view(), together: this.list.together(this.plan.now()), whole: this.controls.size === "dots" };
   }
 
   /** Draw counts and summaries. */

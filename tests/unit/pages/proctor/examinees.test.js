@@ -228,6 +228,8 @@ test("who was lost together is behind the line of the incident, and never hidden
   const together = new Set(["E9", "E10"]);
   assert.deepEqual(ids(all.shown({ together })), ["E2", "E3", "E1"]);
   assert.equal(all.hiddenAlarms({ together }), 2);
+  assert.deepEqual(ids(all.shown({ together, whole: true })), ["E2", "E3", "E9", "E10", "E1"]);
+  assert.equal(all.hiddenAlarms({ together, whole: true }), 0);
   assert.deepEqual(ids(all.shown({ together, states: new Set(["lost", "syncFailed"]) })), ["E2", "E3", "E9", "E10"], "by id, after the others");
   for (const sort of /** @type {const} */ (["id", "name", "since"])) {
     assert.equal(all.shown({ together, sort }).length, 5, sort);

@@ -6,17 +6,20 @@
 const STEP = 0.5;
 
 /**
- * Choose the largest distance between dots with which all fit; `otherwise`, if they do not fit at all. Where there are many
- * columns, their number is round: the ids at the beginning of the rows are easier to count from.
- * @param {{count: number, width: number, height: number, least: number, most: number, otherwise: number}} given lengths in px
+ * Choose the largest distance between dots with which all fit and leave `spare` room below them. If they do not, they are as
+ * small as they may be; `otherwise`, if even so they need more than twice the height. Where there are many columns, their
+ * number is round: the ids at the beginning of the rows are easier to count from.
+ * @param {{count: number, width: number, height: number, spare: number, least: number, most: number, otherwise: number}} given
+ *   lengths in px
  * @returns {{pitch: number, columns: number}} `pitch`: from one dot to the next, in px
  */
-export function fitDots({ count, width, height, least, most, otherwise }) {
+export function fitDots({ count, width, height, spare, least, most, otherwise }) {
+  const needed = (/** @type {number} */ pitch) => Math.ceil(count / round(width / pitch)) * pitch;
   for (let pitch = most; pitch >= least; pitch -= STEP) {
-    const columns = round(width / pitch);
-    if (Math.ceil(count / columns) * pitch <= height) return { pitch, columns };
+    if (needed(pitch) <= height - spare) return { pitch, columns: round(width / pitch) };
   }
-  return { pitch: otherwise, columns: round(width / otherwise) };
+  const pitch = needed(least) <= 2 * height ? least : otherwise;
+  return { pitch, columns: round(width / pitch) };
 }
 
 /** Round a number of columns down. @param {number} columns */

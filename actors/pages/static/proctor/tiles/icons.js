@@ -14,10 +14,12 @@ export function paintIcons() {
   const root = document.documentElement;
   const style = getComputedStyle(root);
   const forced = matchMedia("(forced-colors: active)").matches;
+  const body = getComputedStyle(document.body);
   const rules = ORDER.map((state) => {
-    const { tone, path } = STATES[state];
+    const { tone, path, alarm } = STATES[state];
     const token = root.hasAttribute("data-stale") ? "--ink-soft" : `--${tone}`;
-    const colour = forced ? getComputedStyle(document.body).color : style.getPropertyValue(token).trim();
+    const inverted = alarm && !root.hasAttribute("data-stale"); // tiles.css
+    const colour = forced ? body[inverted ? "backgroundColor" : "color"] : style.getPropertyValue(token).trim();
     const image = `<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 16 16"><path fill="${colour}" d="${path}"/></svg>`;
     return `[data-icon="${state}"] { background-image: url("data:image/svg+xml,${encodeURIComponent(image)}") !important }`;
   });

@@ -21,7 +21,7 @@ const DOTS = Object.freeze({ most: 2, leastForFinger: 1.75, leastForMouse: 1 });
 /** The dots leave room for the line of an incident (rem), so that nobody loses their place when one begins. */
 const ROOM_FOR_INCIDENT = 5;
 /** The dots are fitted for a multiple of this number, so that they keep their size while a few come or go. */
-const DOTS_STEP = 50;
+const DOTS_STEP = 250;
 /** The width of a letter in the label of a row (rem). */
 const LABEL_LETTER = 0.5;
 
@@ -113,7 +113,8 @@ export class Tiles extends EventTarget {
     const { pitch, columns } = fitDots({
       count: Math.ceil(this._people.length / DOTS_STEP) * DOTS_STEP,
       width: this._width - label,
-      height: innerHeight - this._aboveHeight - ROOM_FOR_INCIDENT * rem,
+      height: innerHeight - this._aboveHeight,
+      spare: ROOM_FOR_INCIDENT * rem,
       least: (finger ? DOTS.leastForFinger : DOTS.leastForMouse) * rem,
       most: DOTS.most * rem,
       otherwise: DOTS.leastForFinger * rem,
