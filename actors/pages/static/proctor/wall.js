@@ -252,7 +252,7 @@ class Wall {
       this._letGo();
       return;
     }
-    this.tiles.order(shown);
+    this.tiles.order(shown, view.sort === "id");
     const empty = element("nobody");
     empty.hidden = shown.length > 0;
     const reason = people.all.size > 0 ? "nobody.found" : loaded ? "nobody.plan" : "nobody.waiting";

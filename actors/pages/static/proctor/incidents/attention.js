@@ -94,8 +94,11 @@ export class Attention {
     if (alarms > 0) parts.push(t("plan.alarms", { n: alarms }));
     if (shown) setText(element("below").querySelector("span"), parts.join(" · "));
     element("below").dataset.tone = alarms > 0 ? "bad" : "quiet";
+    if (document.documentElement.hasAttribute("data-below") === shown) return;
     document.documentElement.toggleAttribute("data-below", shown);
     this._show(element("below"), shown);
+    this._given.tiles.edgeChanged();
+    this._below.ask();
   }
 
   /** Show or hide an element; one that has the focus gives it away. @param {HTMLElement} part @param {boolean} shown */

@@ -15,8 +15,8 @@
 import { rowLabel } from "./fit.js";
 import { Tile } from "./tile.js";
 
-/** Write at most so long in one frame (ms); the layout and painting that follow take about three times as long. */
-const WRITE_MS = 4;
+/** Write at most so long in one frame (ms); the layout and painting that follow take several times as long. */
+const WRITE_MS = 2;
 
 /** One row: an element and its tiles. `number`: its place from the top, from 0. */
 class Row {
@@ -53,6 +53,8 @@ export class Rows {
     this._now = now;
     /** The rows by their number. @type {Map<number, Row>} */ this._rows = new Map();
     /** @type {Size} */ this._size = "large";
+    /** Whether each row of dots begins with the id of its first examinee. Writing it costs a layout of the row. */
+    this.labelled = true;
     this._columns = 1;
     /** From one row to the next, in px. */ this._rowHeight = 1;
     /** @type {readonly Person[]} */ this._people = [];
@@ -173,7 +175,7 @@ export class Rows {
     const now = this._now();
     const [first, total] = [row.number * this._columns, this._people.length];
     row.fit(Math.max(0, Math.min(this._columns, total - first)), this._size);
-    if (this._size === "dots") row.label = rowLabel(this._people[first]?.id ?? "");
+    if (this._size === "dots") row.label = this.labelled ? rowLabel(this._people[first]?.id ?? "") : "";
     row.tiles.forEach((tile, column) => {
       tile.setPlace(first + column, total);
       tile.show(this._people[first + column], now);

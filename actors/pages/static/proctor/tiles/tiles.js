@@ -39,6 +39,7 @@ export class Tiles extends EventTarget {
     /** The width of the list in px. */ this._width = 0;
     /** Where the list begins, in px below the upper edge of the window. */
     this._top = 0;
+    /** Where the part of the window ends that nothing covers, in px. */ this._edge = innerHeight;
     /** Where the list begins, in px below the beginning of the page, when that was last measured. */ this._pageTop = 0;
     this._columns = 1;
     /** From one row to the next, in px. */ this._rowHeight = 1;
@@ -108,7 +109,8 @@ export class Tiles extends EventTarget {
   /** Compute rows and columns so that all dots fit into the window, if they can. */
   _fitDots() {
     const rem = parseFloat(getComputedStyle(document.documentElement).fontSize);
-    const label = (this._labelLetters() * LABEL_LETTER + 0.5) * rem;
+    const letters = this._labelLetters();
+    const label = letters === 0 ? 0 : (letters * LABEL_LETTER + 0.5) * rem;
     const finger = matchMedia("(pointer: coarse)").matches;
     const { pitch, columns } = fitDots({
       count: Math.ceil(this._people.length / DOTS_STEP) * DOTS_STEP,
@@ -127,8 +129,9 @@ export class Tiles extends EventTarget {
     this._fittedFor = this._fitKey();
   }
 
-  /** The letters of the longest label of a row. */
+  /** The letters of the longest label of a row; 0: rows have none. */
   _labelLetters() {
+    if (!this._rows.labelled) return 0;
     return this._people.reduce((longest, { id }) => Math.max(longest, rowLabel(id).length), 0);
   }
 
@@ -137,8 +140,13 @@ export class Tiles extends EventTarget {
     return `${Math.ceil(this._people.length / DOTS_STEP)} ${this._labelLetters()}`;
   }
 
-  /** Show examinees in this order. @param {readonly Person[]} people */
-  order(people) {
+  /**
+   * Show examinees in this order.
+   * @param {readonly Person[]} people
+   * @param {boolean} byId whether they are in the order of their ids: then each row of the overview begins with one
+   */
+  order(people, byId) {
+    this._rows.labelled = byId;
     const previousPlace = this._currentPlace();
     const inView = this._focusIsInView();
     this._people = people;
@@ -179,6 +187,7 @@ export class Tiles extends EventTarget {
   /** Draw the rows in view after the page was scrolled. Reading the position forces a layout, so it is not done while writing. */
   _updateView() {
     this._top = this._root.getBoundingClientRect().top;
+    this._edge = innerHeight - this._covered().below;
     this._rows.view(this._rowsToDraw());
   }
 
@@ -220,11 +229,14 @@ export class Tiles extends EventTarget {
   /** Return the places of which at least half of the row is in view, as the first and the one after the last. */
   _placesInView() {
     const { above, below } = this._covered();
-    const edge = (/** @type {number} */ y) => {
-      const row = Math.max(0, Math.ceil((y - this._pageTop + scrollY) / this._rowHeight - 0.5));
-      return Math.min(this._people.length, row * this._columns);
-    };
-    return { first: edge(above), end: edge(innerHeight - below) };
+    const top = this._pageTop - scrollY;
+    return { first: this._placeAt(above - top), end: this._placeAt(innerHeight - below - top) };
+  }
+
+  /** Return the first place in or below the row at `y`, if half of that row is below it. @param {number} y in px, in the list */
+  _placeAt(y) {
+    const row = Math.max(0, Math.ceil(y / this._rowHeight - 0.5));
+    return Math.min(this._people.length, row * this._columns);
   }
 
   /** Return the place that is looked at, and where its row is in the window: of the current tile if it is in view, else the first. */
@@ -236,9 +248,14 @@ export class Tiles extends EventTarget {
     return { place, y: this._pageTop - scrollY + this._yOf(place) };
   }
 
-  /** Count the tiles below the window, and those of them that need attention. */
+  /** Something covers another part of the window now. */
+  edgeChanged() {
+    this._updateView();
+  }
+
+  /** Count the tiles below the window, and those of them that need attention. Reads no layout: it is asked all the time. */
   below() {
-    const { end } = this._placesInView();
+    const end = this._placeAt(this._edge - this._top);
     let alarms = 0;
     for (let place = end; place < this._people.length; place += 1) if (STATES[this._people[place].state].alarm) alarms += 1;
     return { people: this._people.length - end, alarms };
