@@ -110,7 +110,7 @@ async def test_at_a_glance_2000_are_in_view_and_everybody_has_a_fixed_place(scre
         await expect(page.locator(".tile").first).to_have_attribute("data-id", "E0200")
         await expect(page.locator("#hidden")).to_be_hidden()
         await page.get_by_label("Tiles").select_option("small")
-        await expect(page.locator("#hidden-text")).to_contain_text("50 who were lost together")
+        await expect(page.locator("#hidden-text")).to_contain_text("50 lost together")
         await expect(sort).to_have_value("attention")
         await page.reload()
         await page.get_by_label("Tiles").select_option("dots")
