@@ -76,9 +76,14 @@ async def test_at_a_glance_2000_are_in_view_and_everybody_has_a_fixed_place(scre
         page = await screens.open(plan.link, viewport={"width": 1366, "height": 768})
         sort = page.get_by_label("Sort")
         await expect(sort).to_have_value("attention")
+        await sort.select_option("name")
+        await plan.say(plan.lost("E1800"))
+        await expect(page.locator("#below")).to_contain_text("below · 1 needs attention")
         await page.get_by_label("Tiles").select_option("dots")
         await expect(sort).to_have_value("id")
         await expect(page.locator(".tile")).to_have_count(2000)
+        await expect(page.locator("#below")).to_be_hidden()  # and it covers nothing that it could count
+        await plan.say(plan.back("E1800"))
         labels = await page.locator(".tile-row").evaluate_all("(rows) => rows.map((row) => row.dataset.label)")
         assert labels[:3] == ["E0001", "E0071", "E0141"]
         before = await box_of(tile(page, "E2000"))

@@ -88,17 +88,16 @@ export class Attention {
 
   /** Say how many are below the window; in the overview always, for there everybody is to be seen at once. */
   _drawBelow() {
-    const { people, alarms } = this._given.tiles.below();
-    const shown = alarms > 0 || (people > 0 && this._given.controls.size === "dots");
+    const { tiles, controls } = this._given;
+    const without = tiles.below(false); // the line itself must not be the reason to show it
+    const shown = without.alarms > 0 || (without.people > 0 && controls.size === "dots");
+    const { people, alarms } = tiles.below(shown);
     const parts = [t("attention.below", { n: people })];
     if (alarms > 0) parts.push(t("plan.alarms", { n: alarms }));
     if (shown) setText(element("below").querySelector("span"), parts.join(" · "));
     element("below").dataset.tone = alarms > 0 ? "bad" : "quiet";
-    if (document.documentElement.hasAttribute("data-below") === shown) return;
     document.documentElement.toggleAttribute("data-below", shown);
     this._show(element("below"), shown);
-    this._given.tiles.edgeChanged();
-    this._below.ask();
   }
 
   /** Show or hide an element; one that has the focus gives it away. @param {HTMLElement} part @param {boolean} shown */

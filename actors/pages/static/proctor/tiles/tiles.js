@@ -39,7 +39,8 @@ export class Tiles extends EventTarget {
     /** The width of the list in px. */ this._width = 0;
     /** Where the list begins, in px below the upper edge of the window. */
     this._top = 0;
-    /** Where the part of the window ends that nothing covers, in px. */ this._edge = innerHeight;
+    /** Where the part of the window ends that nothing but the line below the tiles may cover, in px. */ this._edge = innerHeight;
+    /** How much of it that line covers while it is shown, in px. */ this._footHeight = 0;
     /** Where the list begins, in px below the beginning of the page, when that was last measured. */ this._pageTop = 0;
     this._columns = 1;
     /** From one row to the next, in px. */ this._rowHeight = 1;
@@ -187,7 +188,9 @@ export class Tiles extends EventTarget {
   /** Draw the rows in view after the page was scrolled. Reading the position forces a layout, so it is not done while writing. */
   _updateView() {
     this._top = this._root.getBoundingClientRect().top;
-    this._edge = innerHeight - this._covered().below;
+    this._edge = innerHeight - (parseFloat(getComputedStyle(document.documentElement).scrollPaddingBottom) || 0);
+    const foot = element("foot");
+    this._footHeight = getComputedStyle(foot).position === "sticky" ? foot.offsetHeight : 0;
     this._rows.view(this._rowsToDraw());
   }
 
@@ -248,14 +251,12 @@ export class Tiles extends EventTarget {
     return { place, y: this._pageTop - scrollY + this._yOf(place) };
   }
 
-  /** Something covers another part of the window now. */
-  edgeChanged() {
-    this._updateView();
-  }
-
-  /** Count the tiles below the window, and those of them that need attention. Reads no layout: it is asked all the time. */
-  below() {
-    const end = this._placeAt(this._edge - this._top);
+  /**
+   * Count the tiles below the window, and those of them that need attention. Reads no layout: it is asked all the time.
+   * @param {boolean} withFoot whether those count that the line below the tiles covers while it is shown
+   */
+  below(withFoot) {
+    const end = this._placeAt(this._edge - (withFoot ? this._footHeight : 0) - this._top);
     let alarms = 0;
     for (let place = end; place < this._people.length; place += 1) if (STATES[this._people[place].state].alarm) alarms += 1;
     return { people: this._people.length - end, alarms };
