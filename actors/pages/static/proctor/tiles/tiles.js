@@ -73,12 +73,18 @@ export class Tiles extends EventTarget {
     const above = this._above.reduce((sum, part) => sum + part.offsetHeight, 0);
     const refits = chosenSize() === "dots" && above !== this._aboveHeight;
     this._aboveHeight = above;
-    if (this._root.clientWidth !== this._width || refits) this._measure(true);
-    else this._updateView();
-    // Whoever has scrolled down goes on to see what is there, while a line comes or goes above.
+    const before = this._top;
+    if (this._root.clientWidth !== this._width || refits) {
+      this._measure(true);
+      return;
+    }
+    this._updateView();
     const pageTop = this._top + scrollY;
-    if (this._top < 0 && pageTop !== this._pageTop) scrollBy(0, pageTop - this._pageTop);
+    const moved = pageTop !== this._pageTop;
     this._pageTop = pageTop;
+    // Whoever has scrolled down goes on to see what is there, while a line comes or goes above. At the end of the page the
+    // browser has scrolled already.
+    if (moved && this._top < 0) scrollBy(0, this._top - before);
   }
 
   /** Compute rows and columns. What is looked at stays in its place. @param {boolean} draw whether to draw the tiles, too */
