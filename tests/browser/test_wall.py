@@ -345,10 +345,13 @@ async def test_a_long_name_covers_neither_the_id_nor_the_neighbour(screens: Scre
 
 
 async def test_a_message_of_one_long_word_leaves_the_actions_in_view(screens: Screens) -> None:
-    screens.complaints.expect("timeline")  # the scripted plan has no log
+    gap = {"missingFrom": "2026-11-22T09:00:00.000Z", "missingTo": "2026-11-22T09:10:00.000Z"}
     async with ScriptedPlan(3) as plan, screens:
-        page = await screens.open(plan.link)
+        page = await screens.open(plan.link, timezone_id="UTC")
+        await page.route("**/timeline?*", lambda route: route.fulfill(json={"entries": [], "logGaps": [gap]}))
         await tile(page, "E0001").click()
+        lost = re.compile("from 22 Nov 2026, 09:00:00 to 22 Nov 2026, 09:10:00 is missing from the log")
+        await expect(page.locator("#outages-gaps")).to_have_text(lost)
         plan.version += 1
         timestamp = "2026-11-22T09:15:02.000Z"
         notice: dict[str, Any] = {"planId": "P001", "examineeId": "E0001", "timestamp": timestamp, "actionId": "a1"}
