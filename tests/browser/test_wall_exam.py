@@ -169,7 +169,7 @@ async def test_one_page_shows_several_plans(site: Site, screens: Screens) -> Non
     await expect(page).to_have_title("(1) Plan P001")
     await expect(page.locator("#live")).to_contain_text(re.compile("P002: .*E001 lost"))
     assert await audit(page) == []
-    await tabs.nth(1).click()
+    await tabs.nth(1).click(delay=300)
     await expect(tile(page, "E001")).to_have_attribute("data-state", "lost")
     await tile(page, "E001").click()
     await expect(page.locator("#timeline")).to_contain_text("Lost")

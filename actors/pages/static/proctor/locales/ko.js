@@ -115,7 +115,7 @@ export const texts = {
 
   tiles: "응시자",
   controls: "응시자 찾기",
-  search: "수험번호, 이름(초성), 고사실, 좌석 검색",
+  search: "수험번호, 이름(초성), 고사실, 좌석",
   sort: "정렬",
   "sort.attention": "확인 필요 순",
   "sort.id": "수험번호 순",

@@ -149,14 +149,15 @@ export class Controls extends EventTarget {
     element("help-button").addEventListener("click", () => this.help());
     languagePicker(/** @type {HTMLSelectElement} */ (element("language")));
     this._chime.addEventListener("change", () => this._drawSound());
-    // A click on the button allows the sound before it arrives there.
+    // Not when a pointer goes down: the button then has a shorter text, what is below it moves up, and the click that
+    // follows when the pointer goes up hits nothing.
     let wasBlocked = this._chime.blocked;
-    for (const type of ["pointerdown", "keydown", "click"]) {
-      const gesture = () => {
-        if (type !== "click") wasBlocked = this._chime.blocked;
+    for (const type of /** @type {const} */ (["keydown", "click"])) {
+      addEventListener(type, (event) => {
+        // The click that a key makes comes after its keydown, which has allowed the sound already.
+        if (type === "keydown" || event.detail > 0) wasBlocked = this._chime.blocked;
         void this._chime.allow();
-      };
-      addEventListener(type, gesture, { capture: true });
+      }, { capture: true });
     }
     element("sound").addEventListener("click", () => {
       if (!this.sound || !wasBlocked) this.toggleSound();
