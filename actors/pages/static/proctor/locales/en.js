@@ -115,7 +115,7 @@ export const texts = {
 
   tiles: "Examinees",
   controls: "Find examinees",
-  search: "Find ID, name, room, seat",
+  search: "Search ID, name, room, seat",
   sort: "Sort by",
   "sort.attention": "needs attention",
   "sort.id": "ID",
