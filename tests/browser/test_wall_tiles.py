@@ -126,7 +126,8 @@ BACKGROUND = "(one) => getComputedStyle(one).backgroundColor"
 
 
 async def box_of(element: Locator) -> FloatRect:
-    """Where an element is in the window, and its size, in px."""
+    """Where an element is in the window, and its size, in px, once what has just changed is drawn."""
+    await element.page.evaluate("new Promise((drawn) => requestAnimationFrame(() => requestAnimationFrame(drawn)))")
     box = await element.bounding_box()
     assert box is not None, "it has no place"
     return box

@@ -3,20 +3,14 @@
 from __future__ import annotations
 
 import getpass
-import json
-from collections.abc import AsyncIterator
 from functools import partial
-from typing import Any
 
 import pytest
 
-from actors.runtime.broker.connection import Bus
 from actors.runtime.config.settings import Settings
-from actors.state_manager.recovery.audit import Audit
-from actors.status_log.status_log import StatusLog
 from cli.plans import decisions
 from protocol.close_codes import CloseCode
-from tests.integration.support.command_line import Invoke
+from tests.integration.support.command_line import Invoke, done, refused
 from tests.integration.support.settings import changed
 from tests.integration.support.system import System
 
@@ -27,30 +21,8 @@ def settings(settings: Settings) -> Settings:
 
 
 @pytest.fixture
-async def system(bus: Bus, settings: Settings) -> AsyncIterator[System]:
-    async with System(settings) as system:
-        yield system
-        report = await Audit(StatusLog(bus), system.store).run()
-        assert (report.differences, report.whole) == ([], True)
-        assert system.failures == []
-
-
-@pytest.fixture
 def examinees(invoke: Invoke) -> Invoke:
     return partial(invoke, "examinees")
-
-
-async def done(command: Invoke, *arguments: str) -> dict[str, Any]:
-    result = await command(*arguments, "-o", "json")
-    assert result.exit_code == 0, result.stderr
-    value: dict[str, Any] = json.loads(result.stdout)
-    return value
-
-
-async def refused(command: Invoke, *arguments: str, code: int = 2) -> str:
-    result = await command(*arguments)
-    assert (result.exit_code, result.stdout) == (code, ""), result.stderr
-    return result.stderr
 
 
 async def test_an_operator_removes_and_readmits_as_a_proctor_does(

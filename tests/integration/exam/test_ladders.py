@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
@@ -12,8 +11,6 @@ from actors.queue_server.topology import apply_topology
 from actors.runtime.broker.connection import Bus, Outgoing
 from actors.runtime.config.settings import Settings
 from actors.runtime.config.tokens import issue_token
-from actors.state_manager.recovery.audit import Audit
-from actors.status_log.status_log import StatusLog
 from protocol.broker import subjects
 from protocol.broker.streams import ADVISORY, RECONNECT, ConsumerSpec
 from protocol.close_codes import CloseCode
@@ -27,15 +24,6 @@ from tests.integration.support.system import RawClient, System, eventually
 @pytest.fixture
 def settings(settings: Settings) -> Settings:
     return changed(settings, {"reconnect.max_attempts": 2, "reconnect.backoff_seconds": [0.3, 0.3]})
-
-
-@pytest.fixture
-async def system(bus: Bus, settings: Settings) -> AsyncIterator[System]:
-    async with System(settings) as system:
-        yield system
-        report = await Audit(StatusLog(bus), system.store).run()
-        assert (report.differences, report.whole) == ([], True)
-        assert system.failures == []
 
 
 async def schedule(bus: Bus, plan_id: str, **fields: Any) -> None:

@@ -3,20 +3,14 @@
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterator
 from dataclasses import replace
 from typing import Any
 
-import pytest
-
 from actors.runtime.broker.connection import Bus, Outgoing
 from actors.runtime.broker.stream_state import StoredMessage
-from actors.runtime.config.settings import Settings
 from actors.runtime.store.state_store import StateStore
 from actors.state_manager.decisions import Decision
 from actors.state_manager.plan_effects import PlanEffects
-from actors.state_manager.recovery.audit import Audit
-from actors.status_log.status_log import StatusLog
 from protocol.broker import subjects
 from protocol.broker.streams import STATUS
 from protocol.close_codes import CloseCode
@@ -26,15 +20,6 @@ from protocol.records import keys
 from protocol.rules.effects import SchedulePlan
 from protocol.times import format_time, parse_time
 from tests.integration.support.system import System, eventually
-
-
-@pytest.fixture
-async def system(bus: Bus, settings: Settings) -> AsyncIterator[System]:
-    async with System(settings) as system:
-        yield system
-        report = await Audit(StatusLog(bus), system.store).run()
-        assert (report.differences, report.whole) == ([], True)
-        assert system.failures == []
 
 
 async def decide(bus: Bus, fact: type[PlanFact], **fields: Any) -> None:

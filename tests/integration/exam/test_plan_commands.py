@@ -2,53 +2,25 @@
 
 from __future__ import annotations
 
-import json
 import time
-from collections.abc import AsyncIterator
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from actors.runtime.broker.connection import Bus
-from actors.runtime.config.settings import Settings
-from actors.state_manager.recovery.audit import Audit
-from actors.status_log.status_log import StatusLog
 from cli.plans import decisions
 from protocol.close_codes import CloseCode
 from protocol.times import format_time, parse_time
-from tests.integration.support.command_line import Invoke
+from tests.integration.support.command_line import Invoke, done, refused
 from tests.integration.support.system import RawClient, System, eventually
 
 ROSTER = "examineeId,name,room,extraMinutes\nE001,김하나,A,\nE002,Lee,B,30\nE003,Park,B,\n"
 
 
 @pytest.fixture
-async def system(bus: Bus, settings: Settings) -> AsyncIterator[System]:
-    async with System(settings) as system:
-        yield system
-        report = await Audit(StatusLog(bus), system.store).run()
-        assert (report.differences, report.whole) == ([], True)
-        assert system.failures == []
-
-
-@pytest.fixture
 def plans(invoke: Invoke) -> Invoke:
     return partial(invoke, "plans")
-
-
-async def done(plans: Invoke, *arguments: str) -> dict[str, Any]:
-    result = await plans(*arguments, "-o", "json")
-    assert result.exit_code == 0, result.stderr
-    value: dict[str, Any] = json.loads(result.stdout)
-    return value
-
-
-async def refused(plans: Invoke, *arguments: str, code: int = 2) -> str:
-    result = await plans(*arguments)
-    assert (result.exit_code, result.stdout) == (code, ""), result.stderr
-    return result.stderr
 
 
 def soon(seconds: float) -> str:

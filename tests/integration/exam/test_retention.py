@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from contextlib import suppress
 
 import pytest
@@ -12,8 +12,6 @@ from actors.retention.purger import Purger
 from actors.retention.retention import PASS_SECONDS, Retention
 from actors.runtime.broker.connection import Bus, Outgoing
 from actors.runtime.config.settings import Settings
-from actors.state_manager.recovery.audit import Audit
-from actors.status_log.status_log import StatusLog
 from protocol.broker import subjects
 from protocol.broker.streams import DAY
 from protocol.errors import BrokerUnavailable
@@ -25,15 +23,6 @@ from tests.integration.support.system import System, eventually
 from tests.support.metrics import sample
 
 Later = Callable[[float], None]
-
-
-@pytest.fixture
-async def system(bus: Bus, settings: Settings) -> AsyncIterator[System]:
-    async with System(settings) as system:
-        yield system
-        report = await Audit(StatusLog(bus), system.store).run()
-        assert (report.differences, report.whole) == ([], True)
-        assert system.failures == []
 
 
 @pytest.fixture

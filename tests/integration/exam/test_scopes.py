@@ -12,8 +12,6 @@ import pytest
 
 from actors.runtime.broker.connection import Bus, Outgoing
 from actors.runtime.config.settings import Settings
-from actors.state_manager.recovery.audit import Audit
-from actors.status_log.status_log import StatusLog
 from actors.web_server.server import WebServer
 from protocol.broker import subjects
 from protocol.client.plan_view import PlanView
@@ -26,15 +24,6 @@ from tests.integration.support.system import RawClient, System, eventually
 
 ROOM_A, ROOM_B = {"room": ["A"]}, {"room": ["B"]}
 IN_A, IN_B, NOWHERE = ("EA1", "EA2"), ("EB1", "EB2"), "EN1"
-
-
-@pytest.fixture
-async def system(bus: Bus, settings: Settings) -> AsyncIterator[System]:
-    async with System(settings) as system:
-        yield system
-        report = await Audit(StatusLog(bus), system.store).run()
-        assert (report.differences, report.whole) == ([], True)
-        assert system.failures == []
 
 
 async def enrol(bus: Bus, **rooms: str | None) -> None:

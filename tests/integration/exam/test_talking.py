@@ -2,25 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
 from typing import Any
 
-import pytest
-
-from actors.runtime.broker.connection import Bus
-from actors.runtime.config.settings import Settings
-from actors.state_manager.recovery.audit import Audit
-from actors.status_log.status_log import StatusLog
 from tests.integration.support.system import System
-
-
-@pytest.fixture
-async def system(bus: Bus, settings: Settings) -> AsyncIterator[System]:
-    async with System(settings) as system:
-        yield system
-        report = await Audit(StatusLog(bus), system.store).run()
-        assert (report.differences, report.whole) == ([], True)
-        assert system.failures == []
 
 
 async def test_a_request_for_help_is_taken_by_one_proctor_and_seen_by_all(system: System) -> None:

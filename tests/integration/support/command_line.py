@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import Coroutine, Mapping
 from typing import Any, Protocol
 
@@ -27,3 +28,18 @@ def command_with(variables: Mapping[str, str]) -> Invoke:
         )
 
     return run
+
+
+async def done(command: Invoke, *arguments: str) -> dict[str, Any]:
+    """Run a command that succeeds; the value of its JSON."""
+    result = await command(*arguments, "-o", "json")
+    assert result.exit_code == 0, result.stderr
+    value: dict[str, Any] = json.loads(result.stdout)
+    return value
+
+
+async def refused(command: Invoke, *arguments: str, code: int = 2) -> str:
+    """Run a command that is refused with this exit code; what it says on stderr."""
+    result = await command(*arguments)
+    assert (result.exit_code, result.stdout) == (code, ""), result.stderr
+    return result.stderr
