@@ -15,6 +15,7 @@ from actors.runtime.config.settings import load_settings
 from actors.runtime.config.tokens import issue_token
 from cli.main import app
 from tests.integration.support.up import Up, running
+from tests.support.engine_copy import copy_while_stopped
 
 
 async def connect(up: Up, *examinees: str) -> None:
@@ -30,7 +31,7 @@ def test_up_starts_with_an_older_log_and_says_what_is_missing(tmp_path: Path) ->
     data_dir = tmp_path / "data"
     with running(data_dir) as up:
         asyncio.run(connect(up, "E001"))
-        shutil.copytree(data_dir / "nats" / "jetstream", tmp_path / "copy")
+        copy_while_stopped(up.pid_of("nats-server"), data_dir / "nats" / "jetstream", tmp_path / "copy")
         asyncio.run(connect(up, "E001", "E002"))
         assert up.end(signal.SIGINT) == 0
     shutil.rmtree(data_dir / "nats" / "jetstream")

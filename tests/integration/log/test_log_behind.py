@@ -29,6 +29,7 @@ from protocol.messages.frames import SERVER_FRAMES
 from protocol.records import keys
 from tests.integration.support.settings import changed
 from tests.integration.support.system import RawClient, System, eventually
+from tests.support.engine_copy import copy_while_stopped
 from tests.support.metrics import sample
 
 Engines = tuple[NatsServer, RedisServer]
@@ -49,7 +50,8 @@ class Backup:
     def __init__(self, nats: NatsServer, directory: Path) -> None:
         self._nats = nats
         self._copy = directory / "copy"
-        shutil.copytree(nats.directory / "jetstream", self._copy)
+        assert nats.pid is not None
+        copy_while_stopped(nats.pid, nats.directory / "jetstream", self._copy)
 
     def bring_back(self) -> None:
         """Stop the broker, replace its data by the copy, and start it again."""

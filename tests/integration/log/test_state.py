@@ -32,6 +32,7 @@ from protocol.records import keys
 from protocol.records.placement import VersionedMessage
 from tests.integration.support.command_line import Invoke
 from tests.integration.support.system import RawClient, System, eventually
+from tests.support.engine_copy import copy_while_stopped
 from tests.support.metrics import sample
 from tests.unit.support.facts import connected, disconnected
 
@@ -387,7 +388,8 @@ async def test_redis_restored_from_a_backup_is_brought_up_to_the_log(
     async with System(old_redis) as system:
         proctor = await system.proctor()
         clients = await arrive(system, EXAMINEES[:10])
-        shutil.copytree(redis.directory, tmp_path / "backup")
+        assert redis.pid is not None
+        copy_while_stopped(redis.pid, redis.directory, tmp_path / "backup")
         clients.update(await arrive(system, EXAMINEES[10:20]))
         clients["E001"].abort()
         await proctor.expect("examinee_disconnected", examineeId="E001")
