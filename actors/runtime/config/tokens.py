@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import base64
+import hmac
 import json
 import math
+import re
 import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -22,6 +24,12 @@ from protocol.ids import check_id
 from protocol.messages.frames import Role
 
 _ASYMMETRIC = ["RS256", "EdDSA"]
+
+_PLAIN_HEADERS = frozenset(
+    base64.urlsafe_b64encode(header).rstrip(b"=").decode()
+    for header in (b'{"alg":"HS256","typ":"JWT"}', b'{"typ":"JWT","alg":"HS256"}', b'{"alg":"HS256"}')
+)
+_PLAIN = re.compile(r"([\w-]+)\.([\w-]+)\.([\w-]{43})", re.ASCII)
 
 
 class TokenVerifier:
@@ -44,6 +52,7 @@ class TokenVerifier:
         self._algorithms = _ASYMMETRIC
         self._key_set: jwt.PyJWKSet | None = None
         self._phone_key: Any = None
+        self._secret: bytes | None = None
         try:
             if signs_elsewhere(settings) and settings.secret is not None:
                 self._phone_key = _secret_key(settings)
@@ -55,6 +64,7 @@ class TokenVerifier:
                     raise ValueError("neither an RSA nor an Ed25519 public key")
             else:
                 self._key, self._algorithms = _secret_key(settings), ["HS256"]
+                self._secret = token_secret(settings).encode()
         except (OSError, ValueError, UnsupportedAlgorithm, jwt.PyJWTError) as error:
             path = settings.token.jwks_file or settings.token.public_key_file
             reason = f"{path}: {str(error).partition('. ')[0]}" if path is not None else str(error)
@@ -67,6 +77,18 @@ class TokenVerifier:
         """
         if not token:
             raise InvalidToken("no token was given")
+        payload = _plain_payload(token, self._secret) if self._secret is not None else None
+        is_phone_token = False
+        if payload is None:
+            payload, is_phone_token = self._payload(token)
+        claims = Claims.read(payload)
+        self._check_times(payload)
+        if is_phone_token and claims.role != "mobile":
+            raise InvalidToken("the token is not the issuer's, and only those of phones are signed here")
+        return claims
+
+    def _payload(self, token: str) -> tuple[dict[str, Any], bool]:
+        """Verify a token with PyJWT; return its payload, and whether it is one that is signed here for a phone."""
         key, algorithms, is_phone_token = self._key, self._algorithms, False
         try:
             if self._phone_key is not None and jwt.get_unverified_header(token).get("alg") == "HS256":
@@ -91,11 +113,7 @@ class TokenVerifier:
             raise InvalidToken("the token names a key that the issuer does not have") from None
         except (jwt.PyJWTError, ValueError, TypeError) as error:
             raise InvalidToken(f"the token is not valid: {error}") from None
-        claims = Claims.read(payload)
-        self._check_times(payload)
-        if is_phone_token and claims.role != "mobile":
-            raise InvalidToken("the token is not the issuer's, and only those of phones are signed here")
-        return claims
+        return payload, is_phone_token
 
     def _check_times(self, payload: dict[str, Any]) -> None:
         """Raise `InvalidToken` when the token has expired, `TokenNotYetValid` when it is not valid yet.
@@ -112,6 +130,34 @@ class TokenVerifier:
                 f"the token is not yet valid: it begins {math.ceil(begins - latest)} s from now; the clock of who "
                 "issued it may be ahead"
             )
+
+
+def _plain_payload(token: str, secret: bytes) -> dict[str, Any] | None:
+    """Return the payload of a usual token of the shared secret, if its signature and its claims are valid.
+
+    `None`: PyJWT decides. It takes ten times as long, and a hall of thousands shows its tokens at the same time.
+    """
+    parts = _PLAIN.fullmatch(token)
+    if parts is None or parts[1] not in _PLAIN_HEADERS:
+        return None
+    signature = hmac.digest(secret, token[: parts.end(2)].encode(), "sha256")
+    if not hmac.compare_digest(base64.urlsafe_b64encode(signature)[:43], parts[3].encode()):
+        return None
+    try:
+        encoded = base64.urlsafe_b64decode(parts[2] + "=" * (-len(parts[2]) % 4))
+        payload = json.loads(encoded)
+    except (ValueError, RecursionError):
+        return None
+    if (
+        not isinstance(payload, dict)
+        or payload.get("aud") != AUDIENCE
+        or payload.get("exp") is None
+        or not isinstance(payload.get("sub"), str)
+        or not isinstance(payload.get("jti", ""), str)
+        or base64.urlsafe_b64encode(encoded).rstrip(b"=") != parts[2].encode()
+    ):
+        return None
+    return payload
 
 
 def _moment(payload: dict[str, Any], claim: str, missing: float) -> float:

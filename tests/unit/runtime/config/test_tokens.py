@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import base64
+import hmac
 import json
 import time
 from pathlib import Path
@@ -10,6 +11,9 @@ import jwt
 import pytest
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ed25519, rsa
+from hypothesis import example, given
+from hypothesis import settings as settings_of_hypothesis
+from hypothesis import strategies as st
 
 from actors.runtime.config.settings import Settings, load_settings, require_secret_beyond_loopback, token_secret
 from actors.runtime.config.tokens import TokenVerifier, bearer, issue_token
@@ -162,6 +166,67 @@ def test_a_token_with_another_algorithm_is_refused(settings: Settings, algorithm
     long = SECRET * 2
     assert refusal(load_settings(secret=long), signed(long, algorithm))
     assert TokenVerifier(load_settings(secret=long)).verify(signed(long))
+
+
+_HEADERS = (
+    '{"alg":"HS256","typ":"JWT"}',
+    '{"typ":"JWT","alg":"HS256"}',
+    '{"alg":"HS256"}',
+    '{"alg":"HS256","crit":["b64"],"b64":false}',
+    '{"alg":"none"}',
+    '{"alg":"HS512"}',
+    "[]",
+)
+_ANY_CLAIM = st.one_of(st.none(), st.booleans(), st.integers(), st.text(max_size=3), st.lists(st.text(max_size=2)))
+
+
+def _segment(content: bytes) -> str:
+    return base64.urlsafe_b64encode(content).rstrip(b"=").decode()
+
+
+def _signed_segments(header: str, payload: str) -> str:
+    signature = hmac.digest(SECRET.encode(), f"{header}.{payload}".encode(), "sha256")
+    return f"{header}.{payload}.{_segment(signature)}"
+
+
+def _with_loose_end(payload: bytes) -> str:
+    """Encode with a last character that says the same and is not what an encoder writes."""
+    encoded = _segment(payload + b" " * (len(payload) % 3 == 0))
+    return encoded[:-1] + chr(ord(encoded[-1]) + 1)
+
+
+@st.composite
+def _tokens(draw: st.DrawFn) -> str:
+    """Tokens of the secret, as they are or damaged in one place; their headers and claims may be unusual."""
+    changes = draw(st.dictionaries(st.sampled_from(["sub", "aud", "exp", "jti", "iss", "nbf", "role"]), _ANY_CLAIM))
+    payload = draw(st.sampled_from([json.dumps(claims() | changes).encode(), b"[1]", b"{", b'"x"', b"\xff", b""]))
+    token = _signed_segments(_segment(draw(st.sampled_from(_HEADERS)).encode()), _segment(payload))
+    place = draw(st.integers(0, len(token)))
+    cut = draw(st.integers(0, 1))
+    changed = token[:place] + draw(st.sampled_from(["", "=", ".", "A", "_", "+", "é", " "])) + token[place + cut :]
+    return draw(st.sampled_from([token, token, changed, token + "=", token + "=="]))
+
+
+@settings_of_hypothesis(max_examples=400, deadline=None)
+@given(token=_tokens())
+@example(token=signed())
+@example(token=_signed_segments(_segment(_HEADERS[0].encode()), _with_loose_end(json.dumps(claims()).encode())))
+def test_the_short_way_decides_as_pyjwt_does(token: str) -> None:
+    def outcome(verifier: TokenVerifier) -> object:
+        try:
+            return verifier.verify(token)
+        except InvalidToken as error:
+            return str(error)
+
+    short, whole = (TokenVerifier(load_settings(secret=SECRET)) for _ in range(2))
+    whole._secret = None  # PyJWT alone
+    assert outcome(short) == outcome(whole)
+
+
+def test_a_usual_token_is_verified_without_pyjwt(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    token = issue_token(settings, "examinee", "P001", "E001")
+    monkeypatch.delattr(jwt, "decode")
+    assert TokenVerifier(settings).verify(token).sub == "E001"
 
 
 def test_a_secret_is_created_once_and_readable_only_by_its_owner(tmp_path: Path) -> None:
