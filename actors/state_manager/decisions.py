@@ -209,7 +209,7 @@ class Decider:
         writes = [outcome.write for _, outcome in outcomes if outcome.write is not None]
         items = [item for item in updates.items if item.version not in dropped]
         # The index goes before the records: what is in a record can be found, whatever happens in between.
-        verdicts = iter(await save_records(self._store, items, writes))
+        verdicts = iter((await save_records(self._store, items, writes)).records)
         conflicts: list[RecordUpdate] = []
         for update, outcome in outcomes:
             verdict = next(verdicts) if outcome.write is not None else True

@@ -6,7 +6,7 @@ they move with their slots. The first mark on a shard is the one that is checked
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from functools import cache
 from itertools import count
 from typing import Any
@@ -17,6 +17,7 @@ from protocol.records import keys
 
 PARTS = 64
 """A shard without a range of 1/64 of all slots may have no mark."""
+KEYS_A_SCRIPT = 256
 
 
 class OneServer:
@@ -32,6 +33,10 @@ class OneServer:
     def marks_of(self, _read_keys: Iterable[str]) -> tuple[str, ...]:
         """Return the marks to check with these keys."""
         return self.marks
+
+    def groups(self, script_keys: Sequence[str]) -> list[Sequence[str]]:
+        """Return the keys in groups that one script may read: no more than Redis reads in half a millisecond."""
+        return [script_keys[start : start + KEYS_A_SCRIPT] for start in range(0, len(script_keys), KEYS_A_SCRIPT)]
 
 
 class Shards:
@@ -56,6 +61,10 @@ class Shards:
         shards = {self._shard_of(key_slot(key.encode())) for key in read_keys}
         # The shards are unknown before the first command; then all marks are checked.
         return self.marks if "" in shards else tuple(mark_of_shard[name] for name in sorted(shards & {*mark_of_shard}))
+
+    def groups(self, script_keys: Sequence[str]) -> list[Sequence[str]]:
+        """Return the keys in groups that one script may read: each key has a slot of its own."""
+        return [(key,) for key in script_keys]
 
     def _shard_of(self, slot: int) -> str:
         """Return the name of the master that holds a slot; empty when it is unknown."""

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Mapping, Sequence
-from typing import Any, cast
+from collections.abc import Awaitable, Collection, Mapping, Sequence
+from typing import Any, NamedTuple, cast
 
 import pydantic_core
 from redis.exceptions import ResponseError
@@ -37,6 +37,25 @@ for name, value in pairs(cjson.decode(%s)) do
 end
 redis.call('HSET', KEYS[1], unpack(flat))
 """
+
+# Return `rev` and `history` of each record, or the error of its key as a text. One reply costs a client a fifth of
+# many. KEYS: records
+_LOAD = """
+local records = {}
+for at, key in ipairs(KEYS) do
+  local record = redis.pcall('HMGET', key, 'rev', 'history')
+  records[at] = record.err or record
+end
+return records"""
+
+# Return the places of the records whose `rev` has changed. KEYS: records; ARGV: the rev of each that is known
+_CHANGED = """
+local changed = {}
+for at, key in ipairs(KEYS) do
+  local record = redis.pcall('HMGET', key, 'rev')
+  if record.err or (record[1] or '0') ~= ARGV[at] then changed[#changed + 1] = at end
+end
+return changed"""
 
 # Compare the record's `rev` and set. KEYS[1] record; ARGV: expected rev, fields as JSON
 _COMPARE_AND_SET = f"""
@@ -118,6 +137,17 @@ redis.call('HSET', KEYS[1], unpack(ARGV, 3))
 return 1"""
 
 
+class Saved(NamedTuple):
+    """Result of a write: for each record, and for each socket, whether it was written; False: somebody was quicker.
+
+    A damaged one is returned as its error. `changed`: records with another rev than the one that was to be compared.
+    """
+
+    records: Sequence[bool | StateDamaged]
+    sockets: Sequence[bool | StateDamaged]
+    changed: Collection[str] = ()
+
+
 class StateStore:
     """The records in Redis (docs/architecture.md, "State in Redis").
 
@@ -140,8 +170,8 @@ class StateStore:
         self._connections = RedisConnections(url, options or RedisSettings())
         self._redis = self._connections.client
         self._run = self._connections.run
-        places = Shards(self._redis) if self._connections.is_cluster else OneServer()
-        self.mark = StateMark(self._redis, self._run, self._connections.name, places)
+        self._places = Shards(self._redis) if self._connections.is_cluster else OneServer()
+        self.mark = StateMark(self._redis, self._run, self._connections.name, self._places)
         self.log_mark = LogMark(self._redis, self._run)
         self.url = url
 
@@ -172,27 +202,43 @@ class StateStore:
         if not record_keys:
             return []
         pipe = self._redis.pipeline(transaction=False)
-        for key in record_keys:
-            pipe.hmget(key, "rev", "history")
+        groups = self._places.groups(record_keys)
+        for group in groups:
+            pipe.eval(_LOAD, len(group), *group)
+        answers = await self.mark.execute(pipe, record_keys)
         loaded: list[StoredRecord | StateDamaged] = []
-        for key, answer in zip(record_keys, await self.mark.execute(pipe, record_keys), strict=True):
-            if isinstance(answer, Exception):
-                loaded.append(_damage(key, answer))
-                continue
-            rev = answer[0] or "0"
-            if rev.isascii() and rev.isdigit():
-                loaded.append(StoredRecord(int(rev), answer[1]))
-            else:
-                loaded.append(StateDamaged(f"{key}: {rev!r} is not a revision", keys.parse_key(key)))
+        for group, answer in zip(groups, answers, strict=True):
+            records = [answer] * len(group) if isinstance(answer, Exception) else answer
+            loaded.extend(map(_stored_record, group, records))
         return loaded
 
-    async def save(
-        self, records: Sequence[RecordWrite], sockets: Sequence[SocketWrite] = (), index: Index | None = None
-    ) -> tuple[list[bool | StateDamaged], list[bool | StateDamaged]]:
-        """Write records in one round trip. Return for each record, and for each socket, whether it was written.
+    async def changed(self, revs: Mapping[str, int]) -> set[str]:
+        """Return which of these records have another `rev` than this one, or are damaged."""
+        pipe = self._redis.pipeline(transaction=False)
+        groups = self._compare(pipe, revs)
+        return _changed(groups, await self.mark.execute(pipe, revs)) if groups else set()
 
-        False: another writer came first. A damaged record is returned as its error. Additions to the index are
-        written before the records and removals after them, so that the index never misses an existing record.
+    def _compare(self, pipe: Any, revs: Mapping[str, int]) -> list[Sequence[str]]:
+        groups = self._places.groups(list(revs))
+        for group in groups:
+            pipe.eval(_CHANGED, len(group), *group, *(revs[key] for key in group))
+        return groups
+
+    async def save(
+        self,
+        records: Sequence[RecordWrite],
+        sockets: Sequence[SocketWrite] = (),
+        index: Index | None = None,
+        unread: Mapping[str, int] | None = None,
+    ) -> Saved:
+        """Write records in one round trip.
+
+        Additions to the index are written before the records and removals after them, so that the index never misses
+        an existing record.
+
+        `unread`: the decision was made from copies instead of a read that checks the mark; the revs of those that are
+        not written. Then the mark is checked, and these revs are compared, after the writes. Raises `StateLost` when
+        the mark is not valid: what was written stays, and nothing may follow from it.
         """
         pipe = self._redis.pipeline(transaction=False)
         added_keys = _add_to_index(pipe, index) if index is not None else []
@@ -201,9 +247,15 @@ class StateStore:
         for socket in sockets:
             pipe.eval(_SET_IF_NEWER, 1, socket.key, socket.version, socket.keep_seconds, _json(socket.fields))
         removed_keys = _remove_from_index(pipe, index) if index is not None else []
+        compared = self._compare(pipe, unread) if unread else []
         if not len(pipe):
-            return [], []
-        answers = await self._run(pipe.execute(raise_on_error=False))
+            return Saved([], [])
+        if unread is None:
+            answers = await self._run(pipe.execute(raise_on_error=False))
+        else:
+            answers = await self.mark.execute(pipe, [*(record.key for record in records), *unread])
+        changed = _changed(compared, answers[len(answers) - len(compared) :])
+        answers = answers[: len(answers) - len(compared)]
         begin, end = len(added_keys), len(answers) - len(removed_keys)
         _raise_damage([*added_keys, *removed_keys], [*answers[:begin], *answers[end:]])
         written_keys = [*(record.key for record in records), *(socket.key for socket in sockets)]
@@ -211,7 +263,7 @@ class StateStore:
             _damage(key, answer) if isinstance(answer, Exception) else answer == 1
             for key, answer in zip(written_keys, answers[begin:end], strict=True)
         ]
-        return results[: len(records)], results[len(records) :]
+        return Saved(results[: len(records)], results[len(records) :], changed)
 
     async def touch(self, touches: Sequence[Touch]) -> int:
         """Apply touches and return how many took effect. Damaged records are skipped: `load` reports them."""
@@ -399,6 +451,26 @@ def _remove_from_index(pipe: Any, index: Index) -> list[str]:
             pipe.eval(_INDEX, 1, key, pydantic_core.to_json(removed))
             command_keys.append(key)
     return command_keys
+
+
+def _stored_record(key: str, answer: Any) -> StoredRecord | StateDamaged:
+    """Return a record of the answer of `_LOAD`: `rev` and `history`, or the text of an error."""
+    if isinstance(answer, str):
+        answer = ResponseError(answer)
+    if isinstance(answer, Exception):
+        return _damage(key, answer)
+    rev = answer[0] or "0"
+    if rev.isascii() and rev.isdigit():
+        return StoredRecord(int(rev), answer[1])
+    return StateDamaged(f"{key}: {rev!r} is not a revision", keys.parse_key(key))
+
+
+def _changed(groups: Sequence[Sequence[str]], answers: Sequence[Any]) -> set[str]:
+    """Return the keys of the answers of `_CHANGED`, one for each group."""
+    changed: set[str] = set()
+    for group, places in zip(groups, answers, strict=True):
+        changed.update(group if isinstance(places, Exception) else (group[place - 1] for place in places))
+    return changed
 
 
 def _json(fields: Mapping[str, str]) -> bytes:

@@ -115,7 +115,7 @@ class Restoration:
         sockets = list(projection.sockets.values())
         for start in range(0, len(sockets), RECORDS_A_TRIP):
             portion = sockets[start : start + RECORDS_A_TRIP]
-            _, written = await self._store.save([], portion)
+            written = (await self._store.save([], portion)).sockets
             damaged = [
                 socket.key
                 for socket, verdict in zip(portion, written, strict=True)

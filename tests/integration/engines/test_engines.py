@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 
+import pytest
+
 from actors.runtime.broker.connection import Bus, Outgoing
 from actors.runtime.broker.consumers.consumer import Delivery, PullConsumer
 from actors.runtime.store.state_store import StateStore
 from cli.local.engines import NatsServer, RedisServer
 from protocol.broker.streams import STATUS, ConsumerSpec
-from protocol.records.writes import RecordWrite, SocketWrite, StoredRecord
+from protocol.errors import StateDamaged, StateLost
+from protocol.records import keys
+from protocol.records.writes import Index, RecordWrite, SocketWrite, StoredRecord
 
 
 async def _until(batches: AsyncIterator[list[Delivery]], payload: bytes) -> AsyncIterator[Delivery]:
@@ -48,11 +52,31 @@ async def test_an_acknowledged_publish_survives_kill_9_of_the_broker(
 
 
 async def test_the_store_compares_before_it_writes(store: StateStore) -> None:
-    written, _ = await store.save([RecordWrite("r", 0, {"rev": "1", "history": "h"})])
-    conflict, _ = await store.save([RecordWrite("r", 0, {"rev": "1", "history": "other"})])
+    written = (await store.save([RecordWrite("r", 0, {"rev": "1", "history": "h"})])).records
+    conflict = (await store.save([RecordWrite("r", 0, {"rev": "1", "history": "other"})])).records
     assert (written, conflict) == ([True], [False])
     assert await store.load(["r", "none"]) == [StoredRecord(1, "h"), StoredRecord(0, None)]
-    _, newer = await store.save([], [SocketWrite("s", 10, {"status": "DISCONNECTED"}, keep_seconds=60)])
-    _, older = await store.save([], [SocketWrite("s", 9, {"status": "CONNECTED"})])
+    newer = (await store.save([], [SocketWrite("s", 10, {"status": "DISCONNECTED"}, keep_seconds=60)])).sockets
+    older = (await store.save([], [SocketWrite("s", 9, {"status": "CONNECTED"})])).sockets
     assert (newer, older) == ([True], [False])
     assert (await store.entries("s"))["status"] == "DISCONNECTED"
+
+
+async def test_the_store_compares_what_was_not_read_after_it_has_written(store: StateStore) -> None:
+    await store.save([RecordWrite("a", 0, {"rev": "1", "history": "h"}), RecordWrite("b", 0, {"rev": "1"})])
+    saved = await store.save([RecordWrite("a", 1, {"rev": "2"})], unread={"a": 1, "b": 1, "none": 0, "gone": 1})
+    assert (saved.records, saved.changed) == ([True], {"a", "gone"})
+    assert await store.changed({"a": 2, "b": 2}) == {"b"}
+    await store.raw_delete([keys.STATE])
+    with pytest.raises(StateLost):
+        await store.save([RecordWrite("a", 2, {"rev": "3"})], unread={})
+
+
+async def test_the_store_reads_any_number_of_records_and_says_which_is_damaged(store: StateStore) -> None:
+    names = [keys.progress("P001", f"E{number}") for number in range(600)]
+    await store.save([RecordWrite(key, 0, {"rev": str(number), "history": key}) for number, key in enumerate(names)])
+    await store.save([], [], Index(members={keys.plan_examinees("P001"): {"E1"}}))
+    *records, damaged = await store.load([*names, keys.plan_examinees("P001")])
+    assert records == [StoredRecord(number, key) for number, key in enumerate(names)]
+    assert isinstance(damaged, StateDamaged)
+    assert "WRONGTYPE" in str(damaged)

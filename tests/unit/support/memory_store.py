@@ -9,7 +9,7 @@ from fnmatch import fnmatch
 
 from actors.runtime.store.repair_marks import Whole, needed_marks, part_mark
 from actors.runtime.store.state_mark import Mark, StateMark
-from actors.runtime.store.state_store import StateStore
+from actors.runtime.store.state_store import Saved, StateStore
 from protocol.errors import StateDamaged, StateLost, StateUnavailable
 from protocol.log.partitions import PARTS
 from protocol.records.keys import parse_key
@@ -124,7 +124,7 @@ class MemoryStore(StateStore):
     """What the scripts of the state store do to Redis, without Redis. `process` numbers the Redis processes.
 
     `damaged`: keys of the wrong type. `refused`: records whose facts no process can work on: `refusal` is raised.
-    `fail_next`: so many accesses find Redis away.
+    `fail_next`: so many accesses find Redis away. `lost_answers`: so many writes are done, and are not answered.
     """
 
     mark: MemoryMark
@@ -138,7 +138,7 @@ class MemoryStore(StateStore):
         self.damaged: set[str] = set()
         self.refused: set[str] = set()
         self.refusal: Exception = ArithmeticError("a fact that makes the rules fail")
-        self.fail_next = 0
+        self.fail_next = self.lost_answers = 0
         self.saved = self._snapshot()
 
     def lose_everything(self) -> None:
@@ -176,11 +176,25 @@ class MemoryStore(StateStore):
             loaded.append(_damage(key) if key in self.damaged else record)
         return loaded
 
+    async def changed(self, revs: Mapping[str, int]) -> set[str]:
+        if not revs:
+            return set()
+        await self._access()
+        self.mark.check(revs)
+        return {key for key, rev in revs.items() if key in self.damaged or self._rev(key) != rev}
+
+    def _rev(self, key: str) -> int:
+        return int(self.rows.get(key, {}).get("rev", 0))
+
     async def save(
-        self, records: Sequence[RecordWrite], sockets: Sequence[SocketWrite] = (), index: Index | None = None
-    ) -> tuple[list[bool | StateDamaged], list[bool | StateDamaged]]:
-        if not (records or sockets or (index and (index.members or index.entries))):
-            return [], []
+        self,
+        records: Sequence[RecordWrite],
+        sockets: Sequence[SocketWrite] = (),
+        index: Index | None = None,
+        unread: Mapping[str, int] | None = None,
+    ) -> Saved:
+        if not (records or sockets or unread or (index and (index.members or index.entries))):
+            return Saved([], [])
         await self._access()
         for key in [*(index.members if index else ()), *(index.entries if index else ())]:
             if key in self.damaged:
@@ -191,6 +205,9 @@ class MemoryStore(StateStore):
         verdicts: list[bool | StateDamaged] = []
         for record in records:
             await pause()  # a pipeline is no transaction
+            if record.key in self.damaged:
+                verdicts.append(_damage(record.key))
+                continue
             stored = self.rows.setdefault(record.key, {})
             quickest = int(stored.get("rev", 0)) == record.expected_rev
             if quickest:
@@ -206,7 +223,15 @@ class MemoryStore(StateStore):
             of_sockets.append(newest)
         await pause()
         self._index(index, keep=False)
-        return verdicts, of_sockets
+        if self.lost_answers > 0:
+            self.lost_answers -= 1
+            raise StateUnavailable("Redis has written, and its answer is lost")
+        changed: set[str] = set()
+        if unread is not None:
+            await pause()
+            changed = {key for key, rev in unread.items() if key in self.damaged or self._rev(key) != rev}
+            self.mark.check([*(record.key for record in records), *unread])
+        return Saved(verdicts, of_sockets, changed)
 
     def _index(self, index: Index | None, *, keep: bool) -> None:
         for key, entries in (index.entries if index else {}).items():
