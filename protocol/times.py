@@ -8,7 +8,9 @@ Example::
 
 from __future__ import annotations
 
+import math
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Annotated
 
 from pydantic import AfterValidator, StringConstraints
@@ -21,7 +23,16 @@ TIMESTAMP_PATTERN = rf"^{_DATE}T{_CLOCK}([.][0-9]{{1,9}})?(Z|[+-][0-9]{{2}}:[0-9
 
 def format_time(seconds: float) -> str:
     """Return seconds since the epoch as RFC 3339 with milliseconds (further digits are cut off)."""
-    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds")[:23] + "Z"
+    fraction, whole = math.modf(seconds)
+    microseconds = round(fraction * 1_000_000)  # as `datetime.fromtimestamp` does
+    if not 0 <= microseconds < 1_000_000:
+        return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds")[:23] + "Z"
+    return f"{_format_second(int(whole))}.{microseconds // 1000:03}Z"
+
+
+@lru_cache(maxsize=256)  # most times are of now: one of the last seconds
+def _format_second(second: int) -> str:
+    return datetime.fromtimestamp(second, UTC).isoformat()[:19]
 
 
 def parse_time(text: str) -> float:

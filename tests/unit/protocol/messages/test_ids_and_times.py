@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from datetime import UTC, datetime
+
 import pydantic
 import pytest
 from hypothesis import given
@@ -64,6 +66,12 @@ def test_a_socket_id_has_room_for_its_server_and_a_unique_part() -> None:
 def test_a_time_is_written_in_utc_with_milliseconds() -> None:
     assert format_time(1_704_100_500.0) == "2024-01-01T09:15:00.000Z"
     assert format_time(1_704_100_500.1239) == "2024-01-01T09:15:00.123Z"
+
+
+@given(st.floats(-1e9, 4e9) | st.integers(0, 2**32).map(lambda second: second + 0.9999995) | st.integers(-9, 2**32))
+def test_a_time_is_written_as_datetime_writes_it(seconds: float) -> None:
+    whole = datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds")
+    assert format_time(seconds) == whole.removesuffix("+00:00") + "Z"
 
 
 @given(st.integers(0, 4_102_444_800_000), st.integers(0, 4_102_444_800_000))
