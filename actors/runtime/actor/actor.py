@@ -13,7 +13,8 @@
     answer = await greeter.ask(Greeting("hello"))
 
 An idle actor costs no task: its mailbox is drained by a callback that the first message schedules, and by a task
-only while a handler awaits. Handlers of one actor never overlap.
+only while a handler awaits. Handlers of one actor never overlap. An actor that `handles_at_once` uses its mailbox only
+for what is told while a handler is at work.
 """
 
 from __future__ import annotations
@@ -93,6 +94,8 @@ class Actor(Service):
 
     kind: ClassVar[str] = "actor"
     mailbox_capacity: ClassVar[int] = 1024
+    handles_at_once: ClassVar[bool] = False
+    """Whether a message is handled while it is told, if none is at work or waits: for thousands of small actors."""
     receives: tuple[Consumer[Any] | Deliveries | Requests, ...] = ()
     _handlers: ClassVar[dict[type, _Handler]] = {}
 
@@ -223,8 +226,13 @@ class Actor(Service):
             raise TypeError(f"{self.kind} has no handler for {type(envelope.message).__name__}")
         if handler.takes_delivery and envelope.delivery is None:
             raise TypeError(f"{self.kind} handles {type(envelope.message).__name__} only with its delivery")
-        self.mailbox.put_nowait(envelope)
-        self._schedule()
+        if self.handles_at_once and not self._draining and self.started_at is not None and not len(self.mailbox):
+            self._draining = True
+            if self._handle(envelope):
+                self._drain()
+        else:
+            self.mailbox.put_nowait(envelope)
+            self._schedule()
 
     def _schedule(self) -> None:
         if self.started_at is not None and not self._draining and len(self.mailbox):
@@ -233,27 +241,30 @@ class Actor(Service):
 
     def _drain(self) -> None:
         while len(self.mailbox) and not self._stopping:
-            envelope = self.mailbox.get_nowait()
-            if self.tail is not None:
-                envelope.began = time.perf_counter()
-            method, takes_delivery = self._handlers[type(envelope.message)]
-            try:
-                result = (
-                    method(self, envelope.message, envelope.delivery)
-                    if takes_delivery
-                    else method(self, envelope.message)
-                )
-            except Exception as error:
-                self._settle_failure(envelope, error)
-                continue
-            if inspect.isawaitable(result):
-                envelope.work, self._in_hand = result, envelope
-                self._work = asyncio.get_running_loop().create_task(
-                    self._finish(envelope, result), name=f"{self.address}:{type(envelope.message).__name__}"
-                )
-                return  # _finish comes back here: handlers of one actor never overlap
-            self._settle(envelope, result)
+            if not self._handle(self.mailbox.get_nowait()):
+                return
         self._draining = False
+
+    def _handle(self, envelope: _Envelope) -> bool:
+        """Have a message handled. False: its handler waits, and a task goes on with it and then with the mailbox."""
+        if self.tail is not None:
+            envelope.began = time.perf_counter()
+        method, takes_delivery = self._handlers[type(envelope.message)]
+        try:
+            result = (
+                method(self, envelope.message, envelope.delivery) if takes_delivery else method(self, envelope.message)
+            )
+        except Exception as error:
+            self._settle_failure(envelope, error)
+            return True
+        if result is not None and inspect.isawaitable(result):
+            envelope.work, self._in_hand = result, envelope
+            self._work = asyncio.get_running_loop().create_task(
+                self._finish(envelope, result), name=f"{self.address}:{type(envelope.message).__name__}"
+            )
+            return False  # _finish goes on: handlers of one actor never overlap
+        self._settle(envelope, result)
+        return True
 
     async def _finish(self, envelope: _Envelope, result: Awaitable[Any]) -> None:
         try:

@@ -59,21 +59,27 @@ class Service:
     tail: TailFeed | None = None
     """Set while an operator tails this service. While nobody does, a message costs one look at this attribute."""
 
+    # What most services never set is on the class. Thousands are sessions, and small as long as all of them have the
+    # same attributes, set in `__init__`.
+    failed = restarts = 0
+    last_error: str | None = None
+    last_error_at: float | None = None
+    end_role: Callable[[], None] | None = None
+    """Set by the supervisor: have the whole process end in good order."""
+    _broker: Bus | None = None
+    _announcement: MicroService | None = None
+    _stopping = False
+    _loops: set[asyncio.Task[None]] | None = None
+
     def __init__(self, address: str, bus: Bus | None = None) -> None:
         self.address = address
         self.serial = next(self._serials)
         """Grows with every service of this process: the order in which lists of them are paged through."""
         self.started_at: float | None = None
-        self.handled = self.failed = self.restarts = 0
-        self.last_error: str | None = None
-        self.last_error_at: float | None = None
-        self._broker = bus
-        self._announcement = MicroService(bus, self) if bus is not None else None
-        self._stopping = False
-        self._loops: set[asyncio.Task[None]] | None = None
+        self.handled = 0
         self._on_failure: Callable[[Service, BaseException], None] | None = None
-        self.end_role: Callable[[], None] | None = None
-        """Set by the supervisor: have the whole process end in good order."""
+        if bus is not None:
+            self._broker, self._announcement = bus, MicroService(bus, self)
 
     # -- hooks ---------------------------------------------------------------------------------------
 

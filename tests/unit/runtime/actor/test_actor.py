@@ -171,6 +171,38 @@ async def test_handlers_of_one_actor_never_overlap() -> None:
     assert clerk.book == ["start", "first begins", "first ends", "second begins", "second ends", "after"]
 
 
+async def test_an_actor_that_handles_at_once_keeps_the_order_and_never_overlaps() -> None:
+    class QuickClerk(Clerk):
+        handles_at_once = True
+
+        @on(Unknown)
+        def pass_on(self, message: Unknown) -> None:
+            self.tell(Note("later"))
+            self.book.append("now")
+
+    clerk = QuickClerk()
+    clerk.tell(Note("before the start"))
+    await clerk.start()
+    await until(lambda: clerk.handled == 1)
+    clerk.tell(Note("at once"))
+    clerk.tell(Unknown())
+    assert clerk.book == ["start", "before the start", "at once", "now", "later"]
+    slow = Slow("slow")
+    clerk.tell(slow)
+    clerk.tell(Note("behind"))
+    assert len(clerk.mailbox) == 1
+    slow.go.set()
+    await until(lambda: clerk.handled == 6)
+    clerk.tell(Broken())
+    clerk.tell(Note("behind the failure"))
+    await until(lambda: clerk.handled == 7)
+    assert clerk.book[5:] == ["slow begins", "slow ends", "behind", "behind the failure"]
+    assert clerk.failed == 1
+    await clerk.stop()
+    with pytest.raises(ActorStopped):
+        clerk.tell(Note("too late"))
+
+
 async def test_a_full_mailbox_refuses_a_tell_and_makes_a_put_wait() -> None:
     clerk = Clerk()
     await clerk.start()
