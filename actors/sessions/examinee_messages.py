@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import sys
 from collections.abc import Iterable
 from typing import Any, Literal
 
@@ -11,7 +12,7 @@ import pydantic_core
 from actors.runtime.actor.actor import on
 from actors.runtime.store.state_store import StateStore
 from actors.sessions.context import ServerContext
-from actors.sessions.limits.fact_budget import FactBudget
+from actors.sessions.limits.fact_budget import ExamineeBudgets, FactBudget
 from actors.sessions.session import SocketSession
 from actors.sessions.websocket import WebSocketConnection
 from protocol.access.claims import Claims
@@ -35,26 +36,38 @@ NoticeStep = Literal["shown", "confirming", "confirmed", "unknown"]
 
 
 class ExamineeMessages(SocketSession):
-    """Shows the examinee the messages of proctors, and stores what the examinee confirms and asks.
+    """Shows the examinee the messages of proctors, and stores what the examinee confirms and asks."""
 
-    `facts` limits what it stores, `lookups` what it asks Redis.
-    """
+    _known_confirmations: Confirmations | None = None
 
     def __init__(
         self,
         context: ServerContext,
         connection: WebSocketConnection,
         claims: Claims,
-        *,
-        facts: FactBudget,
-        lookups: FactBudget,
+        budgets: ExamineeBudgets,
     ) -> None:
         address = subjects.session(claims.plan, claims.sub)
-        super().__init__(context, connection, address, plan_id=claims.plan, socket_id=context.new_socket_id())
+        plan_id = sys.intern(claims.plan)  # one string for all examinees of the plan
+        super().__init__(context, connection, address, plan_id=plan_id, socket_id=context.new_socket_id())
         self.examinee_id = claims.sub
-        self._facts = facts
-        self._lookups = lookups
-        self._confirmations = Confirmations(context.store, claims.plan, claims.sub)
+        self._budgets = budgets
+
+    @property
+    def _facts(self) -> FactBudget:
+        """The budget of what the examinee has stored."""
+        return self._budgets.facts.of(self.plan_id, self.examinee_id)
+
+    @property
+    def _lookups(self) -> FactBudget:
+        """The budget of what Redis is asked for the examinee."""
+        return self._budgets.lookups.of(self.plan_id, self.examinee_id)
+
+    @property
+    def _confirmations(self) -> Confirmations:
+        if self._known_confirmations is None:
+            self._known_confirmations = Confirmations(self._context.store, self.plan_id, self.examinee_id)
+        return self._known_confirmations
 
     # -- from the client -----------------------------------------------------------------------------
 
@@ -76,10 +89,10 @@ class ExamineeMessages(SocketSession):
         action_id = frame.action_id
         recorded: NoticeStep = "shown" if known else "unknown"
         allowed = True
-        if not known and (allowed := self._lookups.take(frame.type)):
+        if not known and (allowed := self._lookups.take_or_count(frame.type)):
             step = await self._confirmations.recorded_step(action_id)
             if step is None:  # Redis is away: believe the examinee
-                recorded, allowed = "confirming", self._facts.take(frame.type)
+                recorded, allowed = "confirming", self._facts.take_or_count(frame.type)
             else:
                 recorded = step
         if allowed and recorded == "shown":
@@ -107,7 +120,7 @@ class ExamineeMessages(SocketSession):
     @on(AskForHelp)
     def ask_for_help(self, frame: AskForHelp) -> None:
         """Store that the examinee asks for help, and answer `accepted` once it is in the log."""
-        if not self._facts.take(frame.type):
+        if not self._facts.take_or_count(frame.type):
             self.refuse_for_now(frame.type, frame.request_id)
             return
         asked = HelpRequest(**self._common(), action_id=frame.request_id, text=frame.text)
@@ -116,7 +129,7 @@ class ExamineeMessages(SocketSession):
     @on(CancelHelp)
     def cancel_help(self, frame: CancelHelp) -> None:
         """Store that the examinee needs no help any more."""
-        if not self._facts.take(frame.type):
+        if not self._facts.take_or_count(frame.type):
             self.refuse_for_now(frame.type, frame.request_id)
             return
         # The help's own id names the action: however often it is said, it is stored once.

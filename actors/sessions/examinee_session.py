@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from typing import Any
+import sys
+from typing import Any, NamedTuple
 
 from actors.runtime.actor.actor import on
 from actors.runtime.config.stage_terms import StageTerms
 from actors.runtime.telemetry import spans, tracing
 from actors.sessions.context import ServerContext
 from actors.sessions.examinee_messages import ExamineeMessages
-from actors.sessions.limits.fact_budget import FactBudget
+from actors.sessions.limits.fact_budget import ExamineeBudgets
 from actors.sessions.websocket import WebSocketConnection
 from protocol.access.claims import Claims
 from protocol.errors import ErrorCode, ProtocolError
+from protocol.messages.codec import encode_data
 from protocol.messages.facts import (
-    ClientInfo,
     ConnectionStatus,
     ConnectionStatusCode,
     ExamineeFinish,
@@ -57,18 +58,23 @@ ANSWER_SECONDS = 5.0
 
 MAX_BROWSER_INFO = 256
 
+_USUAL_RULE = UnstableRule()
+_NO_POLICY = PlanPolicy()
+
 
 class ExamineeSession(ExamineeMessages):
     """Speaks for the socket of one examinee, and puts its begin and its end into the log.
 
-    session = ExamineeSession(context, connection, claims, hello, facts=budget, lookups=lookups)
+    session = ExamineeSession(context, connection, claims, hello, ExamineeBudgets())
     session.announce()  # CONNECTED
     session.ended("CLIENT_CLOSED")  # DISCONNECTED
 
-    `facts` limits what it stores, `lookups` what it asks Redis.
+    `budgets` limits what it stores and what it asks Redis.
     """
 
     kind = "examinee-session"
+    _client_trace: str | None = None
+    _stage_asked_at = -ANSWER_SECONDS
 
     def __init__(
         self,
@@ -76,20 +82,18 @@ class ExamineeSession(ExamineeMessages):
         connection: WebSocketConnection,
         claims: Claims,
         hello: Hello,
-        *,
-        facts: FactBudget,
-        lookups: FactBudget,
+        budgets: ExamineeBudgets,
     ) -> None:
-        super().__init__(context, connection, claims, facts=facts, lookups=lookups)
+        super().__init__(context, connection, claims, budgets)
         self._client_id = hello.client_id
         self._connection_no = hello.connection_no
         self._client_info = client_info_of(connection, hello)
-        self._client_trace = hello.traceparent
+        if tracing.on():
+            self._client_trace = hello.traceparent
         self._announced = False
-        self._opened_at = format_time(context.clock.now())
+        self._opened_at = context.clock.now()
         self._inspections: int | None = None
         self._stage: MobileSyncStatus | MobileSyncCompleted | None = None
-        self._stage_asked_at = -ANSWER_SECONDS
 
     def about(self) -> dict[str, str]:
         return {"plan": self.plan_id, "examinee": self.examinee_id, "socket": self.socket_id}
@@ -120,61 +124,63 @@ class ExamineeSession(ExamineeMessages):
     def announce(self) -> None:
         """Put CONNECTED into the log. Called again when this session was declared lost although it is alive."""
         if not self.over:
-            self._outbox.add(self._status(ConnectionStatusCode.CONNECTED, None, again=self._announced or None))
+            self._add(self._status(ConnectionStatusCode.CONNECTED, None, again=self._announced or None))
             self._announced = True
 
     def ended(self, reason: str) -> None:
         """Put DISCONNECTED into the log, once."""
         if not self.over:
             self.over = True
-            self._outbox.add(self._status(ConnectionStatusCode.DISCONNECTED, reason))
+            self._add(self._status(ConnectionStatusCode.DISCONNECTED, reason))
 
     async def drain(self) -> None:
         """Put DISCONNECTED into the log and wait until it is stored: the client's next CONNECTED comes after it."""
         if not self.over:
             self.over = True
             draining = LossReason.SERVER_DRAINING.value
-            await self._outbox.store(self._status(ConnectionStatusCode.DISCONNECTED, draining))
+            status = self._status(ConnectionStatusCode.DISCONNECTED, draining)
+            await self._outbox.store(ConnectionStatus.model_validate(status))
 
-    def _status(
-        self, status: ConnectionStatusCode, reason: str | None, *, again: bool | None = None
-    ) -> ConnectionStatus:
-        # Thousands at once when a hall loses its network, from checked values: so without a second validation.
-        return ConnectionStatus.model_construct(
-            plan_id=self.plan_id,
-            examinee_id=self.examinee_id,
-            socket_id=self.socket_id,
-            status=status,
-            timestamp=format_time(self._outbox.clock.now()),
-            reason=reason,
-            client_info=self._client_info if status is ConnectionStatusCode.CONNECTED else None,
-            server_id=self._context.server_id,
-            incarnation=self._context.incarnation,
-            client_id=self._client_id,
-            connection_no=self._connection_no,
-            again=again,
-            opened_at=self._opened_at if again else None,
-            close_code=self.connection.frame_code() if self.over else None,
-            unstable_rule=self._unstable_rule() if status is ConnectionStatusCode.CONNECTED else None,
-            traceparent=self._trace(status, reason) if tracing.on() else None,
-        )
+    def _add(self, status: dict[str, Any]) -> None:
+        if tracing.on():
+            self._outbox.add(ConnectionStatus.model_validate(status))
+        else:
+            self._outbox.add_encoded(self.plan_id, encode_data(ConnectionStatus.type, status))
 
-    def _unstable_rule(self) -> UnstableRule:
+    def _status(self, status: ConnectionStatusCode, reason: str | None, *, again: bool | None = None) -> dict[str, Any]:
+        """Return the data of a `ConnectionStatus`, without a model: thousands at once when a hall loses its network."""
+        connected = status is ConnectionStatusCode.CONNECTED
+        data = {
+            "traceparent": self._trace(status, reason) if tracing.on() else None,
+            "planId": self.plan_id,
+            "examineeId": self.examinee_id,
+            "timestamp": format_time(self._context.clock.now()),
+            "socketId": self.socket_id,
+            "status": status.value,
+            "reason": reason,
+            "clientInfo": self._client_info.data() if connected else None,
+            "serverId": self._context.server_id,
+            "incarnation": self._context.incarnation,
+            "clientId": self._client_id,
+            "connectionNo": self._connection_no,
+            "again": again,
+            "openedAt": format_time(self._opened_at) if again else None,
+            "closeCode": self.connection.frame_code() if self.over else None,
+            "unstableRule": self._unstable_rule() if connected else None,
+        }
+        return {name: value for name, value in data.items() if value is not None}
+
+    def _unstable_rule(self) -> dict[str, Any]:
         """Return when the plan calls this examinee unstable, as far as this server knows."""
         plan = self._context.plans.known(self.plan_id)
-        policy = self._policy()
+        policy = (plan.policy if plan is not None else None) or _NO_POLICY
         own = (plan.own_times or {}).get(self.examinee_id) if plan is not None else None
         starts_at = own.starts_at if own is not None else plan.starts_at if plan is not None else None
-        rule = UnstableRule(starts_at=starts_at)
-        return UnstableRule(
-            share=policy.unstable_share or rule.share,
-            window_seconds=policy.unstable_window_seconds or rule.window_seconds,
-            starts_at=starts_at,
-        )
-
-    def _policy(self) -> PlanPolicy:
-        plan = self._context.plans.known(self.plan_id)
-        return (plan.policy if plan is not None else None) or PlanPolicy()
+        rule = {
+            "share": policy.unstable_share or _USUAL_RULE.share,
+            "windowSeconds": policy.unstable_window_seconds or _USUAL_RULE.window_seconds,
+        }
+        return rule if starts_at is None else {**rule, "startsAt": starts_at}
 
     def _trace(self, status: ConnectionStatusCode, reason: str | None) -> str | None:
         """Begin the trace of a status; that of the first CONNECTED goes on from the client's hello."""
@@ -235,7 +241,7 @@ class ExamineeSession(ExamineeMessages):
         if frame.examinee_id not in (None, self.examinee_id):
             error = ProtocolError(ErrorCode.FORBIDDEN, "is not yours", "data.examineeId")
             self.connection.send_message(error_frame(error, frame.type, frame.request_id))
-        elif not self._facts.take(frame.type):
+        elif not self._facts.take_or_count(frame.type):
             self.refuse_for_now(frame.type, frame.request_id)
         else:
             fact = ExamineeFinish(
@@ -265,7 +271,7 @@ class ExamineeSession(ExamineeMessages):
         asked_at = asyncio.get_running_loop().time()
         if asked_at - self._stage_asked_at < ANSWER_SECONDS:
             return  # the first one is in the log, or on its way there, and will be answered
-        if not self._facts.take(frame.type):
+        if not self._facts.take_or_count(frame.type):
             self.refuse_for_now(frame.type)
             return
         self._stage_asked_at = asked_at
@@ -325,7 +331,20 @@ class ExamineeSession(ExamineeMessages):
         self.connection.send_message(event.for_examinee(self.examinee_id, now))
 
 
-def client_info_of(connection: WebSocketConnection, hello: Hello) -> ClientInfo:
+class ClientDetails(NamedTuple):
+    """What a session keeps of its client for CONNECTED: the fields of `ClientInfo`."""
+
+    ip_address: str | None
+    browser_info: str | None
+    user_agent: str | None
+
+    def data(self) -> dict[str, str]:
+        """Return the data of a `ClientInfo`."""
+        fields = {"ipAddress": self.ip_address, "browserInfo": self.browser_info, "userAgent": self.user_agent}
+        return {name: value for name, value in fields.items() if value is not None}
+
+
+def client_info_of(connection: WebSocketConnection, hello: Hello) -> ClientDetails:
     """Return the client's address and browser.
 
     `browserInfo` is what the hello says, or else the `User-Agent` of its handshake, which is kept beside it.
@@ -333,7 +352,12 @@ def client_info_of(connection: WebSocketConnection, hello: Hello) -> ClientInfo:
     header = connection.request.headers.get("User-Agent") if connection.request else None
     agent = clean_line(_utf8(header))[:MAX_BROWSER_INFO] if header else None
     browser_info = (hello.client_info.browser_info if hello.client_info else None) or agent
-    return ClientInfo(ip_address=connection.slot.ip or None, browser_info=browser_info, user_agent=agent or None)
+    # The clients of a hall have few browsers: each text is kept once.
+    return ClientDetails(connection.slot.ip or None, _shared(browser_info), _shared(agent or None))
+
+
+def _shared(text: str | None) -> str | None:
+    return sys.intern(text) if text is not None else None
 
 
 def _utf8(header: str) -> str:

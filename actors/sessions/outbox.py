@@ -71,6 +71,10 @@ class Outbox:
         """Queue a fact."""
         self._add(fact, None)
 
+    def add_encoded(self, plan_id: str, status: bytes) -> None:
+        """Queue the encoded status of a socket; it is part of no trace."""
+        self._queue(plan_id, self._of_sockets, status)
+
     async def store(self, fact: ExamineeFact | PlanFact, message_id: str | None = None) -> None:
         """Queue a fact and wait until it is durably in the log.
 
@@ -92,7 +96,17 @@ class Outbox:
         )
         of_people = isinstance(fact, ActionFact | PlanFact) and not of_examinee
         origin = self._of_people if of_people else self._of_sockets
-        self._waiting.append(_Waiting(subjects.status_plan(fact.plan_id, origin), encode(fact), stored, message_id))
+        self._queue(fact.plan_id, origin, encode(fact), stored, message_id)
+
+    def _queue(
+        self,
+        plan_id: str,
+        origin: str,
+        encoded: bytes,
+        stored: asyncio.Future[None] | None = None,
+        message_id: str | None = None,
+    ) -> None:
+        self._waiting.append(_Waiting(subjects.status_plan(plan_id, origin), encoded, stored, message_id))
         self._idle.clear()
         self._added.set()
 

@@ -9,6 +9,7 @@ from collections import deque
 from actors.runtime.actor.actor import Actor, ActorStopped, on
 from actors.runtime.actor.mailbox import MailboxFull
 from actors.sessions.context import ServerContext
+from actors.sessions.outbox import Outbox
 from actors.sessions.websocket import WebSocketConnection
 from protocol.close_codes import CloseCode
 from protocol.errors import ErrorCode, ProtocolError
@@ -36,6 +37,9 @@ class SocketSession(Actor):
     """
 
     mailbox_capacity = 64
+    handles_at_once = True
+    over = False
+    _overflow: deque[Message] | None = None
 
     def __init__(
         self, context: ServerContext, connection: WebSocketConnection, address: str, *, plan_id: str, socket_id: str
@@ -44,10 +48,11 @@ class SocketSession(Actor):
         self.connection = connection
         self.plan_id = plan_id
         self.socket_id = socket_id
-        self.over = False
         self._context = context
-        self._outbox = context.outbox
-        self._overflow: deque[Message] | None = None
+
+    @property
+    def _outbox(self) -> Outbox:
+        return self._context.outbox
 
     def about(self) -> dict[str, str]:
         return {"plan": self.plan_id, "socket": self.socket_id}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from actors.sessions.context import ServerContext
 from actors.sessions.examinee_session import ExamineeSession
-from actors.sessions.limits.fact_budget import EXAMINEE, LOOKUPS, PROCTOR, FactBudgets
+from actors.sessions.limits.fact_budget import PROCTOR, ExamineeBudgets, FactBudgets
 from actors.sessions.proctor_session import ProctorSession
 from actors.sessions.websocket import WebSocketConnection
 from actors.socket_server.handshake.hello import AcceptedHello
@@ -19,21 +19,12 @@ class SessionFactory:
 
     def __init__(self, context: ServerContext) -> None:
         self._context = context
-        self._facts = FactBudgets(EXAMINEE)
-        self._lookups = FactBudgets(LOOKUPS)
+        self._budgets = ExamineeBudgets()
         self._actions = FactBudgets(PROCTOR)
 
     def examinee(self, connection: WebSocketConnection, accepted: AcceptedHello) -> ExamineeSession:
         """Make the session of an examinee."""
-        claims = accepted.claims
-        session = ExamineeSession(
-            self._context,
-            connection,
-            claims,
-            accepted.hello,
-            facts=self._facts.of(claims.plan, claims.sub),
-            lookups=self._lookups.of(claims.plan, claims.sub),
-        )
+        session = ExamineeSession(self._context, connection, accepted.claims, accepted.hello, self._budgets)
         connection.forget_request()
         return session
 

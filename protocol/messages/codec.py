@@ -223,6 +223,14 @@ def encode(message: Message) -> bytes:
     return b'{"type":"%s","data":%s}' % (message.type.encode(), body)
 
 
+def encode_data(kind: str, data: dict[str, Any]) -> bytes:
+    """Encode a message of format 1 from its `data`, as `encode` encodes its model.
+
+    For what is sent thousands of times at once. `data` is valid, and has the fields in the model's order, no `None`.
+    """
+    return b'{"type":"%s","data":%s}' % (kind.encode(), pydantic_core.to_json(data))
+
+
 def join_batch(encoded: Sequence[bytes]) -> bytes:
     """Join encoded messages to one payload: an array, or the message itself when it is the only one."""
     return encoded[0] if len(encoded) == 1 else b"[" + b",".join(encoded) + b"]"

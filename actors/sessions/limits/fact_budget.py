@@ -7,7 +7,7 @@ that may be a repetition is refused when the budget is used up.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from prometheus_client import Counter
 
@@ -46,44 +46,40 @@ CONNECTIONS = Share(1.0, 10, 4)
 """Each connection is two facts: its begin and its end."""
 
 
-class FactBudget:
+class FactBudget(TokenBucket):
     """The budget of one identity.
 
-    if budget.take("mobile_sync_wait"):
+    if budget.take_or_count("mobile_sync_wait"):
         outbox.add(fact)
     """
 
-    __slots__ = ("_share", "_throttle")
+    __slots__ = ("_share",)
 
     def __init__(self, share: Share) -> None:
+        super().__init__(share.per_second, share.burst)
         self._share = share
-        self._throttle = TokenBucket(share.per_second, share.burst)
 
     @property
     def untouched(self) -> bool:
         """Whether the budget is full: nothing was taken lately."""
-        return self._throttle.turns >= self._share.burst
+        return self.turns >= self._share.burst
 
-    def take_now(self) -> bool:
-        """Take a turn if there is one now, and count nothing."""
-        return self._throttle.take()
-
-    def take(self, kind: str) -> bool:
+    def take_or_count(self, kind: str) -> bool:
         """Take a turn if there is one now; otherwise count the fact as refused. Returns whether it was taken."""
-        if self._throttle.take():
+        if self.take():
             return True
         HELD.labels(kind, "refused").inc()
         return False
 
     async def turn(self, kind: str) -> bool:
         """Wait for a turn. False: so many wait already that the fact is refused."""
-        if self._throttle.take():
+        if self.take():
             return True
-        if self._throttle.turns <= -self._share.most_waiting:
+        if self.turns <= -self._share.most_waiting:
             HELD.labels(kind, "refused").inc()
             return False
         HELD.labels(kind, "paced").inc()
-        await self._throttle.wait()
+        await self.wait()
         return True
 
 
@@ -91,7 +87,7 @@ class FactBudgets:
     """The budgets of all identities that were seen lately.
 
     budgets = FactBudgets(EXAMINEE)
-    budgets.of("P001", "E001").take("mobile_sync_wait")
+    budgets.of("P001", "E001").take_or_count("mobile_sync_wait")
     """
 
     def __init__(self, share: Share) -> None:
@@ -110,3 +106,15 @@ class FactBudgets:
 
     def _idle(self) -> Iterator[tuple[str, str]]:
         return (identity for identity, budget in self._budgets.items() if budget.untouched)
+
+
+@dataclass(frozen=True, slots=True)
+class ExamineeBudgets:
+    """The budgets of all examinees of a server: what they have stored, and what they have looked up in Redis.
+
+    budgets = ExamineeBudgets()
+    budgets.facts.of("P001", "E001").take_or_count("mobile_sync_wait")
+    """
+
+    facts: FactBudgets = field(default_factory=lambda: FactBudgets(EXAMINEE))
+    lookups: FactBudgets = field(default_factory=lambda: FactBudgets(LOOKUPS))

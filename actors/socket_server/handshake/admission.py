@@ -75,7 +75,7 @@ class Admission:
         connects again and again waits, and nothing is recorded of connections that end while they wait.
         """
         budget = self._connections.of(claims.plan, claims.sub)
-        if budget.take_now():
+        if budget.take():
             return True
         turn = asyncio.create_task(budget.turn("connection"))
         closed = asyncio.create_task(connection.wait_closed())

@@ -10,11 +10,12 @@ from typing import Any, cast
 from actors.runtime.config.settings import Settings
 from actors.sessions.context import ServerContext
 from actors.sessions.examinee_session import ExamineeSession
-from actors.sessions.limits.fact_budget import EXAMINEE, LOOKUPS, FactBudget
+from actors.sessions.limits.fact_budget import ExamineeBudgets
 from actors.sessions.plan_states import PlanStates
 from protocol.access.claims import Claims
 from protocol.close_codes import CloseCode
 from protocol.messages.base import Message
+from protocol.messages.facts import STATUS_CODEC
 from protocol.messages.frames import Hello
 
 
@@ -28,6 +29,9 @@ class FakeOutbox:
 
     def add(self, fact: Message) -> None:
         self.facts.append(fact)
+
+    def add_encoded(self, plan_id: str, status: bytes) -> None:
+        self.facts.append(STATUS_CODEC.decode_one(status))
 
 
 class FakeConnection:
@@ -75,8 +79,6 @@ async def examinee_session(context: ServerContext, connection: FakeConnection, e
     """A running session of an examinee of P001."""
     claims = Claims(sub=examinee_id, role="examinee", plan="P001", exp=2**40)
     hello = Hello(client_id="browser-1", connection_no=1)
-    session = ExamineeSession(
-        context, cast(Any, connection), claims, hello, facts=FactBudget(EXAMINEE), lookups=FactBudget(LOOKUPS)
-    )
+    session = ExamineeSession(context, cast(Any, connection), claims, hello, ExamineeBudgets())
     await session.start()
     return session

@@ -20,6 +20,9 @@ from protocol.broker.stream_codecs import decode_socket
 from protocol.messages.base import Message
 from protocol.messages.codec import Malformed, encode
 from protocol.messages.facts import Notice
+from protocol.messages.frames import EnterMobileSync
+from protocol.messages.plan_facts import PlanStatusCode
+from protocol.messages.proctor_events import PlanStateEvent
 from protocol.messages.session_messages import SessionAnnounce, SessionClose
 from tests.unit.protocol.client.plan_events import lost
 from tests.unit.support.socket_sessions import FakeConnection, examinee_session, fake_context
@@ -98,8 +101,10 @@ async def test_a_slow_session_holds_up_nobody_and_is_closed_as_a_slow_client(mon
 async def test_a_session_gets_more_messages_at_once_than_its_mailbox_holds_in_their_order() -> None:
     server = Server()
     connection = FakeConnection()
-    await server.connect("E001", connection)
+    session = await server.connect("E001", connection)
     many = [notice("E001", number) for number in range(1, MOST_OVERFLOW)]
+    server.context.plans.update(PlanStateEvent(plan_id="P001", status=PlanStatusCode.OPEN, version=1))
+    session.tell(EnterMobileSync())  # its handler is at work while the messages come
     await server.dispatcher.dispatch(batch_of(*many))
     await until(lambda: len(connection.sent) == len(many))
     await server.dispatcher.dispatch(batch_of(notice("E001", 5000)))
@@ -110,8 +115,9 @@ async def test_a_session_gets_more_messages_at_once_than_its_mailbox_holds_in_th
 
 async def test_a_session_for_which_too_many_messages_wait_is_closed_at_once() -> None:
     server = Server()
-    connection = FakeConnection()
-    await server.connect("E001", connection)
+    connection = FakeConnection(never_closes=True)
+    session = await server.connect("E001", connection)
+    await server.dispatcher.dispatch(batch_of(close(session)))
     most = SocketSession.mailbox_capacity + MOST_OVERFLOW
     await server.dispatcher.dispatch(batch_of(*(notice("E001", number) for number in range(1, most + 2))))
     assert connection.aborted == "SLOW_CLIENT"
@@ -123,7 +129,7 @@ async def test_a_session_that_is_being_closed_takes_no_more_messages() -> None:
     session = await server.connect("E001", connection)
     connection.is_open = False
     await server.dispatcher.dispatch(batch_of(notice("E001", 1)))
-    assert session.mailbox.statistics().received == 0
+    assert session.handled == 0
     assert connection.aborted is None
 
 
