@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 
 import pydantic
 
-from actors.runtime.broker.login import login
+from actors.runtime.config.nats_login import login
 from actors.runtime.config.redis_url import parse_redis_url
 from actors.runtime.config.settings import (
     CONFIG_VARIABLE,

@@ -17,9 +17,9 @@ from actors.queue_server.topology import topology_streams
 from actors.runtime import VERSION
 from actors.runtime.actor.process_facts import process_facts
 from actors.runtime.broker.connection import Bus, Outgoing, ServiceEntry
-from actors.runtime.broker.login import login
 from actors.runtime.broker.stream_state import ConsumerState
 from actors.runtime.config.local_addresses import in_url
+from actors.runtime.config.nats_login import login
 from actors.runtime.config.settings import Settings
 from actors.runtime.config.tokens import check_token_keys
 from actors.runtime.store.state_store import StateStore

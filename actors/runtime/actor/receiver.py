@@ -50,7 +50,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from actors.runtime.actor.mailbox import MailboxFull
 from actors.runtime.broker.connection import Bus
-from actors.runtime.broker.consumers.consumer import Delivery, PullConsumer
+from actors.runtime.broker.consumers.consumer import Delivery, PullConsumer, acknowledge
 from actors.runtime.broker.dead_letter import letter_of
 from actors.runtime.telemetry.metrics import NEWER_MESSAGES
 from actors.runtime.token_bucket import TokenBucket
@@ -335,8 +335,7 @@ class Receiver(Generic[T]):
         else:
             self._waits_for = None
             if not self._consumer.handler_acks:
-                for received in batch:
-                    await received.delivery.ack()
+                await acknowledge([received.delivery for received in batch])
 
     async def _deliver_again(self, batch: Sequence[Received[T]], delay: float) -> None:
         for received in batch:

@@ -7,7 +7,7 @@ import contextlib
 import logging
 import ssl
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -21,11 +21,12 @@ from nats.micro.request import Request as MicroRequest
 from nats.micro.service import EndpointConfig, Service, ServiceConfig
 
 from actors.runtime.broker.clock import BrokerClock
-from actors.runtime.broker.login import login
 from actors.runtime.broker.nats_client import NatsClient
 from actors.runtime.broker.publisher import Outgoing, PubAck, Publishing, Sent
 from actors.runtime.broker.refusals import Refusals
 from actors.runtime.broker.stream_admin import API_SECONDS, StreamAdmin
+from actors.runtime.broker.wire import OnArrival
+from actors.runtime.config.nats_login import login
 from actors.runtime.config.sections import NatsSettings
 from actors.runtime.config.settings import Settings
 from actors.runtime.telemetry.progress import Progress, no_progress
@@ -259,6 +260,12 @@ class Bus(Publishing, StreamAdmin):
         except nats.errors.Error as error:
             raise BrokerUnavailable(f"{subject}: not sent ({type(error).__name__})") from error
 
+    async def publish_to_each(self, subjects: Sequence[str], payload: bytes) -> None:
+        """Publish the same payload on each of these subjects without an ack. Raises `BrokerUnavailable`."""
+        if not self._nc.publish_now([(subject, payload, "", None) for subject in subjects]):
+            for subject in subjects:
+                await self.publish_core(subject, payload)
+
     async def request(self, subject: str, payload: bytes = b"", timeout: float = 5.0) -> bytes:
         """Send a request and return the answer.
 
@@ -314,6 +321,17 @@ class Bus(Publishing, StreamAdmin):
     async def subscribe(self, subject: str, handler: Callable[[Msg], Awaitable[None]]) -> Subscription:
         """Subscribe with core NATS; each subscription has its own task."""
         return await self._nc.subscribe(subject, cb=handler)
+
+    async def subscribe_direct(self, subject: str, handler: OnArrival) -> int:
+        """Subscribe with core NATS, and have each message handed over as it is received, before the next one is read.
+
+        Return the handle for `unsubscribe`.
+        """
+        return await self._nc.subscribe_direct(subject, handler)
+
+    async def unsubscribe(self, handle: int) -> None:
+        """End a direct subscription. Harmless when repeated, or without a connection."""
+        await self._nc.unsubscribe_id(handle)
 
     async def answer(self, subject: str, handler: Respond) -> int:
         """Answer requests on a subject. Return the handle for `stop_answering`.

@@ -12,8 +12,8 @@ import json
 import logging
 import math
 import re
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Coroutine, Mapping, Sequence
+from typing import Any, TypeVar, cast
 
 import nats.errors
 import nats.js.errors
@@ -22,9 +22,12 @@ from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
 
 from actors.runtime.broker.refusals import Refusals
+from actors.runtime.broker.wire import Arrival, FallbackParser, Intake, OnArrival, Publication, command
 from protocol.errors import NotPermitted
 
 log = logging.getLogger("examwire.bus")
+
+T = TypeVar("T")
 
 PING_SECONDS = 0.5
 """The interval of pings; there is at most one without an answer."""
@@ -34,20 +37,24 @@ STALL_SECONDS = 0.5
 """A longer answer, or a longer pause of the event loop, is a stall (`stalled_at`)."""
 BACKLOG_BYTES = 64 * 1024
 """More data than this within a ping interval, in either direction, delays the answer and proves the connection."""
+MOST_UNSENT = 1024 * 1024
+"""With more bytes than this unsent, nats-py's way of publishing is used, which waits."""
 _HEADER = re.compile(r"^[ \t]*([!-9;-~]+)[ \t]*:[ \t]*([^\r\n]*)", re.MULTILINE)
+_NO_STATUS = b"NATS/1.0\r\n"
 NOT_READ, NOT_WRITTEN = "nobody reads from the connection any more", "nobody writes to the connection any more"
 
 PRIVATE = {
     "nats.aio.client.Client": (
         # overridden
         *("_process_pong", "_parse_header_lines", "_read_loop", "_flusher", "_ping_interval", "_connect_to_server"),
+        *("_process_msg", "_process_headers"),
         # called or read
         *("_process_op_err", "_send_ping", "_send_command", "_send_subscribe", "_send_unsubscribe"),
         "_flush_pending",
         *("_reading_task", "_ping_interval_task", "_flusher_task", "_transport", "_server_info"),
-        *("_pongs", "_pings_outstanding", "_pending", "_pending_data_size", "_subs", "_sid"),
+        *("_pongs", "_pings_outstanding", "_pending", "_pending_data_size", "_subs", "_sid", "_ps", "_max_payload"),
     ),
-    "nats.aio.transport.TcpTransport": ("_io_writer",),
+    "nats.aio.transport.TcpTransport": ("_io_reader", "_io_writer"),
     "nats.aio.subscription.Subscription": ("_id", "_subject"),
 }
 """Private attributes of nats-py that this module needs, by the class that has them."""
@@ -57,6 +64,16 @@ def retrieve_exception(future: asyncio.Future[Any]) -> None:
     """Mark a future's exception as retrieved, for `add_done_callback`: asyncio logs one that nobody has read."""
     if not future.cancelled():
         future.exception()
+
+
+def _result(work: Coroutine[Any, Any, T]) -> T:
+    """Run a coroutine that waits for nothing."""
+    try:
+        work.send(None)
+    except StopIteration as done:
+        return cast(T, done.value)
+    work.close()
+    raise RuntimeError("it waits for something")
 
 
 class ConnectionBroke(nats.errors.TimeoutError):
@@ -69,7 +86,8 @@ class ConnectionBroke(nats.errors.TimeoutError):
 class NatsClient(Client):
     """A `Client` that survives a late PONG, and leaves a dead or half-open connection for a new one.
 
-    A request fails at once, not after its timeout, when NATS refuses it or the connection breaks.
+    A request fails at once, not after its timeout, when NATS refuses it or the connection breaks. What is published is
+    written at once, without nats-py's flusher; what direct subscriptions receive is handed over without a task.
     """
 
     def __init__(self, refusals: Refusals, dead_seconds: float | None = None) -> None:
@@ -80,6 +98,10 @@ class NatsClient(Client):
         self.stalled_at = -math.inf
         """When the server or this process last stalled, by `loop.time()`."""
         self._requests: dict[asyncio.Task[Msg], Exception | None] = {}
+        self._ps = self._fallback = FallbackParser(self)
+        self._wire: asyncio.WriteTransport | None = None
+        self.handlers: dict[bytes, OnArrival] = {}
+        """The handlers of direct subscriptions, by the id in NATS's messages."""
 
     # -- requests ------------------------------------------------------------------------------------
 
@@ -110,6 +132,36 @@ class NatsClient(Client):
                 raise
             finally:
                 del self._requests[asking]
+
+    # -- publishing ----------------------------------------------------------------------------------
+
+    async def publish(
+        self, subject: str, payload: bytes = b"", reply: str = "", headers: Mapping[str, str] | None = None
+    ) -> None:
+        """Publish: at once, or by nats-py's flusher where that is not possible. Raises what nats-py raises."""
+        if not self.publish_now([(subject, payload, reply, headers)]):
+            await super().publish(subject, payload, reply, dict(headers) if headers else None)
+
+    def publish_now(self, messages: Sequence[Publication]) -> bool:
+        """Write plain messages to the connection in one piece. Return False, without an effect, when `publish` has to.
+
+        It has to without a connection, when much is unsent, and for what nats-py would refuse or change.
+        """
+        wire = self._wire
+        if (
+            wire is None
+            or not self.is_connected
+            or wire.is_closing()
+            or wire.get_write_buffer_size() > MOST_UNSENT
+            or None in (commands := [command(*message, self._max_payload) for message in messages])
+        ):
+            return False
+        if self._pending:
+            wire.writelines(self._pending)
+            self._pending, self._pending_data_size = [], 0
+        wire.write(b"".join(cast("list[bytes]", commands)))
+        self.stats["out_msgs"] += len(commands)
+        return True
 
     async def publish_copies(self, subject: str, headers: Sequence[bytes]) -> None:
         """Publish a message without a payload for each of these header blocks, in one write.
@@ -147,6 +199,43 @@ class NatsClient(Client):
             raise nats.js.errors.APIError.from_error(answer["error"])
         return answer
 
+    # -- direct subscriptions ----------------------------------------------------------------------
+
+    async def subscribe_direct(self, subject: str, handler: OnArrival) -> int:
+        """Have `handler` called with each message on a subject as it is received; return the id of the subscription.
+
+        `unsubscribe_id` ends it. It survives a reconnect. Raises what nats-py raises.
+        """
+        if self.is_closed:
+            raise nats.errors.ConnectionClosedError
+        self._sid += 1
+        sid = self._sid
+        self._subs[sid] = Subscription(self, sid, subject)
+        self.handlers[b"%d" % sid] = handler
+        await self._send_subscribe(self._subs[sid])
+        return sid
+
+    def hand_over(self, handler: OnArrival, subject: bytes, reply: bytes, data: bytes, block: bytes) -> None:
+        """Call the handler of a direct subscription. `block`: the headers as they came."""
+        self.stats["in_msgs"] += 1
+        self.stats["in_bytes"] += len(data)
+        headers = None
+        try:
+            if block.startswith(_NO_STATUS):
+                headers = self._parse_header_lines(block[len(_NO_STATUS) :]) or None
+            elif block:
+                headers = _result(self._process_headers(block))
+            handler(Arrival(subject.decode(), reply.decode(), data, headers))
+        except Exception:  # the next message is somebody else's
+            log.exception("a message on %r was not received", subject)
+
+    async def _process_msg(self, sid: int, subject: bytes, reply: bytes, data: bytes, headers: bytes) -> None:
+        handler = self.handlers.get(b"%d" % sid)
+        if handler is None:
+            await super()._process_msg(sid, subject, reply, data, headers)
+        else:
+            self.hand_over(handler, subject, reply, data, headers or b"")
+
     # -- thousands of subscriptions ---------------------------------------------------------------
 
     def subscription_like(self, pattern: Subscription, subject: str) -> int:
@@ -166,6 +255,7 @@ class NatsClient(Client):
 
     async def unsubscribe_id(self, sid: int) -> None:
         """End a subscription. Harmless when repeated, or without a connection."""
+        self.handlers.pop(b"%d" % sid, None)
         if self._subs.pop(sid, None) is not None and self.is_connected:
             await self._send_unsubscribe(sid)
 
@@ -215,6 +305,9 @@ class NatsClient(Client):
         return {name: value.rstrip() for name, value in _HEADER.findall(raw.decode("utf-8", "replace"))}
 
     async def _read_loop(self) -> None:
+        reader, writer = getattr(self._transport, "_io_reader", None), getattr(self._transport, "_io_writer", None)
+        self._wire = writer.transport if writer is not None else None
+        self._fallback.intake = Intake(self, reader) if reader is not None else None
         await super()._read_loop()
         # nats-py ends this loop after an unexpected error and does not report it.
         if self._reading_task is asyncio.current_task():

@@ -34,8 +34,7 @@ class Parcel:
             return False
         if self.sent is None or (self.before is not None and self.before.in_trouble()):
             return True
-        late = time.monotonic() - self.at > OVERDUE_SECONDS
-        return any(_failed(future) if future.done() else late for future in self.sent.waiting)
+        return self.sent.failed or (self.sent.missing > 0 and time.monotonic() - self.at > OVERDUE_SECONDS)
 
 
 class OrderedPublisher:
@@ -70,7 +69,3 @@ class OrderedPublisher:
         finally:
             parcel.before = None
             parcel.over.set()
-
-
-def _failed(future: asyncio.Future[bytes]) -> bool:
-    return future.cancelled() or future.exception() is not None or future.result().startswith(b'{"error"')

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
 import re
 import secrets
@@ -12,10 +11,11 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import nats.errors
-from nats.aio.msg import Msg
+import pydantic_core
 
-from actors.runtime.broker.nats_client import NatsClient, retrieve_exception
+from actors.runtime.broker.nats_client import NatsClient
 from actors.runtime.broker.refusals import Refusals
+from actors.runtime.broker.wire import Arrival
 from actors.runtime.telemetry.metrics import PUBLISH_FAILURES, PUBLISH_REFUSALS, PUBLISHES
 from protocol.errors import BrokerUnavailable, NotAnswered, NotPermitted, StreamFull, WrongLastSequence
 from protocol.messages.base import Message
@@ -87,13 +87,50 @@ class Outgoing:
         return headers or None
 
 
-@dataclass(frozen=True, slots=True)
 class Sent:
-    """Messages that were sent, and their acks in the same order: `waiting`. `first` is the number of the first ack."""
+    """Messages that were sent, and what has come for each, in the same order: its ack, or why there is none.
 
-    messages: Sequence[Outgoing]
-    first: int
-    waiting: list[asyncio.Future[bytes]]
+    `first` is the number of the first ack. `missing`: so many messages have no answer yet. `failed`: one of them was
+    not stored.
+    """
+
+    __slots__ = ("_complete", "answers", "failed", "first", "messages", "missing")
+
+    def __init__(self, messages: Sequence[Outgoing], first: int) -> None:
+        self.messages = messages
+        self.first = first
+        self.answers: list[bytes | Exception | None] = [None] * len(messages)
+        self.missing = len(messages)
+        self.failed = False
+        self._complete: asyncio.Future[None] | None = None
+
+    def answer(self, number: int, answer: bytes | Exception) -> None:
+        """Note what has come for the ack of this number; the first answer counts."""
+        place = number - self.first
+        if self.answers[place] is not None:
+            return
+        self.answers[place] = answer
+        self.failed |= isinstance(answer, Exception) or answer.startswith(b'{"error"')
+        self.missing -= 1
+        if not self.missing and self._complete is not None and not self._complete.done():
+            self._complete.set_result(None)
+
+    async def wait(self, timeout: float) -> None:
+        """Wait until every message has its answer, but for at most `timeout` seconds."""
+        if not self.missing:
+            return
+        loop = asyncio.get_running_loop()
+        self._complete = loop.create_future()
+        timer = loop.call_later(timeout, _give_up, self._complete)
+        try:
+            await self._complete
+        finally:
+            timer.cancel()
+
+
+def _give_up(complete: asyncio.Future[None]) -> None:
+    if not complete.done():
+        complete.set_result(None)
 
 
 Result = PubAck | BrokerUnavailable | WrongLastSequence | NotPermitted
@@ -116,7 +153,8 @@ class Publishing:
         self._ack_no = 0
         self._batch_no = 0
         self._batch_prefix = f"{secrets.token_hex(8)}-"
-        self._unacknowledged: dict[str, tuple[str, asyncio.Future[bytes]]] = {}
+        self._unacknowledged: dict[int, Sent] = {}
+        """What waits for an ack, by the number of the ack."""
 
     async def publish(self, message: Outgoing, timeout: float = PUBLISH_SECONDS) -> PubAck:
         """Publish into a stream and wait for its ack.
@@ -158,33 +196,33 @@ class Publishing:
     async def send(self, messages: Sequence[Outgoing]) -> Sent:
         """Send messages, in order, without waiting for the acks; `confirm` waits for them."""
         await self._listen_for_acks()
-        loop = asyncio.get_running_loop()
-        sent = Sent(messages, self._ack_no + 1, [])
+        sent = Sent(messages, self._ack_no + 1)
         self._ack_no += len(messages)
-        for number, message in enumerate(messages, sent.first):
-            token = str(number)
-            future: asyncio.Future[bytes] = loop.create_future()
-            future.add_done_callback(retrieve_exception)
-            sent.waiting.append(future)
-            if self.refusals.lasting is not None:
-                future.set_exception(self.refusals.lasting)
-                continue
-            self._unacknowledged[token] = message.subject, future
+        if self.refusals.lasting is not None:
+            for number in range(sent.first, sent.first + len(messages)):
+                sent.answer(number, self.refusals.lasting)
+            return sent
+        publications = [
+            (message.subject, message.payload, f"{self._ack_inbox}{number}", message.all_headers())
+            for number, message in enumerate(messages, sent.first)
+        ]
+        self._unacknowledged.update(dict.fromkeys(range(sent.first, sent.first + len(messages)), sent))
+        if self._nc.publish_now(publications):
+            return sent
+        for number, publication in enumerate(publications, sent.first):
             try:
-                await self._nc.publish(
-                    message.subject, message.payload, reply=self._ack_inbox + token, headers=message.all_headers()
-                )
+                await self._nc.publish(*publication)
             except nats.errors.Error as error:
-                self._unacknowledged.pop(token, None)
-                future.set_exception(BrokerUnavailable(f"{message.subject}: not sent ({type(error).__name__})"))
+                self._unacknowledged.pop(number, None)
+                sent.answer(number, BrokerUnavailable(f"{publication[0]}: not sent ({type(error).__name__})"))
         return sent
 
     async def _collect(self, sent: Sent, timeout: float) -> list[Result]:
-        if sent.waiting:
-            await asyncio.wait(sent.waiting, timeout=timeout)
-        for number in range(sent.first, sent.first + len(sent.messages)):
-            self._unacknowledged.pop(str(number), None)
-        return [_result(message, future) for message, future in zip(sent.messages, sent.waiting, strict=True)]
+        await sent.wait(timeout)
+        if sent.missing:
+            for number in range(sent.first, sent.first + len(sent.messages)):
+                self._unacknowledged.pop(number, None)
+        return [_result(message, answer) for message, answer in zip(sent.messages, sent.answers, strict=True)]
 
     async def confirm(self, sent: Sent) -> None:
         """Wait until all messages are stored; publish those again, with the same message id, that are not.
@@ -254,16 +292,19 @@ class Publishing:
     async def _publish_atomic(self, messages: Sequence[Outgoing]) -> PubAck:
         self._batch_no += 1
         batch = f"{self._batch_prefix}{self._batch_no}"
+        publications = [
+            (message.subject, message.payload, "", _in_batch(message, batch, number))
+            for number, message in enumerate(messages[:-1], 1)
+        ]
         try:
-            for number, message in enumerate(messages[:-1], 1):
-                headers = message.all_headers() or {}
-                headers |= {"Nats-Batch-Id": batch, "Nats-Batch-Sequence": str(number)}
-                await self._nc.publish(message.subject, message.payload, headers=headers)
+            if not self._nc.publish_now(publications):
+                for publication in publications:
+                    await self._nc.publish(*publication)
         except nats.errors.Error as error:
             raise BrokerUnavailable(f"{messages[0].subject}: not sent ({type(error).__name__})") from error
         last = messages[-1]
-        commit = {"Nats-Batch-Id": batch, "Nats-Batch-Sequence": str(len(messages)), "Nats-Batch-Commit": "1"}
-        return await self.publish(Outgoing(last.subject, last.payload, last.message_id, {**last.headers, **commit}))
+        commit = {**_in_batch(last, batch, len(messages)), "Nats-Batch-Commit": "1"}
+        return await self.publish(Outgoing(last.subject, last.payload, headers=commit))
 
     async def publish_until_stored(self, messages: Sequence[Outgoing]) -> list[PubAck]:
         """Publish, and repeat with the same message ids until every message is stored, however long it takes.
@@ -293,24 +334,23 @@ class Publishing:
     async def _listen_for_acks(self) -> None:
         if not self._ack_inbox:
             self._ack_inbox = f"{self._nc.new_inbox()}."
-            await self._nc.subscribe(f"{self._ack_inbox}*", cb=self._acknowledged)
+            await self._nc.subscribe_direct(f"{self._ack_inbox}*", self._acknowledged)
 
-    async def _acknowledged(self, msg: Msg) -> None:
-        _, future = self._unacknowledged.pop(msg.subject[len(self._ack_inbox) :], ("", None))
-        if future is None or future.done():
+    def _acknowledged(self, arrival: Arrival) -> None:
+        number = int(arrival.subject[len(self._ack_inbox) :])
+        sent = self._unacknowledged.pop(number, None)
+        if sent is None:
             return
-        if msg.headers and msg.headers.get("Status") == "503":
-            future.set_exception(
-                BrokerUnavailable("no stream has this subject: start the queue server first, which creates the streams")
-            )
+        if arrival.headers and arrival.headers.get("Status") == "503":
+            why = "no stream has this subject: start the queue server first, which creates the streams"
+            sent.answer(number, BrokerUnavailable(why))
         else:
-            future.set_result(msg.data)
+            sent.answer(number, arrival.data)
 
     def _fail_unacknowledged(self, why: str) -> None:
-        for _, future in self._unacknowledged.values():
-            if not future.done():
-                future.set_exception(BrokerUnavailable(why))
-        self._unacknowledged.clear()
+        unacknowledged, self._unacknowledged = self._unacknowledged, {}
+        for number, sent in unacknowledged.items():
+            sent.answer(number, BrokerUnavailable(why))
 
     def _refused(self, error: Exception) -> bool:
         """Fail what waits for a refused request; return whether the error is about a permission."""
@@ -318,11 +358,17 @@ class Publishing:
         lasting = self.refusals.lasting
         if subject is None and lasting is None:
             return "permissions violation" in str(error).lower()
-        for token, (subject_sent, future) in list(self._unacknowledged.items()):
-            if (lasting is not None or subject_sent.lower() == subject) and not future.done():
-                future.set_exception(lasting or self.refusals.refusal("publish", subject_sent))
-                del self._unacknowledged[token]
+        for number, sent in list(self._unacknowledged.items()):
+            subject_sent = sent.messages[number - sent.first].subject
+            if lasting is not None or subject_sent.lower() == subject:
+                del self._unacknowledged[number]
+                sent.answer(number, lasting or self.refusals.refusal("publish", subject_sent))
         return True
+
+
+def _in_batch(message: Outgoing, batch: str, number: int) -> dict[str, str]:
+    """Return the headers of a message as the `number`th of an atomic batch."""
+    return {**(message.all_headers() or {}), "Nats-Batch-Id": batch, "Nats-Batch-Sequence": str(number)}
 
 
 def _raise_refusal(results: Sequence[Result]) -> None:
@@ -331,16 +377,15 @@ def _raise_refusal(results: Sequence[Result]) -> None:
             raise result
 
 
-def _result(message: Outgoing, future: asyncio.Future[bytes]) -> Result:
-    if not future.done():
-        future.cancel()
+def _result(message: Outgoing, answer: bytes | Exception | None) -> Result:
+    if answer is None:
         return NotAnswered(f"{message.subject}: not acknowledged in time")
-    if (failure := future.exception()) is not None:
-        if isinstance(failure, NotPermitted):
-            return failure
-        return NotAnswered(f"{message.subject}: {failure}")
+    if isinstance(answer, NotPermitted):
+        return answer
+    if isinstance(answer, Exception):
+        return NotAnswered(f"{message.subject}: {answer}")
     try:
-        ack = json.loads(future.result())
+        ack = pydantic_core.from_json(answer)
         if "error" in ack:
             code, text = ack["error"].get("err_code"), ack["error"].get("description", "")
             return _counted(str(ack.get("stream", "")), _publish_error(message.subject, code, text))

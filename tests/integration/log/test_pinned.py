@@ -128,11 +128,11 @@ async def test_a_lost_delivery_is_redelivered_in_order(
     takes = first.consumer._takes
     lost_sequences: list[int] = []
 
-    async def loses_one(delivery: Delivery, number: int) -> bool:
+    def loses_one(delivery: Delivery, number: int) -> bool:
         if delivery.payload == b"b" and not lost_sequences:
             lost_sequences.append(number)
             return False
-        return await takes(delivery, number)
+        return takes(delivery, number)
 
     monkeypatch.setattr(first.consumer, "_takes", loses_one)
     await say(bus, "b", "c", "d")

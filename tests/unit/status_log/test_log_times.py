@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from actors.runtime.broker.consumers.consumer import stored_at
+from actors.runtime.broker.consumers.consumer import AckSubject
 from actors.runtime.broker.stream_state import StoredMessage
 from actors.status_log.status_log import facts_of
 from protocol.broker import subjects
@@ -83,4 +83,4 @@ def test_a_delivery_and_a_read_message_have_exactly_the_same_time(nanoseconds: i
     seconds, fraction = divmod(nanoseconds, 10**9)
     moment = datetime(1970, 1, 1, tzinfo=UTC) + timedelta(seconds=seconds)
     text = f"{moment:%Y-%m-%dT%H:%M:%S}.{fraction:09d}".rstrip("0").rstrip(".") + "Z"
-    assert stored_at(new if with_domain else old) == parse_time(text)
+    assert AckSubject.of(new if with_domain else old).stored_at == parse_time(text)

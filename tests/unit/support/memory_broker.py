@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import functools
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Sequence
@@ -90,10 +89,11 @@ class Broker:
         subject, payload = self.subjects[sequence - 1], self.payloads[sequence - 1]
         return Delivery(subject, payload, {}, sequence, 1, 0, self.clock.now(), str(sequence), self._settle, set())
 
-    async def _settle(self, sequence: str, verdict: bytes) -> None:
+    async def _settle(self, sequences: Sequence[str], verdict: bytes) -> None:
         assert verdict == b"+ACK"
-        await pause()
-        self.acknowledge(int(sequence))
+        for sequence in sequences:
+            await pause()
+            self.acknowledge(int(sequence))
 
     def acknowledge(self, sequence: int) -> None:
         self.unacknowledged.discard(sequence)
@@ -117,24 +117,23 @@ class MemoryBus(Bus):
         self.broker = broker
         self.clock = broker.clock
         self.progress = no_progress
-        self._wire: deque[tuple[Outgoing, asyncio.Future[bytes]]] = deque()
+        self._wire: deque[tuple[int, Sent]] = deque()
 
     async def send(self, messages: Sequence[Outgoing]) -> Sent:
-        acks = []
-        for message in messages:
+        sent = Sent(messages, 0)
+        for number in range(len(messages)):
             await pause()
-            ack: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
-            self._wire.append((message, ack))
-            acks.append(ack)
-        return Sent(messages, 1, acks)
+            self._wire.append((number, sent))
+        return sent
 
     async def settle(self, sent: Sent) -> list[Outgoing]:
-        for ack in sent.waiting:
-            while not ack.done():
-                await pause()
-                self._arrive()
+        while sent.missing:
+            await pause()
+            self._arrive()
         return [
-            message for message, ack in zip(sent.messages, sent.waiting, strict=True) if ack.exception() is not None
+            message
+            for message, answer in zip(sent.messages, sent.answers, strict=True)
+            if isinstance(answer, BrokerUnavailable)
         ]
 
     async def publish_until_stored(self, messages: Sequence[Outgoing]) -> list[PubAck]:
@@ -157,20 +156,20 @@ class MemoryBus(Bus):
 
     def _arrive(self) -> None:
         if self._wire:
-            message, ack = self._wire.popleft()
-            self.broker.publish_now(message)
-            ack.set_result(b"{}")
+            number, sent = self._wire.popleft()
+            self.broker.publish_now(sent.messages[number])
+            sent.answer(number, b"{}")
 
     def break_off(self) -> None:
         """Lose what is on its way; the process learns of it."""
-        for _, ack in self._wire:
-            ack.set_exception(BrokerUnavailable("the connection broke"))
+        for number, sent in self._wire:
+            sent.answer(number, BrokerUnavailable("the connection broke"))
         self._wire.clear()
 
     def disconnect(self, *, arrives: bool) -> None:
         """The process has died: what is on its way arrives all the same, or does not."""
-        for message, _ in self._wire if arrives else ():
-            self.broker.publish_now(message)
+        for number, sent in self._wire if arrives else ():
+            self.broker.publish_now(sent.messages[number])
         self._wire.clear()
 
 

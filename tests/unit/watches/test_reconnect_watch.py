@@ -73,8 +73,8 @@ class World:
                 self.published += cast(list[Message], STATUS_CODEC.decode_batch(message.payload))
         return [PubAck("STATUS", 1) for _ in messages]
 
-    async def _settle(self, _reply: str, verdict: bytes) -> None:
-        self.answers.append(verdict.decode())
+    async def _settle(self, replies: Sequence[str], verdict: bytes) -> None:
+        self.answers += [verdict.decode()] * len(replies)
 
     async def deliver(self, attempt: int) -> Message | None:
         """Deliver the wait for the loss 70 for the `attempt`th time; return the fact that was published, if any."""

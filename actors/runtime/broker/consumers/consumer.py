@@ -6,14 +6,12 @@ import asyncio
 import json
 import logging
 from collections import deque
-from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
-
-import nats.errors
-from nats.aio.msg import Msg
+from typing import Any, NamedTuple
 
 from actors.runtime.broker.connection import Bus
+from actors.runtime.broker.wire import Arrival
 from actors.runtime.telemetry.metrics import DELIVERY_AGE, REDELIVERIES
 from protocol.errors import BrokerUnavailable, ConsumerGone, NotPermitted
 from protocol.messages.progress import HeldDeliveries
@@ -37,7 +35,7 @@ class Delivery:
     pending: int
     stored_at: float
     _reply: str
-    _publish: Callable[[str, bytes], Awaitable[None]]
+    _publish: Callable[[Sequence[str], bytes], Awaitable[None]]
     _unsettled: set[Delivery]
     epoch: int = 0
     """The `epoch` of its consumer when it came."""
@@ -46,23 +44,52 @@ class Delivery:
 
     async def ack(self) -> None:
         """Done: it will not come again. Lost acks lead to a redelivery, which has no second effect."""
-        self._unsettled.discard(self)
-        await self._settle(b"+ACK")
+        await acknowledge([self])
 
     async def nak(self, delay: float) -> None:
         """Deliver it again after `delay` seconds."""
         self._unsettled.discard(self)
-        await self._settle(b'-NAK {"delay": %d}' % int(delay * 1e9))
+        await _settle([self], b'-NAK {"delay": %d}' % int(delay * 1e9))
 
-    async def in_progress(self) -> None:
-        """Still at work: start its ack wait anew."""
-        await self._settle(b"+WPI")
 
-    async def _settle(self, verdict: bytes) -> None:
-        try:
-            await self._publish(self._reply, verdict)
-        except BrokerUnavailable as error:
-            log.debug("%s not settled: %s", self.subject, error)
+async def acknowledge(deliveries: Sequence[Delivery]) -> None:
+    """Acknowledge deliveries of one connection: together they cost far less than one by one (`Delivery.ack`)."""
+    for delivery in deliveries:
+        delivery._unsettled.discard(delivery)
+    await _settle(deliveries, b"+ACK")
+
+
+async def _settle(deliveries: Sequence[Delivery], verdict: bytes) -> None:
+    if not deliveries:
+        return
+    try:
+        await deliveries[0]._publish([delivery._reply for delivery in deliveries], verdict)
+    except BrokerUnavailable as error:
+        log.debug("%d messages not settled, the first on %s: %s", len(deliveries), deliveries[0].subject, error)
+
+
+class AckSubject(NamedTuple):
+    """What the ack subject of a delivery says about it."""
+
+    attempt: int
+    sequence: int
+    consumer_sequence: int
+    stored_at: float
+    """When the broker stored it (epoch seconds), as `parse_time` reads the same moment in an answer of the broker: a
+    deadline made from either is the same."""
+    pending: int
+
+    @classmethod
+    def of(cls, subject: str) -> AckSubject:
+        """Read an ack subject.
+
+        It has `$JS.ACK`, perhaps a domain and an account, stream, consumer, deliveries, the sequences in the stream and
+        for the consumer, the time in ns, pending, and perhaps a random token.
+        """
+        tokens = subject.split(".")
+        start = 4 if len(tokens) == 9 else 6
+        attempt, sequence, consumer_sequence, nanoseconds, pending = map(int, tokens[start : start + 5])
+        return cls(attempt or 1, sequence, consumer_sequence, nanoseconds // 1000 / 1e6, pending)
 
 
 class PullConsumer:
@@ -105,6 +132,8 @@ class PullConsumer:
         self._unsettled: set[Delivery] = set()
         self._age, self._redelivered = DELIVERY_AGE.labels(consumer), REDELIVERIES.labels(consumer)
         self._buffer: deque[Delivery] = deque()
+        self._settled_before: list[Delivery] = []
+        """Deliveries whose acks were lost."""
         self._wake = asyncio.Event()
         self._outstanding = 0
         self._pull_no = 0
@@ -136,11 +165,17 @@ class PullConsumer:
         loop = asyncio.get_running_loop()
         self._inbox = self._bus.new_inbox()
         self._outstanding = 0  # pulls of an earlier iteration have ended with it
-        sub = await self._bus.subscribe(f"{self._inbox}.*", self._received)
+        handle = await self._bus.subscribe_direct(f"{self._inbox}.*", self._received)
+        self._last_heard = loop.time()
+        watch = loop.create_task(self._watch_pulls())
         self._bus.on_reconnected.append(self._pull_anew)
         keeper = loop.create_task(self._keep_alive_loop(self._keep_alive)) if self._keep_alive is not None else None
         try:
             while True:
+                self._wake.clear()
+                if self._settled_before:
+                    settled, self._settled_before = self._settled_before, []
+                    await acknowledge(settled)
                 if self._complaints:
                     await self._check()  # before the next pull: it might take what is somebody else's
                 if self._gone is not None:
@@ -148,13 +183,8 @@ class PullConsumer:
                 if not self._buffer:
                     if self._outstanding <= 0:
                         await self._pull()
-                    self._wake.clear()
-                    try:
-                        async with asyncio.timeout(HEARTBEAT_SECONDS):
-                            await self._wake.wait()
-                    except TimeoutError:
-                        if loop.time() - self._last_heard > HEARTBEAT_SECONDS * 2:
-                            await self._pull_anew()  # the pull died silently
+                    if not self._buffer:
+                        await self._wake.wait()
                     continue
                 batch = list(self._buffer)
                 self._buffer.clear()
@@ -163,19 +193,23 @@ class PullConsumer:
                     await self._pull()
                 yield batch
         finally:
+            watch.cancel()
             if keeper is not None:
                 keeper.cancel()
             self._bus.on_reconnected.remove(self._pull_anew)
-            try:
-                await sub.unsubscribe()
-            except nats.errors.Error:
-                log.debug("%s/%s: connection is closed already", self._stream, self._consumer)
+            await self._bus.unsubscribe(handle)
+
+    async def _watch_pulls(self) -> None:
+        """Pull anew when a pull has died silently."""
+        while True:
+            await asyncio.sleep(HEARTBEAT_SECONDS)
+            if asyncio.get_running_loop().time() - self._last_heard > HEARTBEAT_SECONDS * 2:
+                await self._pull_anew()
 
     async def _keep_alive_loop(self, seconds: float) -> None:
         while True:
             await asyncio.sleep(seconds)
-            for delivery in list(self._unsettled):
-                await delivery.in_progress()
+            await _settle(list(self._unsettled), b"+WPI")
 
     async def _pull(self) -> None:
         self._pull_no += 1
@@ -197,7 +231,7 @@ class PullConsumer:
             "idle_heartbeat": int(HEARTBEAT_SECONDS * 1e9),
         }
 
-    async def _takes(self, delivery: Delivery, consumer_sequence: int) -> bool:
+    def _takes(self, delivery: Delivery, consumer_sequence: int) -> bool:
         """Return whether to hand a delivery over. One that is not handed over stays unacknowledged."""
         return True
 
@@ -205,37 +239,38 @@ class PullConsumer:
         self._outstanding = 0
         self._wake.set()
 
-    async def _received(self, msg: Msg) -> None:
+    def _received(self, arrival: Arrival) -> None:
         self._last_heard = asyncio.get_running_loop().time()
-        if not msg.reply or not msg.reply.startswith("$JS.ACK"):
-            status = (msg.headers or {}).get("Status")
-            if status in _TERMINAL and msg.subject.endswith(f".{self._pull_no}"):
+        if not arrival.reply.startswith("$JS.ACK"):
+            headers = arrival.headers or {}
+            status = headers.get("Status")
+            if status in _TERMINAL and arrival.subject.endswith(f".{self._pull_no}"):
                 self._outstanding = 0
-                description = (msg.headers or {}).get("Description", "")
+                description = headers.get("Description", "")
                 if status == "503" or "Deleted" in description or "No Responders" in description:
                     self._complaints += 1
                 self._wake.set()
             return
-        metadata = msg.metadata
+        about = AckSubject.of(arrival.reply)
         self._complaints = 0
         delivery = Delivery(
-            msg.subject,
-            msg.data,
-            msg.headers or {},
-            metadata.sequence.stream,
-            metadata.num_delivered or 1,
-            metadata.num_pending or 0,
-            stored_at(msg.reply),
-            msg.reply,
-            self._bus.publish_core,
+            arrival.subject,
+            arrival.data,
+            arrival.headers or {},
+            about.sequence,
+            about.attempt,
+            about.pending,
+            about.stored_at,
+            arrival.reply,
+            self._bus.publish_to_each,
             self._unsettled,
             self.epoch,
         )
-        if msg.subject and self._outstanding > 0:
+        if self._outstanding > 0:
             self._outstanding -= 1
         if delivery.attempt > 1:
             self._redelivered.inc()
-        if not await self._takes(delivery, metadata.sequence.consumer):
+        if not self._takes(delivery, about.consumer_sequence):
             self._wake.set()
             return
         if self._keep_alive is not None:
@@ -264,14 +299,3 @@ class PullConsumer:
                 self._missing, self._complaints = False, 0
         except BrokerUnavailable as error:
             log.debug("%s/%s: %s", self._stream, self._consumer, error)
-
-
-def stored_at(reply: str) -> float:
-    """Return when the broker stored a message (epoch seconds), read from its ack subject.
-
-    As `parse_time` reads the same moment in an answer of the broker: a deadline made from either is the same.
-    """
-    tokens = reply.split(".")
-    # $JS.ACK, perhaps a domain and an account, stream, consumer, deliveries, two sequences, the time in ns, pending, …
-    nanoseconds = int(tokens[7 if len(tokens) == 9 else Msg.Ack.Timestamp])
-    return nanoseconds // 1000 / 1e6

@@ -42,27 +42,30 @@ class OrderedConsumer(PullConsumer):
             self._bus.on_reconnected.remove(self._read_again)
             resets.cancel()
 
-    async def _takes(self, delivery: Delivery, consumer_sequence: int) -> bool:
+    def _takes(self, delivery: Delivery, consumer_sequence: int) -> bool:
         if consumer_sequence == 1:  # the first of all, or the first after a reset
             self._following = 1
             self._reset_wanted.clear()
         if consumer_sequence != self._following:
             if self._following is not None:
                 log.info("%s/%s: a delivery is missing, reading again", self._stream, self._consumer)
-            await self._read_again()
+            self._want_reset()
             return False
         self._following += 1
         if delivery.sequence <= self._newest:
             in_hand = any(held.sequence == delivery.sequence for held in self._unsettled)
-            return not in_hand and await self._takes_settled(delivery)
+            return not in_hand and self._takes_settled(delivery)
         self._newest = delivery.sequence
         return True
 
-    async def _takes_settled(self, delivery: Delivery) -> bool:
+    def _takes_settled(self, delivery: Delivery) -> bool:
         """Return whether to hand over a delivery that was settled before: its ack was lost, or it is due again."""
         return True
 
     async def _read_again(self) -> None:
+        self._want_reset()
+
+    def _want_reset(self) -> None:
         self._following = None
         self._reset_wanted.set()
 
@@ -81,4 +84,4 @@ class OrderedConsumer(PullConsumer):
                 log.debug("%s", error)
                 await asyncio.sleep(AGAIN_SECONDS)
                 if self._following is None:
-                    await self._read_again()
+                    self._want_reset()

@@ -12,12 +12,11 @@ import logging
 from collections.abc import AsyncGenerator
 from typing import Any
 
-from nats.aio.msg import Msg
-
 from actors.runtime.broker.connection import Bus
 from actors.runtime.broker.consumers.consumer import Delivery
 from actors.runtime.broker.consumers.ordered import OrderedConsumer
 from actors.runtime.broker.stream_state import PinnedState
+from actors.runtime.broker.wire import Arrival
 from protocol.broker.streams import PIN_GROUP, ConsumerSpec
 from protocol.errors import BrokerUnavailable, ConsumerGone, NotPermitted
 from protocol.messages.progress import HeldDeliveries
@@ -146,10 +145,10 @@ class PinnedConsumer(OrderedConsumer):
         if pin is not None and pin == self._pin:
             self._pulled_at = now
 
-    async def _received(self, msg: Msg) -> None:
-        headers = msg.headers or {}
+    def _received(self, arrival: Arrival) -> None:
+        headers = arrival.headers or {}
         if headers.get("Status") == _WRONG_PIN:
-            if msg.subject.endswith(f".{self._pull_no}"):
+            if arrival.subject.endswith(f".{self._pull_no}"):
                 self._lose("another client reads it now")
                 self._outstanding = 0
                 self._wake.set()
@@ -157,23 +156,23 @@ class PinnedConsumer(OrderedConsumer):
         pin = headers.get("Nats-Pin-Id")
         if pin is not None and pin != self._pin:
             self._take(pin)
-        await super()._received(msg)
+        super()._received(arrival)
 
     @property
     def _crowded(self) -> bool:
         return self._pin is not None and len(self._unsettled) >= MOST_IN_HAND
 
-    async def _takes_settled(self, delivery: Delivery) -> bool:
+    def _takes_settled(self, delivery: Delivery) -> bool:
         if delivery.sequence in self._due_again:
             self._due_again.discard(delivery.sequence)
             self._come_again.add(delivery.sequence)
             delivery.left_before = True
             return True
-        await delivery.ack()
+        self._settled_before.append(delivery)
         return False
 
-    async def _read_again(self) -> None:
-        await super()._read_again()
+    def _want_reset(self) -> None:
+        super()._want_reset()
         if self._pin is None:
             self._reset_wanted.clear()  # somebody else reads it
 

@@ -84,13 +84,14 @@ class MemoryBus(Bus):
         payload = raw if raw is not None else json.dumps(names).encode()
         return Delivery("work.1", payload, {}, self._next, attempt, 0, 0.0, str(self._next), self._settled, set())
 
-    async def _settled(self, number: str, verdict: bytes) -> None:
+    async def _settled(self, numbers: Sequence[str], verdict: bytes) -> None:
         kind, _, options = verdict.decode().partition(" ")
-        if kind == "-NAK":
-            self.diary.append(f"again {number} in {json.loads(options)['delay'] / 1e9:g} s")
-        else:
-            assert kind == "+ACK"
-            self.diary.append(f"ack {number}")
+        for number in numbers:
+            if kind == "-NAK":
+                self.diary.append(f"again {number} in {json.loads(options)['delay'] / 1e9:g} s")
+            else:
+                assert kind == "+ACK"
+                self.diary.append(f"ack {number}")
 
 
 @dataclass(frozen=True, slots=True)

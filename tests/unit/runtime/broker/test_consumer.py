@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, cast
 
 from actors.runtime.broker.connection import Bus
@@ -33,10 +33,10 @@ class Silent:
     def new_inbox(self) -> str:
         return "_INBOX.test"
 
-    async def subscribe(self, subject: str, handler: Any) -> Silent:
-        return self
+    async def subscribe_direct(self, subject: str, handler: Any) -> int:
+        return 1
 
-    async def unsubscribe(self) -> None:
+    async def unsubscribe(self, handle: int) -> None:
         pass
 
     async def publish_core(self, subject: str, payload: bytes, reply: str = "") -> None:
@@ -94,5 +94,5 @@ async def test_a_client_with_many_deliveries_in_hand_stays_pinned_and_asks_for_o
     assert (request["id"], request["batch"]) == ("ours", 1)
 
 
-async def _settled(_reply: str, _verdict: bytes) -> None:
+async def _settled(_replies: Sequence[str], _verdict: bytes) -> None:
     pass

@@ -23,29 +23,28 @@ class Broker:
         self.up, self.silent = True, False
         self.stored: list[str] = []
         self.forbidden: set[str] = set()
-        self.unanswered: list[asyncio.Future[bytes]] = []
+        self.unanswered: list[Sent] = []
 
     async def send(self, messages: Sequence[Outgoing]) -> Sent:
-        sent = Sent(messages, 1, [asyncio.get_running_loop().create_future() for _ in messages])
-        for message, future in zip(messages, sent.waiting, strict=True):
+        sent = Sent(messages, 1)
+        for number, message in enumerate(messages, sent.first):
             if message.subject in self.forbidden:
-                future.set_exception(NotPermitted(message.subject))
+                sent.answer(number, NotPermitted(message.subject))
             elif self.silent:
-                self.unanswered.append(future)
+                self.unanswered.append(sent)
             elif self.up:
                 self.stored.append(message.subject)
-                future.set_result(ACK)
+                sent.answer(number, ACK)
             else:
-                future.set_exception(BrokerUnavailable("no leader"))
+                sent.answer(number, BrokerUnavailable("no leader"))
         return sent
 
     async def settle(self, sent: Sent) -> list[Outgoing]:
-        await asyncio.wait(sent.waiting)
-        failures = [future.exception() for future in sent.waiting]
-        for failure in failures:
-            if isinstance(failure, NotPermitted):
-                raise failure
-        return [message for message, failure in zip(sent.messages, failures, strict=True) if failure is not None]
+        await sent.wait(5)
+        for answer in sent.answers:
+            if isinstance(answer, NotPermitted):
+                raise answer
+        return [message for message, answer in zip(sent.messages, sent.answers, strict=True) if answer != ACK]
 
     async def publish_until_stored(self, messages: Sequence[Outgoing]) -> list[PubAck]:
         assert self.up
@@ -53,8 +52,8 @@ class Broker:
         return []
 
     def time_out(self) -> None:
-        for future in self.unanswered:
-            future.set_exception(BrokerUnavailable("not acknowledged in time"))
+        for sent in self.unanswered:
+            sent.answer(sent.first, BrokerUnavailable("not acknowledged in time"))
 
 
 def of(broker: Broker) -> OrderedPublisher:

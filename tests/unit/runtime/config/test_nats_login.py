@@ -11,8 +11,8 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
-from actors.runtime.broker.login import login
 from actors.runtime.broker.refusals import Refusals
+from actors.runtime.config.nats_login import login
 from actors.runtime.config.sections import NatsSettings
 from actors.runtime.config.settings import load_settings
 from protocol.errors import ConfigurationError, NotPermitted
