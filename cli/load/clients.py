@@ -11,7 +11,7 @@ from typing import Any
 from actors.runtime.store.state_store import StateStore
 from cli.load.ledger import ConnectionChange, Ledger, ObservedEvent, RunPhase
 from cli.load.process import LoadProcess
-from cli.load.workers import examinee_id
+from cli.load.workers import examinee_id, plan_of
 from protocol.errors import RoleFailed, StateLost
 from protocol.messages.facts import ConnectionStatusCode
 from protocol.records import keys
@@ -29,22 +29,33 @@ CONNECTIONS_A_GENERATION = 1_000_000
 
 
 class LoadClients:
-    """Examinees 1 to `count` in `workers` processes, connected to the servers at `urls`, and proctors on two of them.
+    """Examinees 1 to `count` in `workers` processes, connected to the servers at `urls`, and proctors of their plans.
 
-    While one proctor moves away from a drained server, the other one still sees all events.
+    The examinees are in the `plan_ids` in turn. Each plan has `proctors` of them, by default one on each of
+    `proctor_urls`, which are the first two servers by default. While one proctor moves away from a drained server, the
+    other one still sees all events. `module`: what the worker processes run.
 
     Example::
 
-        clients = LoadClients("P001", 100, urls, workers=2, environment=environment)
+        clients = LoadClients(["P001"], 100, urls, workers=2, environment=environment)
         await clients.open()
         await clients.connect(range(1, 101))
         await clients.close()
     """
 
     def __init__(
-        self, plan_id: str, count: int, urls: Sequence[str], workers: int, environment: Mapping[str, str]
+        self,
+        plan_ids: Sequence[str],
+        count: int,
+        urls: Sequence[str],
+        workers: int,
+        environment: Mapping[str, str],
+        *,
+        proctors: int | None = None,
+        proctor_urls: Sequence[str] | None = None,
+        module: str = "cli.load.workers",
     ) -> None:
-        self.plan_id = plan_id
+        self.plan_ids = list(plan_ids)
         self.count = count
         self.ledger = Ledger()
         self.phase = RunPhase.SET_UP
@@ -53,6 +64,9 @@ class LoadClients:
         self.resyncs = 0
         self.not_admitted: set[int] = set()
         self._urls = list(urls)
+        self._proctor_urls = list(proctor_urls or urls[:2])
+        self._proctors_a_plan = proctors or len(self._proctor_urls)
+        self._module = module
         self._environment = dict(environment)
         self._share = -(-count // workers)
         self._generation = 0
@@ -60,7 +74,7 @@ class LoadClients:
         self._standby: list[LoadProcess] = []
         self._proctors: dict[str, LoadProcess] = {}
         self._proctor_no = 0
-        self._views: dict[str, dict[str, str | None]] = {}
+        self._views: dict[LoadProcess, dict[str, dict[str, str | None]]] = {}
         self.migrations: list[float] = []
         self._connection_no: dict[int, int] = {}
         self._socket_ids: dict[int, str] = {}
@@ -75,15 +89,22 @@ class LoadClients:
 
     async def open(self) -> None:
         """Start the proctors and the worker processes. Raises `RoleFailed`."""
-        await asyncio.gather(*(self.watch(url) for url in self._urls[:2]))
+        await asyncio.gather(*(self.watch(url) for url in self._proctor_urls[: self._proctors_a_plan]))
         await self.stand_by()
         self._workers, self._standby = self._standby, []
 
     async def watch(self, url: str) -> None:
-        """Start a proctor on the server at `url`; it replaces an earlier one, which may have moved."""
+        """Start the proctors on the server at `url`; they replace earlier ones, which may have moved."""
         self._proctor_no += 1
         name = f"load-proctor-{self._proctor_no}"
-        process = self._process(name, "proctor", {"plan_id": self.plan_id, "url": url, "name": name})
+        place, places = self._proctor_urls.index(url), len(self._proctor_urls)
+        # The first proctor of a plan on each server reports; what the others have seen is compared at the end.
+        seats = [
+            (plan_id, f"{name}-{plan}-{number}", number == place)
+            for plan, plan_id in enumerate(self.plan_ids)
+            for number in range(place, self._proctors_a_plan, places)
+        ]
+        process = self._process(name, "proctors", {"url": url, "seats": seats})
         self._starting.add(process)
         await process.start()
         self._starting.discard(process)
@@ -102,12 +123,12 @@ class LoadClients:
             count = min(self._share, self.count + 1 - first)
             if first + count > self.count:
                 count += 1  # the examinee that marks the end
-            config = {"plan_id": self.plan_id, "urls": self._urls, "first": first, "count": count}
+            config = {"plan_ids": self.plan_ids, "urls": self._urls, "first": first, "count": count}
             self._standby.append(self._process(f"examinees {number}", "examinees", config))
         await asyncio.gather(*(process.start() for process in self._standby))
 
     def _process(self, name: str, kind: str, config: Mapping[str, Any]) -> LoadProcess:
-        return LoadProcess(name, "cli.load.workers", [kind, json.dumps(config)], self._environment, self._on_event)
+        return LoadProcess(name, self._module, [kind, json.dumps(config)], self._environment, self._on_event)
 
     def processes(self) -> dict[str, list[int]]:
         """Return the pids of the worker processes by kind."""
@@ -129,10 +150,10 @@ class LoadClients:
         match event["event"]:
             case "seen":
                 for row in event["rows"]:
-                    self.ledger.observe(ObservedEvent(*row), process.name)
+                    self.ledger.observe(ObservedEvent(*row), event["by"])
             case "snapshot":
                 for row in event["rows"]:
-                    self.ledger.observe_snapshot(ObservedEvent(*row), process.name)
+                    self.ledger.observe_snapshot(ObservedEvent(*row), event["by"])
                 self.resyncs += event["last"]
             case "connected":
                 phase = RunPhase(event["phase"])
@@ -155,7 +176,7 @@ class LoadClients:
                 self.migrations.append(event["welcomed"] - event["left"])
                 self._socket_ids[number] = event["socketId"]
             case "view":
-                self._views[process.name] = dict(event["rows"])
+                self._views[process] = {name: dict(rows) for name, rows in event["views"].items()}
             case "checked":
                 self._checked[process.pid] = event["gone"]
             case _:
@@ -239,10 +260,18 @@ class LoadClients:
             process.tell(do="view")
         await self.until(lambda: len(self._views) == len(self._proctors))
         numbers = [number for number in range(1, self.count + 2) if number not in self.not_admitted]
-        expected = {examinee_id(number): self._socket_ids.get(number) for number in numbers}
+        expected: dict[str, dict[str, str | None]] = {plan_id: {} for plan_id in self.plan_ids}
+        for number in numbers:
+            expected[plan_of(self.plan_ids, number)][examinee_id(number)] = self._socket_ids.get(number)
         return sum(
-            view.get(examinee) != socket_id for view in self._views.values() for examinee, socket_id in expected.items()
+            view.get(examinee) != socket_id
+            for views in self._views.values()
+            for name, view in views.items()
+            for examinee, socket_id in expected[self._plan_of_proctor(name)].items()
         )
+
+    def _plan_of_proctor(self, name: str) -> str:
+        return self.plan_ids[int(name.split("-")[-2])]
 
     # -- Redis ---------------------------------------------------------------------------------------
 
@@ -300,7 +329,9 @@ class LoadClients:
         self, store: StateStore, numbers: Sequence[int], names: Sequence[str]
     ) -> Sequence[Sequence[str | None]]:
         try:
-            return await store.fields([keys.progress(self.plan_id, examinee_id(number)) for number in numbers], names)
+            return await store.fields(
+                [keys.progress(plan_of(self.plan_ids, number), examinee_id(number)) for number in numbers], names
+            )
         except StateLost:  # Redis was emptied or replaced, and is not rebuilt from the log yet
             return [[None] * len(names) for _ in numbers]
 

@@ -27,6 +27,7 @@ class Fleet:
     """Engines and roles as processes with their data in `directory`. `stop` ends them.
 
     `environment`: settings of the roles. `nats_url`, `redis_url`: use these engines instead of starting some.
+    Without `servers` or without `managers` the others run alone, for measurements of one role.
 
     Example::
 
@@ -42,12 +43,14 @@ class Fleet:
         environment: Mapping[str, str],
         *,
         servers: int = 1,
+        managers: int = 1,
         nats_url: str | None = None,
         redis_url: str | None = None,
     ) -> None:
         self._directory = directory
         self._environment = dict(environment)
         self._server_count = servers
+        self._manager_count = managers
         self._children: dict[str, list[Child]] = {}
         self.nats_url = nats_url or ""
         self.redis_url = redis_url or ""
@@ -71,7 +74,8 @@ class Fleet:
             SOCKET_PORT: "0",
         }
         await self._start("queue-server", self._role("queue-server", ["queue-server"]))
-        await self._start("state-manager", self._role("state-manager", ["state-manager"]))
+        managers = [self._role("state-manager", ["state-manager"]) for _ in range(self._manager_count)]
+        await self._start("state-manager", *managers)
         self.servers = [
             self._role(name, ["socket-server", "--server-id", name], {"port": SOCKET_PORT})
             for name in (f"LOAD{number:03d}" for number in range(1, self._server_count + 1))

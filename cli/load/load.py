@@ -211,7 +211,7 @@ async def _load(options: LoadOptions) -> LoadReport:
         assert redis_url is not None
         store = StateStore(redis_url, load_settings(redis_url=redis_url).redis)
         stack.push_async_callback(store.close)
-        clients = LoadClients(options.plan_id, options.examinees, urls, options.workers, environment)
+        clients = LoadClients([options.plan_id], options.examinees, urls, options.workers, environment)
         stack.push_async_callback(clients.close)
         baseline = None
         if options.baseline:

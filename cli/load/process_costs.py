@@ -30,11 +30,20 @@ def cpu_times(processes: Mapping[str, Sequence[int]]) -> CpuTimes:
 
 def spent(before: CpuTimes, after: CpuTimes) -> dict[str, float]:
     """Return the CPU seconds by role between two readings, for processes that are in both."""
+    return {role: round(seconds, 2) for role, seconds in _seconds(before, after).items()}
+
+
+def _seconds(before: CpuTimes, after: CpuTimes) -> dict[str, float]:
     return {
-        role: round(sum(seconds - before[role][pid] for pid, seconds in pids.items() if pid in before[role]), 2)
+        role: sum(seconds - before[role][pid] for pid, seconds in pids.items() if pid in before[role])
         for role, pids in after.items()
         if role in before
     }
+
+
+def microseconds_each(before: CpuTimes, after: CpuTimes, count: int) -> dict[str, float]:
+    """Return the CPU microseconds by role for each of `count` events between two readings."""
+    return {role: round(seconds / count * 1e6, 1) for role, seconds in _seconds(before, after).items() if count}
 
 
 def resident_bytes(pids: Sequence[int]) -> int:

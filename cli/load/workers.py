@@ -1,4 +1,4 @@
-"""Worker processes of `examwire load`: examinees' sockets, or one proctor.
+"""Worker processes of `examwire load`: examinees' sockets, or proctors.
 
 Run as `python -m cli.load.workers KIND CONFIG`. Commands come as JSON lines on stdin, events go out as JSON lines on
 stdout. A worker ends when its stdin ends, so none outlives `examwire load`. Settings come from the environment.
@@ -7,7 +7,6 @@ stdout. A worker ends when its stdin ends, so none outlives `examwire load`. Set
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import gc
 import itertools
 import json
@@ -61,6 +60,11 @@ def examinee_id(number: int) -> str:
     return f"E{number:05d}"
 
 
+def plan_of(plan_ids: Sequence[str], number: int) -> str:
+    """Return the planId of an examinee's number: the plans in turn."""
+    return plan_ids[(number - 1) % len(plan_ids)]
+
+
 def raise_file_limit() -> None:
     """Raise the soft limit of file descriptors to the hard limit, for thousands of sockets."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
@@ -88,12 +92,12 @@ class ExamineeWorker:
     drained server moves by itself, as every client does (event `moved`); others reconnect only on command.
     """
 
-    def __init__(self, plan_id: str, urls: Sequence[str], first: int, count: int) -> None:
+    def __init__(self, plan_ids: Sequence[str], urls: Sequence[str], first: int, count: int) -> None:
         settings = load_settings()
         self._urls = urls
         # Signed before the run: a signature costs as much CPU as a handshake.
         self._tokens = {
-            number: issue_token(settings, "examinee", plan_id, examinee_id(number))
+            number: issue_token(settings, "examinee", plan_of(plan_ids, number), examinee_id(number))
             for number in range(first, first + count)
         }
         self._clients: dict[int, ExamineeClient] = {}
@@ -190,22 +194,24 @@ class ExamineeWorker:
         return None
 
 
-async def run_examinees(plan_id: str, urls: Sequence[str], first: int, count: int) -> None:
+async def run_examinees(plan_ids: Sequence[str], urls: Sequence[str], first: int, count: int) -> None:
     """Run an `ExamineeWorker` until stdin ends."""
-    seats = ExamineeWorker(plan_id, urls, first, count)
+    seats = ExamineeWorker(plan_ids, urls, first, count)
     write_event("ready")
     await read_commands(seats.obey)
 
 
 class ProctorWorker:
-    """A proctor that reports the plan's events with the times at which it received them."""
+    """A proctor that reports its plan's events with the times at which it received them, if it `reports`."""
 
-    def __init__(self, plan_id: str, url: str, name: str) -> None:
+    def __init__(self, plan_id: str, url: str, name: str, *, reports: bool) -> None:
         token = issue_token(load_settings(), "proctor", plan_id, name)
+        self.name = name
+        self.ready = asyncio.Event()
+        self._reports = reports
         self._client = ProctorClient(url, token, client_id=name)
         self._rows: list[tuple[str, str, int, float, bool]] = []
         self._flushing: asyncio.TimerHandle | None = None
-        self._ready = False
 
     async def watch(self) -> None:
         """Connect and report events until the client is closed."""
@@ -214,21 +220,20 @@ class ProctorWorker:
         try:
             async for frame in self._client.frames():
                 at = time.time()
-                if isinstance(frame, _CONNECTION_EVENTS):
+                if isinstance(frame, PlanSnapshot):
+                    self._snapshot(frame, at)
+                elif self._reports and isinstance(frame, _CONNECTION_EVENTS):
                     restated = bool(getattr(frame, "restated", None))
                     self._rows.append((frame.type, frame.examinee_id, frame.version, at, restated))
                     if self._flushing is None:
                         self._flushing = loop.call_later(FLUSH_SECONDS, self._flush)
-                elif isinstance(frame, PlanSnapshot):
-                    self._snapshot(frame, at)
         except ClientClosed:
             return
 
     def _snapshot(self, frame: PlanSnapshot, at: float) -> None:
-        if self._client.view.complete and not self._ready:
-            self._ready = True
-            write_event("ready")
-        elif self._ready:
+        if self._client.view.complete and not self.ready.is_set():
+            self.ready.set()
+        elif self.ready.is_set() and self._reports:
             # The snapshot replaces dropped events, or the proctor reconnected: its rows count as events.
             self._flush()
             types = {
@@ -241,7 +246,7 @@ class ProctorWorker:
                 for row in frame.examinees
                 if row.status in types
             ]
-            write_event("snapshot", rows=rows, last=frame.part == frame.parts)
+            write_event("snapshot", by=self.name, rows=rows, last=frame.part == frame.parts)
 
     def _flush(self) -> None:
         if self._flushing is not None:
@@ -249,41 +254,56 @@ class ProctorWorker:
             self._flushing = None
         rows, self._rows = self._rows, []
         for start in range(0, len(rows), ROWS_A_LINE):
-            write_event("seen", rows=rows[start : start + ROWS_A_LINE])
+            write_event("seen", by=self.name, rows=rows[start : start + ROWS_A_LINE])
 
-    def obey(self, command: dict[str, Any]) -> None:
-        """Run the command `view`: report the socket of each examinee in the proctor's view."""
-        match command["do"]:
-            case "view":
-                examinees = self._client.view.examinees.values()
-                write_event(
-                    "view",
-                    rows=[
-                        (examinee.examinee_id, examinee.socket_id if examinee.connected else None)
-                        for examinee in examinees
-                    ],
-                )
-            case command_name:
-                raise ValueError(f"no such command: {command_name}")
+    def view(self) -> list[tuple[str, str | None]]:
+        """Return the socket of each examinee in this proctor's view; `None` if not connected."""
+        return [
+            (examinee.examinee_id, examinee.socket_id if examinee.connected else None)
+            for examinee in self._client.view.examinees.values()
+        ]
 
     async def leave(self) -> None:
         await self._client.close()
 
 
-async def run_proctor(plan_id: str, url: str, name: str) -> None:
-    """Run a `ProctorWorker` until stdin ends."""
-    proctor = ProctorWorker(plan_id, url, name)
-    watching = asyncio.create_task(proctor.watch())
-    waiting = asyncio.create_task(read_commands(proctor.obey))
-    await asyncio.wait({watching, waiting}, return_when=asyncio.FIRST_COMPLETED)
-    if watching.done():
-        await watching  # raises its error
-    await proctor.leave()
-    with contextlib.suppress(asyncio.CancelledError):
-        await watching
+async def run_proctors(url: str, seats: Sequence[tuple[str, str, bool]]) -> None:
+    """Run a `ProctorWorker` for each planId, name and `reports` of `seats` until stdin ends.
+
+    Command: `view`, answered with the views of all.
+    """
+    proctors = [ProctorWorker(plan_id, url, name, reports=reports) for plan_id, name, reports in seats]
+    room = asyncio.Semaphore(HANDSHAKES_AT_ONCE)
+
+    async def begin(proctor: ProctorWorker) -> asyncio.Task[None]:
+        async with room:
+            watching = asyncio.create_task(proctor.watch())
+            ready = asyncio.create_task(proctor.ready.wait())
+            await asyncio.wait({watching, ready}, return_when=asyncio.FIRST_COMPLETED)
+            ready.cancel()
+            return watching
+
+    def obey(command: dict[str, Any]) -> None:
+        match command["do"]:
+            case "view":
+                write_event("view", views={proctor.name: proctor.view() for proctor in proctors})
+            case command_name:
+                raise ValueError(f"no such command: {command_name}")
+
+    watching = await asyncio.gather(*(begin(proctor) for proctor in proctors))
+    if not any(task.done() for task in watching):
+        write_event("ready")
+    waiting = asyncio.create_task(read_commands(obey))
+    await asyncio.wait({*watching, waiting}, return_when=asyncio.FIRST_COMPLETED)
+    for task in watching:
+        if task.done():
+            await task  # raises its error
+    for proctor in proctors:
+        await proctor.leave()
+    await asyncio.gather(*watching)
 
 
-KINDS: dict[str, Callable[..., Awaitable[None]]] = {"examinees": run_examinees, "proctor": run_proctor}
+KINDS: dict[str, Callable[..., Awaitable[None]]] = {"examinees": run_examinees, "proctors": run_proctors}
 
 
 def main() -> None:

@@ -1,0 +1,31 @@
+"""Measure what an event costs, and compare two revisions.
+
+A figure is the CPU time in µs that all threads of a role's processes use for one event (`psutil`), so other programs on
+the machine disturb it little. Wall-clock figures (losses/s, latency) mean something only on a quiet machine.
+
+From the root of a worktree::
+
+    .venv/bin/python -m tests.speed state-manager                      # the state manager alone, fed with facts: 20 s
+    .venv/bin/python -m tests.speed socket-server                      # one socket server alone: 15 s
+    .venv/bin/python -m tests.speed state-manager --before main        # main and this tree, interleaved: medians, ratio
+    .venv/bin/python -m tests.speed socket-server --before HEAD~3 --after HEAD --pairs 5
+    .venv/bin/python -m tests.speed state-manager --before /work/wt/other   # a directory instead of a revision
+    .venv/bin/python -m tests.speed state-manager --batch 1            # facts that come one at a time
+    .venv/bin/python -m tests.speed socket-server --proctors 10        # what further proctors cost
+    .venv/bin/python -m tests.speed -h                                 # all options
+
+Uncommitted changes of this tree count: without `--after`, the code under test is the tree as it lies there. The driver
+is always this tree's; only the roles (queue server, state manager, socket servers) run from the trees under test, with
+the packages of this `.venv`.
+
+The parts:
+
+- `state-manager`: engines, queue server, state manager. `connect` and `loss` are of examinees whom the manager has not
+  met, `reconnect` and `loss again` of those whom it has.
+- `socket-server`: engines, queue server, socket server; the driver stands in for the state manager. `connect`: from the
+  handshake to the published CONNECTED. `state`: a `session_state` passed on. `event`: an event passed on to the
+  proctors. `loss`: from the end of the socket to the published DISCONNECTED. `idle`: KiB of RSS a connection.
+
+A profile of a role: `PROFILE=state-manager python -m tests.speed state-manager` writes `speed-state-manager-PID.prof`
+into the current directory (`python -m pstats`). Profiled figures are too high: use them for their proportions only.
+"""

@@ -1,0 +1,124 @@
+"""One socket server alone: real clients connect and vanish; this process stands in for the state manager."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import time
+from collections import Counter
+from typing import Any
+
+from actors.runtime.broker.connection import Bus, Outgoing
+from cli.load.clients import LoadClients
+from cli.load.process_costs import resident_bytes, settled_bytes
+from protocol.broker import subjects
+from protocol.broker.streams import SOCKET
+from protocol.messages.base import Message
+from protocol.messages.proctor_events import ExamineeConnected
+from protocol.messages.session_messages import SessionState
+from protocol.messages.views import ConnectionView
+from protocol.times import format_time
+from tests.speed.system import CpuMeter, Figures, Setup, fleet_of
+
+PLAN = "P001"
+POLL_SECONDS = 0.05
+DEADLINE_SECONDS = 120.0
+
+
+class PublishedFacts:
+    """Counts the `connection_status` facts that the socket server publishes, by status, and keeps the sockets."""
+
+    def __init__(self) -> None:
+        self.counts = Counter[str]()
+        self.sockets: dict[str, tuple[str, str]] = {}
+        self._changed = asyncio.Event()
+
+    async def take(self, msg: Any) -> None:
+        payload = json.loads(msg.data)
+        for message in payload if isinstance(payload, list) else [payload]:
+            fact = message["data"]
+            if message["type"] == "connection_status":
+                self.counts[fact["status"]] += 1
+                self.sockets[fact["examineeId"]] = (fact["socketId"], fact["serverId"])
+        self._changed.set()
+
+    async def until(self, status: str, count: int) -> None:
+        async with asyncio.timeout(DEADLINE_SECONDS):
+            while self.counts[status] < count:
+                self._changed.clear()
+                await self._changed.wait()
+
+
+async def measure(setup: Setup) -> Figures:
+    """Return the CPU µs of each role for a connect, a `session_state`, an event and a loss."""
+    async with fleet_of(setup.tree, servers=1, managers=1) as (fleet, secret):
+        environment = {**os.environ, "EXAMWIRE_SECRET": secret}
+        clients = LoadClients([PLAN], setup.examinees, fleet.socket_urls, 2, environment, proctors=setup.proctors)
+        bus = await Bus.connect(fleet.nats_url, "speed")
+        try:
+            facts = PublishedFacts()
+            await bus.subscribe("status.plan.>", facts.take)
+            await clients.open()
+            for pid in fleet.processes()["state-manager"]:  # it has marked Redis as up to date, so proctors are let in
+                os.kill(pid, signal.SIGKILL)
+            numbers = range(1, setup.examinees + 1)
+            servers = fleet.processes()["socket-server"]
+            before = resident_bytes(servers)
+            meter = CpuMeter(fleet)
+            await clients.connect(numbers, wait_for_proctors=False)
+            await facts.until("CONNECTED", setup.examinees)
+            meter.note("connect", setup.examinees)
+            meter.figures["idle"] = {
+                "KiB a connection": round((await settled_bytes(servers) - before) / setup.examinees / 1024, 2)
+            }
+            meter.restart()
+            await _deliver(bus, subjects.socket_server(fleet.servers[0].name), _states(facts), setup.batch)
+            meter.note("state", setup.examinees)
+            await _deliver(bus, subjects.socket_proctors(PLAN), _events(facts), setup.batch)
+            meter.note("event", setup.examinees)
+            clients.vanish()
+            await facts.until("DISCONNECTED", setup.examinees)
+            meter.note("loss", setup.examinees)
+            return meter.figures
+        finally:
+            await clients.close()
+            await bus.close()
+
+
+def _states(facts: PublishedFacts) -> list[Message]:
+    now = format_time(time.time())
+    return [
+        SessionState(
+            plan_id=PLAN,
+            examinee_id=examinee,
+            socket_id=socket,
+            connection=ConnectionView(
+                status="CONNECTED", socket_id=socket, server_id=server, since=now, version=version
+            ),
+            version=version,
+        )
+        for version, (examinee, (socket, server)) in enumerate(facts.sockets.items(), 1)
+    ]
+
+
+def _events(facts: PublishedFacts) -> list[Message]:
+    now = format_time(time.time())
+    return [
+        ExamineeConnected(
+            plan_id=PLAN, examinee_id=examinee, socket_id=socket, server_id=server, timestamp=now, version=version
+        )
+        for version, (examinee, (socket, server)) in enumerate(facts.sockets.items(), 1)
+    ]
+
+
+async def _deliver(bus: Bus, subject: str, messages: list[Message], batch: int) -> None:
+    """Publish messages in batches, as state managers do, and wait until the socket server has acknowledged all."""
+    for start in range(0, len(messages), batch):
+        await bus.publish_until_stored(Outgoing.batches(subject, messages[start : start + batch]))
+    async with asyncio.timeout(DEADLINE_SECONDS):
+        while any(  # noqa: ASYNC110 - the broker is what is polled
+            queue.pending or queue.unacknowledged for queue in await bus.consumer_states(SOCKET.name)
+        ):
+            await asyncio.sleep(POLL_SECONDS)

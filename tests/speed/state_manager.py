@@ -1,0 +1,90 @@
+"""The state manager alone: facts go into STATUS as a socket server publishes them, until all are acknowledged."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+
+from actors.runtime.broker.connection import Bus, Outgoing
+from actors.status_log.status_log import StatusLog
+from protocol.broker import subjects
+from protocol.messages.base import Message
+from protocol.messages.facts import ClientInfo, ConnectionStatus, ConnectionStatusCode, LossReason
+from protocol.messages.server_messages import ServerStatus, ServerStatusCode
+from protocol.times import format_time
+from tests.speed.system import CpuMeter, Figures, Setup, fleet_of
+
+PLAN, SERVER, INCARNATION = "P001", "SOCK001", "i1"
+POLL_SECONDS = 0.05
+DEADLINE_SECONDS = 120.0
+_BROWSER = "Mozilla/5.0 (Windows NT 10.0; Win64; x64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/126.0"
+_UP_TO_READY = (ServerStatusCode.STARTING, ServerStatusCode.READY)
+ROUNDS = (
+    ("connect", ConnectionStatusCode.CONNECTED, 1),
+    ("loss", ConnectionStatusCode.DISCONNECTED, 1),
+    ("reconnect", ConnectionStatusCode.CONNECTED, 2),
+    ("loss again", ConnectionStatusCode.DISCONNECTED, 2),
+)
+
+
+async def measure(setup: Setup) -> Figures:
+    """Return the CPU µs of each role for a connect and a loss."""
+    async with fleet_of(setup.tree, servers=0, managers=1) as (fleet, _):
+        bus = await Bus.connect(fleet.nats_url, "speed")
+        try:
+            log = StatusLog(bus)
+            for status in _server_facts():
+                await bus.publish(Outgoing.of(subjects.status_server(SERVER), status))
+            await _processed(log)
+            meter = CpuMeter(fleet)
+            for event, status_code, connection in ROUNDS:
+                for start in range(0, setup.examinees, setup.batch):
+                    numbers = range(start, min(start + setup.batch, setup.examinees))
+                    facts = [_fact(number, status_code, connection) for number in numbers]
+                    await bus.confirm(await bus.send(Outgoing.batches(subjects.status_plan(PLAN), facts)))
+                await _processed(log)
+                meter.note(event, setup.examinees)
+            return meter.figures
+        finally:
+            await bus.close()
+
+
+def _server_facts() -> list[ServerStatus]:
+    now = format_time(time.time())
+    return [
+        ServerStatus(
+            server_id=SERVER,
+            status=status,
+            timestamp=now,
+            incarnation=INCARNATION,
+            server_type="SOCKET",
+            url="ws://127.0.0.1:1",
+            start_time=now,
+        )
+        for status in _UP_TO_READY
+    ]
+
+
+def _fact(number: int, status: ConnectionStatusCode, connection: int) -> Message:
+    lost = status is ConnectionStatusCode.DISCONNECTED
+    return ConnectionStatus(
+        plan_id=PLAN,
+        examinee_id=f"E{number:05d}",
+        socket_id=f"{SERVER}-s{connection}-{number}",
+        status=status,
+        timestamp=format_time(time.time()),
+        client_info=None if lost else ClientInfo(ip_address="10.0.0.1", browser_info=_BROWSER),
+        server_id=SERVER,
+        incarnation=INCARNATION,
+        reason=LossReason.SOCKET_CLOSED.value if lost else None,
+    )
+
+
+async def _processed(log: StatusLog) -> None:
+    """Wait until the state managers have acknowledged everything."""
+    async with asyncio.timeout(DEADLINE_SECONDS):
+        while True:
+            extent = await log.extent()
+            if extent.acknowledged >= extent.last:
+                return
+            await asyncio.sleep(POLL_SECONDS)
