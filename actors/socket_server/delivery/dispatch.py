@@ -75,6 +75,7 @@ class Dispatcher:
                             announce = element.message
         if events:
             await asyncio.gather(*(_tell_all(feed, feed_events) for feed, feed_events in events.items()))
+        await self._log_end.look_again()
         if lost:
             await self._announce_again(lost)
         if announce is not None:

@@ -23,6 +23,9 @@ ASK_SECONDS = 0.05
 GROWTH = 2000
 """Within `ASK_SECONDS` of an answer, the log is taken to have grown by up to so many messages."""
 
+NEAR = 100
+"""A version so few messages behind the known end is passed on before the broker is asked: the log soon overtakes it."""
+
 TRIES = 20
 MENDING_SECONDS = 10.0
 """So long after a new connection the log may be behind: the broker was restored, and a state manager mends the log."""
@@ -34,6 +37,7 @@ class LogEnd:
 
     log_end = LogEnd(context)
     if not await log_end.has_reached(event.version): ...
+    await log_end.look_again()  # when the event is on its way
     """
 
     def __init__(self, context: ServerContext) -> None:
@@ -42,6 +46,7 @@ class LogEnd:
         self._subject = subjects.status_server(context.server_id)
         self._known = 0
         self._asked_at = -ASK_SECONDS
+        self._is_outdated = False
         self._connected_again_at = -MENDING_SECONDS
         self._bus.on_reconnected.append(self._connected_again)
 
@@ -59,20 +64,36 @@ class LogEnd:
             return True
         if time.monotonic() - self._asked_at < ASK_SECONDS and sequence <= known + GROWTH:
             return True
+        if sequence <= known + NEAR and not self._may_be_behind():
+            self._is_outdated = True
+            return True
         tries = 0
         while tries < TRIES:
             try:
-                # A socket server may see the end of the log, and nothing else of it.
-                self._known = max(known, await self._bus.last_sequence(self._subject))
+                await self._ask()
             except BrokerUnavailable as error:
                 tries += self._bus.connected
                 log.debug("the end of the log is not known: %s", error)
                 await asyncio.sleep(0.2)
             else:
-                self._asked_at = time.monotonic()
                 if sequence <= self._known or not self._may_be_behind():
                     return sequence <= self._known
                 await asyncio.sleep(0.2)
         # Waiting longer would hold up everything. Sequences of the log begin with the time of its creation in ms.
         log.warning("the broker does not return the end of the log: version %d is compared with the clock", version)
         return sequence <= (self._bus.clock.now() + AHEAD_SECONDS) * 1000
+
+    async def look_again(self) -> None:
+        """Ask the broker, if a version was passed on without that."""
+        if self._is_outdated:
+            try:
+                await self._ask()
+            except BrokerUnavailable as error:
+                log.debug("the end of the log is not known: %s", error)
+
+    async def _ask(self) -> None:
+        # A socket server may see the end of the log, and nothing else of it.
+        last = await self._bus.last_sequence(self._subject)
+        self._known = max(self._known, self._outbox.last_sequence, last)
+        self._asked_at = time.monotonic()
+        self._is_outdated = False
