@@ -8,6 +8,7 @@ import sys
 from typing import Any, NamedTuple
 
 from actors.runtime.actor.actor import on
+from actors.runtime.broker.wire import Arrival
 from actors.runtime.config.stage_terms import StageTerms
 from actors.runtime.telemetry import spans, tracing
 from actors.sessions.context import ServerContext
@@ -110,14 +111,14 @@ class ExamineeSession(ExamineeMessages):
 
     async def answer_inspections(self) -> None:
         """Answer requests to `session.{planId}.{examineeId}` with the inspection, until the session stops."""
-        self._inspections = await self._context.bus.answer(self.address, self._inspect)
+        self._inspections = self._context.bus.subscribe_direct(self.address, self._inspect)
 
-    async def _inspect(self, _request: bytes) -> bytes:
-        return self.inspection().model_dump_json(by_alias=True).encode()
+    def _inspect(self, request: Arrival) -> None:
+        self._context.bus.respond(request, self.inspection().model_dump_json(by_alias=True).encode())
 
     async def on_stop(self) -> None:
         if self._inspections is not None:
-            await self._context.bus.stop_answering(self._inspections)
+            self._context.bus.unsubscribe_direct(self._inspections)
 
     # -- its begin and its end -----------------------------------------------------------------------
 

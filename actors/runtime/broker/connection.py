@@ -25,7 +25,7 @@ from actors.runtime.broker.nats_client import NatsClient
 from actors.runtime.broker.publisher import Outgoing, PubAck, Publishing, Sent
 from actors.runtime.broker.refusals import Refusals
 from actors.runtime.broker.stream_admin import API_SECONDS, StreamAdmin
-from actors.runtime.broker.wire import OnArrival
+from actors.runtime.broker.wire import Arrival, OnArrival
 from actors.runtime.config.nats_login import login
 from actors.runtime.config.sections import NatsSettings
 from actors.runtime.config.settings import Settings
@@ -89,8 +89,6 @@ class Bus(Publishing, StreamAdmin):
         """Set when the client has given up and will not connect again."""
         self._gone = asyncio.Event()
         self._closing = False
-        self._shared: Subscription | None = None
-        self._shared_handlers: dict[int, Respond] = {}
 
     # -- connection ----------------------------------------------------------------------------------
 
@@ -322,43 +320,21 @@ class Bus(Publishing, StreamAdmin):
         """Subscribe with core NATS; each subscription has its own task."""
         return await self._nc.subscribe(subject, cb=handler)
 
-    async def subscribe_direct(self, subject: str, handler: OnArrival) -> int:
+    def subscribe_direct(self, subject: str, handler: OnArrival) -> int:
         """Subscribe with core NATS, and have each message handed over as it is received, before the next one is read.
 
-        Return the handle for `unsubscribe`.
+        Return the handle for `unsubscribe_direct`. It survives a reconnect, and there may be thousands.
         """
-        return await self._nc.subscribe_direct(subject, handler)
+        return self._nc.subscribe_direct(subject, handler)
 
-    async def unsubscribe(self, handle: int) -> None:
+    def unsubscribe_direct(self, handle: int) -> None:
         """End a direct subscription. Harmless when repeated, or without a connection."""
-        await self._nc.unsubscribe_id(handle)
+        self._nc.unsubscribe_direct(handle)
 
-    async def answer(self, subject: str, handler: Respond) -> int:
-        """Answer requests on a subject. Return the handle for `stop_answering`.
-
-        All subjects share one queue and one task: a subscription of nats-py has its own (5 KiB, 45 µs), too much for
-        each examinee. They survive a reconnect like other subscriptions.
-        """
-        if self._shared is None:
-            self._shared = await self._nc.subscribe(f"{self._nc.new_inbox()}.shared", cb=self._answer_shared)
-        handle = self._nc.subscription_like(self._shared, subject)
-        self._shared_handlers[handle] = handler
-        await self._nc.subscribe_id(handle)
-        return handle
-
-    async def stop_answering(self, handle: int) -> None:
-        """Stop answering on the subject of a handle of `answer`."""
-        self._shared_handlers.pop(handle, None)
-        await self._nc.unsubscribe_id(handle)
-
-    async def _answer_shared(self, msg: Msg) -> None:
-        handler = self._shared_handlers.get(msg.sid)
-        if handler is None or not msg.reply:
-            return
-        try:
-            await msg.respond(await handler(msg.data))
-        except Exception:  # this task answers on all subjects, so it must go on
-            log.exception("%s: a request on %s failed", self.name, msg.subject)
+    def respond(self, request: Arrival, answer: bytes) -> None:
+        """Answer a request that a direct subscription has got, without waiting."""
+        if request.reply:
+            self._nc.respond(request.reply, answer)
 
     async def add_service(
         self,

@@ -7,7 +7,6 @@ version, and tests/unit/runtime/broker/test_nats_client.py checks that it has ev
 from __future__ import annotations
 
 import asyncio
-import copy
 import json
 import logging
 import math
@@ -49,13 +48,11 @@ PRIVATE = {
         *("_process_pong", "_parse_header_lines", "_read_loop", "_flusher", "_ping_interval", "_connect_to_server"),
         *("_process_msg", "_process_headers"),
         # called or read
-        *("_process_op_err", "_send_ping", "_send_command", "_send_subscribe", "_send_unsubscribe"),
-        "_flush_pending",
+        *("_process_op_err", "_send_ping", "_send_command", "_flush_pending"),
         *("_reading_task", "_ping_interval_task", "_flusher_task", "_transport", "_server_info"),
         *("_pongs", "_pings_outstanding", "_pending", "_pending_data_size", "_subs", "_sid", "_ps", "_max_payload"),
     ),
     "nats.aio.transport.TcpTransport": ("_io_reader", "_io_writer"),
-    "nats.aio.subscription.Subscription": ("_id", "_subject"),
 }
 """Private attributes of nats-py that this module needs, by the class that has them."""
 
@@ -81,6 +78,18 @@ class ConnectionBroke(nats.errors.TimeoutError):
 
     def __str__(self) -> str:
         return "the connection to NATS broke before the answer"
+
+
+class DirectSubscription:
+    """A direct subscription as nats-py knows it: what it reads to subscribe again, and when it closes."""
+
+    __slots__ = ("_subject",)
+    _queue = ""
+    _max_msgs = 0
+    _wait_for_msgs_task = _message_iterator = _pending_next_msgs_calls = None
+
+    def __init__(self, subject: str) -> None:
+        self._subject = subject
 
 
 class NatsClient(Client):
@@ -156,12 +165,29 @@ class NatsClient(Client):
             or None in (commands := [command(*message, self._max_payload) for message in messages])
         ):
             return False
+        self._write(wire, b"".join(cast("list[bytes]", commands)))
+        self.stats["out_msgs"] += len(commands)
+        return True
+
+    def _write(self, wire: asyncio.WriteTransport, commands: bytes) -> None:
         if self._pending:
             wire.writelines(self._pending)
             self._pending, self._pending_data_size = [], 0
-        wire.write(b"".join(cast("list[bytes]", commands)))
-        self.stats["out_msgs"] += len(commands)
-        return True
+        wire.write(commands)
+
+    def _write_or_keep(self, commands: bytes) -> None:
+        """Write commands to the connection; without one they are written to the next."""
+        if self._wire is not None and self.is_connected and not self._wire.is_closing():
+            self._write(self._wire, commands)
+        else:
+            self._pending.append(commands)
+            self._pending_data_size += len(commands)
+
+    def respond(self, reply: str, payload: bytes) -> None:
+        """Publish the answer to a request without waiting."""
+        if (publication := command(reply, payload, "", None, self._max_payload)) is not None:
+            self._write_or_keep(publication)
+            self.stats["out_msgs"] += 1
 
     async def publish_copies(self, subject: str, headers: Sequence[bytes]) -> None:
         """Publish a message without a payload for each of these header blocks, in one write.
@@ -201,19 +227,26 @@ class NatsClient(Client):
 
     # -- direct subscriptions ----------------------------------------------------------------------
 
-    async def subscribe_direct(self, subject: str, handler: OnArrival) -> int:
+    def subscribe_direct(self, subject: str, handler: OnArrival) -> int:
         """Have `handler` called with each message on a subject as it is received; return the id of the subscription.
 
-        `unsubscribe_id` ends it. It survives a reconnect. Raises what nats-py raises.
+        `unsubscribe_direct` ends it. There may be thousands: a subscription of nats-py takes 5 KiB. It survives a
+        reconnect. Raises `ConnectionClosedError`.
         """
         if self.is_closed:
             raise nats.errors.ConnectionClosedError
         self._sid += 1
         sid = self._sid
-        self._subs[sid] = Subscription(self, sid, subject)
+        self._subs[sid] = cast(Subscription, DirectSubscription(subject))
         self.handlers[b"%d" % sid] = handler
-        await self._send_subscribe(self._subs[sid])
-        return sid
+        self._write_or_keep(b"SUB %b  %d\r\n" % (subject.encode(), sid))
+        return int(sid)
+
+    def unsubscribe_direct(self, sid: int) -> None:
+        """End a direct subscription. Harmless when repeated, or without a connection."""
+        self.handlers.pop(b"%d" % sid, None)
+        if self._subs.pop(sid, None) is not None and not self.is_closed:
+            self._write_or_keep(b"UNSUB %d\r\n" % sid)
 
     def hand_over(self, handler: OnArrival, subject: bytes, reply: bytes, data: bytes, block: bytes) -> None:
         """Call the handler of a direct subscription. `block`: the headers as they came."""
@@ -235,29 +268,6 @@ class NatsClient(Client):
             await super()._process_msg(sid, subject, reply, data, headers)
         else:
             self.hand_over(handler, subject, reply, data, headers or b"")
-
-    # -- thousands of subscriptions ---------------------------------------------------------------
-
-    def subscription_like(self, pattern: Subscription, subject: str) -> int:
-        """Prepare a subscription to `subject` that shares the queue and the task of `pattern`; return its id.
-
-        `subscribe_id` sends it to the server. It survives a reconnect: nats-py subscribes everything in `_subs` again.
-        """
-        self._sid += 1
-        light = copy.copy(pattern)
-        light._id, light._subject = self._sid, subject
-        self._subs[light._id] = light
-        return int(light._id)
-
-    async def subscribe_id(self, sid: int) -> None:
-        """Send a subscription that `subscription_like` has prepared to the server."""
-        await self._send_subscribe(self._subs[sid])
-
-    async def unsubscribe_id(self, sid: int) -> None:
-        """End a subscription. Harmless when repeated, or without a connection."""
-        self.handlers.pop(b"%d" % sid, None)
-        if self._subs.pop(sid, None) is not None and self.is_connected:
-            await self._send_unsubscribe(sid)
 
     # -- the life of a connection --------------------------------------------------------------------
 

@@ -334,7 +334,7 @@ class Publishing:
     async def _listen_for_acks(self) -> None:
         if not self._ack_inbox:
             self._ack_inbox = f"{self._nc.new_inbox()}."
-            await self._nc.subscribe_direct(f"{self._ack_inbox}*", self._acknowledged)
+            self._nc.subscribe_direct(f"{self._ack_inbox}*", self._acknowledged)
 
     def _acknowledged(self, arrival: Arrival) -> None:
         number = int(arrival.subject[len(self._ack_inbox) :])

@@ -165,7 +165,7 @@ class PullConsumer:
         loop = asyncio.get_running_loop()
         self._inbox = self._bus.new_inbox()
         self._outstanding = 0  # pulls of an earlier iteration have ended with it
-        handle = await self._bus.subscribe_direct(f"{self._inbox}.*", self._received)
+        handle = self._bus.subscribe_direct(f"{self._inbox}.*", self._received)
         self._last_heard = loop.time()
         watch = loop.create_task(self._watch_pulls())
         self._bus.on_reconnected.append(self._pull_anew)
@@ -197,7 +197,7 @@ class PullConsumer:
             if keeper is not None:
                 keeper.cancel()
             self._bus.on_reconnected.remove(self._pull_anew)
-            await self._bus.unsubscribe(handle)
+            self._bus.unsubscribe_direct(handle)
 
     async def _watch_pulls(self) -> None:
         """Pull anew when a pull has died silently."""

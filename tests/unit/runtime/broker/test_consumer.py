@@ -33,10 +33,10 @@ class Silent:
     def new_inbox(self) -> str:
         return "_INBOX.test"
 
-    async def subscribe_direct(self, subject: str, handler: Any) -> int:
+    def subscribe_direct(self, subject: str, handler: Any) -> int:
         return 1
 
-    async def unsubscribe(self, handle: int) -> None:
+    def unsubscribe_direct(self, handle: int) -> None:
         pass
 
     async def publish_core(self, subject: str, payload: bytes, reply: str = "") -> None:
