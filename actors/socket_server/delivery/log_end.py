@@ -23,7 +23,7 @@ ASK_SECONDS = 0.05
 GROWTH = 2000
 """Within `ASK_SECONDS` of an answer, the log is taken to have grown by up to so many messages."""
 
-NEAR = 100
+NEAR = 32
 """A version so few messages behind the known end is passed on before the broker is asked: the log soon overtakes it."""
 
 TRIES = 20
