@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from typing import Any
+from collections.abc import Iterable
 
 from prometheus_client import Counter, Histogram
 
 from actors.runtime.telemetry.metrics import REGISTRY
+from protocol.broker.plan_events import PlanEvent
 from protocol.close_codes import CLOSE_RULES
-from protocol.times import parse_time
 
 CLOSES = Counter(
     "examwire_socket_closes_total",
@@ -54,18 +53,11 @@ def count_close(code: int) -> None:
     _KNOWN_CODES.get(code, _OTHER_CODE).inc()
 
 
-def observe_told(events: Iterable[Mapping[str, Any]], now: float) -> None:
+def observe_told(events: Iterable[PlanEvent], now: float) -> None:
     """Measure the latency of events that are sent to proctors `now` (seconds since the epoch); not of restated ones."""
     for event in events:
-        latency = _LATENCY_OF.get(str(event.get("type")))
-        data = event["data"]
-        if latency is None or data.get("restated"):
-            continue
-        try:
-            happened = parse_time(data["timestamp"])
-        except (KeyError, TypeError, ValueError):
-            continue  # without a valid time there is nothing to measure
-        latency.observe(max(0.0, now - happened))
+        if event.happened is not None:
+            _LATENCY_OF[event.kind].observe(max(0.0, now - event.happened))
 
 
 LIMITS_HIT = Counter(

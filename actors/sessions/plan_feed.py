@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,7 +17,8 @@ from actors.sessions.plan_snapshot import OVERLAP_SECONDS, REUSE, SharedLabels, 
 from actors.sessions.proctor_session import ProctorSession
 from protocol.access.scope import Scope, scoped_events
 from protocol.broker import subjects
-from protocol.client.plan_view import EventKey, Parsed, event_key
+from protocol.broker.plan_events import PlanEvent
+from protocol.client.plan_view import EventKey
 from protocol.messages.codec import encode
 from protocol.messages.session_messages import ProctorActivity
 
@@ -28,10 +30,9 @@ MOVE_SECONDS = 0.5
 
 @dataclass(frozen=True, slots=True)
 class PlanEvents:
-    """Events of the plan, each checked to be one. `encoded`: a text that holds these events and no others."""
+    """Events of the plan, each checked to be one; at most as many as fit into a frame."""
 
-    events: list[Parsed]
-    encoded: bytes | None = None
+    events: Sequence[PlanEvent]
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,24 +115,20 @@ class PlanFeed(Actor):
 
     @on(PlanEvents)
     def broadcast(self, message: PlanEvents) -> None:
-        newer = [event for event in message.events if self._is_newer(event)]
+        newer: list[PlanEvent] = []
+        versions = self._versions
+        for event in message.events:
+            if event.version > versions.get(event.key, 0):
+                versions[event.key] = event.version
+                newer.append(event)
         self._dropped += len(message.events) - len(newer)
         if newer:
-            same = message.encoded is not None and len(newer) == len(message.events)
-            self._send(newer, message.encoded if same and message.encoded is not None else text_of(newer))
+            self._send(newer)
 
-    def _is_newer(self, event: Parsed) -> bool:
-        version = event["data"]["version"]
-        key = event_key(event)
-        if version <= self._versions.get(key, 0):
-            return False
-        self._versions[key] = version
-        return True
-
-    def _send(self, events: list[Parsed], payload: bytes) -> None:
+    def _send(self, events: list[PlanEvent]) -> None:
         self._sent += len(events)
         since = spans.now()
-        told = self._by_scope(events, payload)
+        told = self._by_scope(events)
         beyond: dict[SharedSnapshot | None, bytes] = {
             snapshot: snapshot.add(*told[snapshot.scope]) for snapshot in self._snapshots
         }
@@ -147,17 +144,25 @@ class PlanFeed(Actor):
         if any(proctor.live for proctor in self.proctors):
             observe_told(events, self._context.clock.now())
         if tracing.on():
-            spans.record_delivered(events, len(self.proctors), since)
+            spans.record_delivered((event.parsed for event in events), len(self.proctors), since)
 
-    def _by_scope(self, events: list[Parsed], payload: bytes) -> dict[Scope | None, tuple[list[Parsed], bytes]]:
+    def _by_scope(self, events: list[PlanEvent]) -> dict[Scope | None, tuple[list[PlanEvent], bytes]]:
         """Return the events for each scope with their text; `None`: for those who see the whole plan."""
-        told: dict[Scope | None, tuple[list[Parsed], bytes]] = {None: (events, payload)}
-        changes = [self._labels.update(event) for event in events]
+        told: dict[Scope | None, tuple[list[PlanEvent], bytes]] = {None: (events, text_of(events))}
         scopes = {proctor.scope for proctor in self.proctors} | {snapshot.scope for snapshot in self._snapshots}
+        if scopes <= {None}:
+            for event in events:
+                if (labels := event.labels) is not None:
+                    self._labels.tell(event.key[0], event.version, labels)
+            return told
+        parsed = [event.parsed for event in events]
+        as_it_is = {id(message): event for message, event in zip(parsed, events, strict=True)}
+        changes = [self._labels.update(message) for message in parsed]
         for scope in scopes:
             if scope is not None:
-                scoped = scoped_events(events, changes, scope, self._labels)
-                told[scope] = scoped.events, text_of(scoped.events)
+                scoped = scoped_events(parsed, changes, scope, self._labels)
+                in_scope = [as_it_is.get(id(message)) or PlanEvent.of(message) for message in scoped.events]
+                told[scope] = in_scope, text_of(in_scope)
                 if scoped.moved and scope not in self._moves:
                     loop = asyncio.get_running_loop()
                     self._moves[scope] = loop.call_later(MOVE_SECONDS, self._moved, scope)

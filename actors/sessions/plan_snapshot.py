@@ -13,10 +13,11 @@ import pydantic_core
 from actors.runtime.store.state_store import StateStore
 from actors.sessions.context import ServerContext
 from protocol.access.scope import PlanLabels, Scope, scoped_notices, scoped_rows
-from protocol.client.plan_view import EventKey, Parsed, event_key
+from protocol.broker.plan_events import PlanEvent
+from protocol.client.plan_view import EventKey
 from protocol.errors import StateDamaged, StateUnavailable
 from protocol.ids import RecordRef
-from protocol.messages.codec import encode
+from protocol.messages.codec import encode, join_batch
 from protocol.messages.frames import ExamineeRow, PlanSnapshot
 from protocol.messages.plan_facts import PlanNotice
 from protocol.records import keys
@@ -117,7 +118,7 @@ class SharedSnapshot:
             else:
                 await self._next_frame.wait()
 
-    def add(self, events: list[Parsed], payload: bytes) -> bytes:
+    def add(self, events: list[PlanEvent], payload: bytes) -> bytes:
         """Keep events (`payload` when encoded) for those who are being sent the frames. Returns the events to send now.
 
         That is without the events that the frames hold already; empty when they hold all of them. Which ones they hold
@@ -147,10 +148,10 @@ class SharedSnapshot:
         self.fresh = False
         self._frames, self.since = [], []
 
-    def _beyond_frames(self, events: list[Parsed], payload: bytes) -> bytes:
+    def _beyond_frames(self, events: list[PlanEvent], payload: bytes) -> bytes:
         if not self.known:
             return payload
-        beyond = [event for event in events if event["data"]["version"] > self.known.get(event_key(event), 0)]
+        beyond = [event for event in events if event.version > self.known.get(event.key, 0)]
         return payload if len(beyond) == len(events) else text_of(beyond)
 
     # -- reading -------------------------------------------------------------------------------------
@@ -192,7 +193,7 @@ class SharedSnapshot:
             if self.complete and self.scope is None:
                 self._labels.all_read(cleared)
             if self.complete:
-                beyond = [self._beyond_frames(_parsed(payload), payload) for payload in self.since]
+                beyond = [self._beyond_frames(_events_in(payload), payload) for payload in self.since]
                 self.since = [payload for payload in beyond if payload]
                 self.since_bytes = sum(len(payload) for payload in self.since)
             self._wake()
@@ -254,14 +255,14 @@ class SharedSnapshot:
             self._context.outbox.add(fact)
 
 
-def text_of(events: list[Parsed]) -> bytes:
-    """Encode events as one frame; empty when there are none."""
-    return pydantic_core.to_json(events if len(events) > 1 else events[0]) if events else b""
+def text_of(events: list[PlanEvent]) -> bytes:
+    """Return the text of one frame with these events; empty when there are none."""
+    return join_batch([event.encoded for event in events]) if events else b""
 
 
-def _parsed(payload: bytes) -> list[Parsed]:
+def _events_in(payload: bytes) -> list[PlanEvent]:
     parsed = pydantic_core.from_json(payload)
-    return parsed if isinstance(parsed, list) else [parsed]
+    return [PlanEvent.of(event) for event in (parsed if isinstance(parsed, list) else [parsed])]
 
 
 def _versions(rows: list[ExamineeRow]) -> Versions:

@@ -29,6 +29,11 @@ _KNOWN_TYPES = frozenset(kind.type for kind in EVENTS)
 _WITH_LABELS = frozenset(kind.type for kind in EVENTS if issubclass(kind, ConnectionEvent))
 
 
+def tells_labels(kind: str) -> bool:
+    """Return whether an event of this type tells an examinee's labels, or that there are none."""
+    return kind in _WITH_LABELS
+
+
 @dataclass(frozen=True, slots=True)
 class Scope:
     """For each label the values that an examinee may have; all of the labels must match. Equal scopes are equal."""
@@ -90,13 +95,19 @@ class PlanLabels:
         """Take the labels of an event, unless it is older. Return the change that it makes."""
         data = event["data"]
         examinee_id = data.get("examineeId", "")
-        version, before = self._labels.get(examinee_id, (0, NO_LABELS))
-        if event["type"] not in _WITH_LABELS or data["version"] <= version:
+        if not tells_labels(event["type"]):
+            before = self.of(examinee_id)
             return Change(before, before)
-        after = data.get("labels") or NO_LABELS
-        if after or examinee_id in self._labels:
-            self._labels[examinee_id] = data["version"], after
-        return Change(before, after)
+        return self.tell(examinee_id, data["version"], data.get("labels") or NO_LABELS)
+
+    def tell(self, examinee_id: str, version: int, labels: Mapping[str, str]) -> Change:
+        """Take the labels that an event of this version tells, unless it is older. Return the change that it makes."""
+        known_version, before = self._labels.get(examinee_id, (0, NO_LABELS))
+        if version <= known_version:
+            return Change(before, before)
+        if labels or examinee_id in self._labels:
+            self._labels[examinee_id] = version, labels
+        return Change(before, labels)
 
     def clear(self) -> None:
         """Forget everything: events may have been dropped."""

@@ -15,6 +15,7 @@ import pydantic_core
 from pydantic import Field
 
 from protocol.broker import subjects
+from protocol.broker.plan_events import PlanEvent, usual_events
 from protocol.broker.streams import is_marker
 from protocol.errors import ErrorCode, InvalidField, ProtocolError
 from protocol.ids import check_id, check_server_id
@@ -145,22 +146,33 @@ _TO_EXAMINEE = (MobileSyncCompleted, MobileSyncStatus, Notice, HelpRequested, He
 _TO_EXAMINEES = (PlanStateEvent, PlanNotice, PlanPurged)
 _TO_PROCTORS: tuple[type[Message], ...] = (*EVENTS, NewerEvent, PlanPurged)
 
+ToSocketServer = Element | PlanEvent
+"""A message to a socket server: what proctors are told, or anything else."""
 
-def decode_socket(subject: str, payload: bytes, _headers: Mapping[str, str]) -> Sequence[Element | Malformed]:
+
+def decode_socket(subject: str, payload: bytes, _headers: Mapping[str, str]) -> Sequence[ToSocketServer | Malformed]:
     """Decode messages to a socket server: about its sockets, to the proctors of a plan, or to an examinee.
 
-    An event for proctors that only a newer release understands is a `NewerEvent`: it is passed on as it is.
+    What proctors are told is a `PlanEvent`. One that only a newer release understands is passed on, too.
     """
-    elements = SOCKET_CODEC.decode_elements(payload)
     tokens = subject.split(".")
     to_proctors = tokens[-1] == "proctors"
-    for index, element in enumerate(elements):
+    if to_proctors and tokens[:2] == ["socket", "plan"] and (usual := usual_events(payload, tokens[2])) is not None:
+        return usual
+    decoded: list[ToSocketServer | Malformed] = []
+    for index, element in enumerate(SOCKET_CODEC.decode_elements(payload)):
         if to_proctors and isinstance(element, Malformed) and element.newer:
-            element = elements[index] = _newer_event(element)
-        if isinstance(element, Element) and (field := _misplaced_field(element.message, tokens)) is not None:
+            element = _newer_event(element)
+        if isinstance(element, Malformed):
+            decoded.append(element)
+        elif (field := _misplaced_field(element.message, tokens)) is not None:
             error = InvalidField(field, f"has no place on {subject}")
-            elements[index] = Malformed(index, error, pydantic_core.to_json(element.parsed))
-    return elements
+            decoded.append(Malformed(index, error, pydantic_core.to_json(element.parsed)))
+        elif to_proctors and not isinstance(element.message, PlanPurged):
+            decoded.append(PlanEvent.of(element.parsed, element.message))
+        else:
+            decoded.append(element)
+    return decoded
 
 
 def _newer_event(malformed: Malformed) -> Element | Malformed:

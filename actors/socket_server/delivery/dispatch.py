@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 
 from actors.runtime.actor.actor import Actor, ActorStopped
-from actors.runtime.actor.receiver import Received
 from actors.sessions.context import ServerContext
 from actors.sessions.plan_feed import PlanEvents, PlanFeed, Resynchronise
 from actors.sessions.session import SocketSession
@@ -16,11 +15,12 @@ from actors.socket_server.delivery.log_end import LogEnd
 from actors.socket_server.delivery.queue_reader import QueueBatch
 from actors.socket_server.lease import LeaseKeeper
 from actors.socket_server.sessions import Sessions
-from protocol.broker.stream_codecs import version_in
+from protocol.broker.plan_events import PlanEvent
+from protocol.broker.stream_codecs import ToSocketServer, version_in
 from protocol.close_codes import CloseCode
 from protocol.errors import InvalidField
 from protocol.messages.base import Message
-from protocol.messages.codec import Element
+from protocol.messages.codec import Element, split_batches
 from protocol.messages.facts import MobileSyncStatus, Notice
 from protocol.messages.plan_facts import PlanPurged
 from protocol.messages.proctor_events import HelpEvent, MobileSyncCompleted, PlanStateEvent
@@ -53,7 +53,7 @@ class Dispatcher:
         Raises `InvalidField`, before anything is handed over, when a message has a version that the log does not have.
         """
         await self._check_versions(batch)
-        events: dict[PlanFeed, list[PlanEvents]] = {}
+        events: dict[PlanFeed, list[PlanEvent]] = {}
         lost: set[str] = set()
         announce: SessionAnnounce | None = None
         for received in batch.received:
@@ -64,15 +64,15 @@ class Dispatcher:
                     for purged in purges:
                         self._end_proctors(purged, feed)
                     if isinstance(feed, PlanFeed) and not purges:
-                        events.setdefault(feed, []).append(self._events_of(received))
+                        events.setdefault(feed, []).extend(self._events_in(received.messages))
                 case [_, "plan", plan_id, "examinees"]:
-                    for element in received.messages:
-                        self._deliver_to_examinees(plan_id, element.message)
+                    for message in _messages_in(received.messages):
+                        self._deliver_to_examinees(plan_id, message)
                 case _:
-                    for element in received.messages:
-                        self._deliver(element.message, lost)
-                        if isinstance(element.message, SessionAnnounce):
-                            announce = element.message
+                    for message in _messages_in(received.messages):
+                        self._deliver(message, lost)
+                        if isinstance(message, SessionAnnounce):
+                            announce = message
         if events:
             await asyncio.gather(*(_tell_all(feed, feed_events) for feed, feed_events in events.items()))
         await self._log_end.look_again()
@@ -122,16 +122,18 @@ class Dispatcher:
             if session.plan_id == purged.plan_id:
                 session.deliver(SessionClose(socket_id=session.socket_id, code=CloseCode.EXAM_OVER))
 
-    def _events_of(self, received: Received[Element]) -> PlanEvents:
-        """Return the events for the feed of a plan; a `plan_state` gets the time at which it is sent on."""
-        whole = received.whole
-        for element in received.messages:
-            if isinstance(element.message, PlanStateEvent):
-                self._plans.update(element.message)
-                element.parsed["data"]["serverTime"] = format_time(self._clock.now())
-                whole = False
-        parsed = [element.parsed for element in received.messages]
-        return PlanEvents(parsed, received.delivery.payload if whole else None)
+    def _events_in(self, messages: Sequence[ToSocketServer]) -> Iterator[PlanEvent]:
+        """Yield the events for the feed of a plan; a `plan_state` gets the time at which it is sent on."""
+        for event in messages:
+            if not isinstance(event, PlanEvent):
+                continue
+            if isinstance(event.message, PlanStateEvent):
+                self._plans.update(event.message)
+                parsed = event.parsed
+                parsed["data"]["serverTime"] = format_time(self._clock.now())
+                yield PlanEvent.of(parsed, event.message)
+            else:
+                yield event
 
     async def _announce_again(self, lost: set[str]) -> None:
         """Announce the sessions that were declared lost and are alive."""
@@ -147,15 +149,24 @@ class Dispatcher:
     async def _check_versions(self, batch: QueueBatch) -> None:
         """Raise `InvalidField` for a version beyond the end of the log: no later event could overtake it."""
         version = max(
-            (version_in(element.message) or 0 for received in batch.received for element in received.messages),
+            (_version_of(message) for received in batch.received for message in received.messages),
             default=0,
         )
         if not await self._log_end.has_reached(version):
             raise InvalidField("data.version", f"{version} lies beyond the end of the log")
 
 
-async def _tell_all(feed: PlanFeed, messages: Sequence[PlanEvents]) -> None:
-    """Have a feed handle these, in order. Raises what its handler raises."""
+def _messages_in(messages: Sequence[ToSocketServer]) -> Iterator[Message]:
+    """Yield the messages that are not for proctors."""
+    return (message.message for message in messages if isinstance(message, Element))
+
+
+def _version_of(message: ToSocketServer) -> int:
+    return message.version if isinstance(message, PlanEvent) else version_in(message.message) or 0
+
+
+async def _tell_all(feed: PlanFeed, events: Sequence[PlanEvent]) -> None:
+    """Have a feed handle these, in order, as many together as fit into a frame. Raises what its handler raises."""
     with suppress(ActorStopped):  # its last proctor has gone meanwhile; the rest of the batch is for others
-        for message in messages:
-            await feed.process(message)
+        for cut in split_batches([len(event.encoded) for event in events]):
+            await feed.process(PlanEvents(events[cut]))

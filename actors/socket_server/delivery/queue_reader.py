@@ -15,16 +15,15 @@ from actors.socket_server.delivery.queue import ServerQueue
 from actors.socket_server.lease import LeaseKeeper
 from actors.socket_server.metrics import EXPIRED
 from actors.socket_server.sessions import Sessions
-from protocol.broker.stream_codecs import decode_socket
+from protocol.broker.stream_codecs import ToSocketServer, decode_socket
 from protocol.broker.streams import SOCKET, ConsumerSpec, broadcast_consumer, queue_id
 from protocol.errors import BrokerUnavailable, ConsumerGone
-from protocol.messages.codec import Element
 
 log = logging.getLogger("examwire.server_queue")
 
 
 @dataclass(frozen=True, slots=True)
-class QueueBatch(Batch[Element]):
+class QueueBatch(Batch[ToSocketServer]):
     """Deliveries of one consumer of the queue; the socket server has the handler."""
 
 
@@ -96,7 +95,7 @@ class QueueReader:
                 # Others may have vanished too, and were created again before their readers have noticed.
                 await self.resynchronise(queue.consumers)
 
-    async def _take(self, consumer: str, receiver: Receiver[Element], deliveries: list[Delivery]) -> None:
+    async def _take(self, consumer: str, receiver: Receiver[ToSocketServer], deliveries: list[Delivery]) -> None:
         """Hand over deliveries to the server, and wait until they are handled and acknowledged."""
         expired = await self._expired(deliveries)
         for delivery in expired:

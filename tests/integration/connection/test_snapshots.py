@@ -15,6 +15,7 @@ from actors.runtime.store.state_store import StateStore
 from actors.sessions import plan_feed, plan_snapshot
 from actors.sessions.outbox import Outbox
 from actors.sessions.plan_feed import PlanEvents, PlanFeed, Resynchronise
+from protocol.broker.plan_events import PlanEvent
 from protocol.client.plan_view import PlanView
 from protocol.messages.facts import ExamineeFact, Restate
 from protocol.messages.frames import SERVER_FRAMES, ExamineeRow
@@ -240,7 +241,7 @@ async def test_too_many_events_during_a_snapshot_cause_it_to_be_read_again(
     feed._max_unread_bytes = 64 * 1024
     for number in range(1, 30):
         data: dict[str, Any] = {"planId": "P001", "examineeId": "X0001", "version": 2**40 + number, "pad": "x" * 4000}
-        feed.tell(PlanEvents([{"type": "examinee_connected", "data": data}]))
+        feed.tell(PlanEvents([PlanEvent.of({"type": "examinee_connected", "data": data})]))
     reading.go_on.set()
     for proctor in proctors:
         await proctor.expect("plan_snapshot", part=3)

@@ -15,8 +15,9 @@ from actors.runtime.config.settings import Settings
 from actors.socket_server.delivery import queue
 from actors.socket_server.server import SocketServer
 from protocol.broker import subjects
+from protocol.broker.stream_codecs import ToSocketServer
 from protocol.broker.streams import SOCKET
-from protocol.messages.codec import Element, encode
+from protocol.messages.codec import encode
 from protocol.messages.plan_facts import PlanSchedule
 from protocol.messages.proctor_events import ExamineeConnected
 from protocol.messages.session_messages import SessionClose
@@ -125,7 +126,7 @@ class Gate:
         self.reached = asyncio.Event()
         monkeypatch.setattr(server._queue_reader, "_take", self._wait)
 
-    async def _wait(self, consumer: str, receiver: Receiver[Element], deliveries: list[Delivery]) -> None:
+    async def _wait(self, consumer: str, receiver: Receiver[ToSocketServer], deliveries: list[Delivery]) -> None:
         self.reached.set()
         await (self._broadcasts if deliveries[0].subject.endswith(".proctors") else self._open).wait()
         await self._take(consumer, receiver, deliveries)

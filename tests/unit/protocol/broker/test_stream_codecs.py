@@ -7,8 +7,9 @@ from typing import Any
 
 import pytest
 
-from protocol.broker.stream_codecs import decode_socket
-from protocol.messages.codec import Element, Malformed
+from protocol.broker.plan_events import PlanEvent
+from protocol.broker.stream_codecs import ToSocketServer, decode_socket
+from protocol.messages.codec import Malformed
 from protocol.messages.proctor_events import NewerEvent
 
 PROCTORS = "socket.plan.P001.proctors"
@@ -19,14 +20,14 @@ CHECKED: dict[str, Any] = {
 }
 
 
-def decoded(subject: str, *elements: dict[str, Any]) -> list[Element | Malformed]:
+def decoded(subject: str, *elements: dict[str, Any]) -> list[ToSocketServer | Malformed]:
     return list(decode_socket(subject, json.dumps(elements).encode(), {}))
 
 
 @pytest.mark.parametrize("kind", ["examinee_checked", "examinee_finished"])
 def test_an_event_of_a_newer_release_is_passed_on_to_proctors_as_it_is(kind: str) -> None:
     (event,) = decoded(PROCTORS, CHECKED | {"type": kind})
-    assert isinstance(event, Element)
+    assert isinstance(event, PlanEvent)
     assert (event.parsed, event.message) == (
         CHECKED | {"type": kind},
         NewerEvent(plan_id="P001", examinee_id="E001", version=7),
@@ -36,7 +37,7 @@ def test_an_event_of_a_newer_release_is_passed_on_to_proctors_as_it_is(kind: str
 @pytest.mark.parametrize("data", [{"version": 0}, {"version": None}, {"planId": "P002"}, {"examineeId": "*"}])
 def test_an_event_of_a_newer_release_that_lacks_what_each_event_has_is_not(data: dict[str, Any]) -> None:
     neighbour, wrong = decoded(PROCTORS, CHECKED, CHECKED | {"data": CHECKED["data"] | data})
-    assert (isinstance(neighbour, Element), isinstance(wrong, Malformed)) == (True, True)
+    assert (isinstance(neighbour, PlanEvent), isinstance(wrong, Malformed)) == (True, True)
 
 
 @pytest.mark.parametrize("subject", ["socket.SOCK001", "socket.plan.P001.examinees", "socket.plan.P001.examinee.E001"])

@@ -21,6 +21,7 @@ from actors.runtime.role.probes import _lag
 from actors.runtime.telemetry.metrics import REGISTRY
 from actors.sessions.metrics import count_close, observe_told
 from actors.state_manager.metrics import count_told
+from protocol.broker.plan_events import PlanEvent
 from protocol.messages.facts import LossReason
 from protocol.messages.proctor_events import ExamineeConnected, ExamineeDisconnected, ExamineeMigrating
 from protocol.times import format_time
@@ -158,8 +159,10 @@ def test_the_latency_excludes_restated_events() -> None:
     total = sample(f"{name}_sum", event="loss")
     moment = time.time()
 
-    def event(kind: str, seconds_ago: float = 0.0, **data: object) -> dict[str, object]:
-        return {"type": kind, "data": {"timestamp": format_time(moment - seconds_ago), **data}}
+    def event(kind: str, seconds_ago: float = 0.0, **data: object) -> PlanEvent:
+        return PlanEvent.of(
+            {"type": kind, "data": {"timestamp": format_time(moment - seconds_ago), "version": 1, **data}}
+        )
 
     observe_told(
         [
@@ -167,9 +170,8 @@ def test_the_latency_excludes_restated_events() -> None:
             event("examinee_disconnected", 300, restated=True),
             event("examinee_connected", 0.1),
             event("examinee_reconnecting", 1),
-            {"type": "examinee_disconnected", "data": {"timestamp": "soon"}},
-            {"type": ["examinee_disconnected"], "data": {}},
-            {"type": "examinee_disconnected", "data": {}},
+            event("examinee_disconnected", timestamp="soon"),
+            event("examinee_disconnected", timestamp=None),
         ],
         moment,
     )
