@@ -7,12 +7,11 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Any, Literal
 
-from websockets.exceptions import ConnectionClosed
-
 from actors.runtime.actor.actor import on
 from actors.runtime.config.stage_terms import StageTerms
 from actors.runtime.token_bucket import TokenBucket
 from actors.sessions.context import ServerContext
+from actors.sessions.frames.endpoint import ConnectionOver
 from actors.sessions.limits.fact_budget import FactBudget
 from actors.sessions.plan_snapshot import LABELS_A_READ, SharedSnapshot, read_labels
 from actors.sessions.session import SocketSession
@@ -161,13 +160,13 @@ class ProctorSession(SocketSession):
     async def _send_snapshot(self, snapshot: SharedSnapshot) -> None:
         task = asyncio.current_task()
         try:
-            with suppress(ConnectionClosed):
+            with suppress(ConnectionOver):
                 async for frame in snapshot.frames():
-                    await self.connection.send(frame, text=True)
+                    await self.connection.send(frame)
                 waited = len(snapshot.since)
                 for events in snapshot.since[:waited]:
                     self._sent_since_bytes += len(events)
-                    await self.connection.send(events, text=True)
+                    await self.connection.send(events)
                 for events in snapshot.since[waited:]:
                     self.connection.send_now(events)
         finally:

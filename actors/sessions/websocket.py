@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import struct
+from collections import deque
 from contextlib import suppress
-from http import HTTPStatus
 from socket import IPPROTO_TCP, TCP_INFO, TCP_NOTSENT_LOWAT
-from typing import Any, Protocol
+from typing import Protocol
 
-from websockets.asyncio.server import ServerConnection
 from websockets.frames import CloseCode as WireCode
-from websockets.protocol import CLOSED, OPEN, Event
+from websockets.http11 import Request
 
+from actors.sessions.frames.endpoint import ConnectionOver, Endpoint
+from actors.sessions.frames.plain import PING_FRAME
 from actors.sessions.limits.address_limits import AddressSlot
-from actors.sessions.limits.inbound_budget import READ_COST, TURN_BYTES, InboundBudget
+from actors.sessions.limits.inbound_budget import TURN_BYTES, InboundBudget
 from actors.sessions.limits.reading_turns import ReadingTurns
 from actors.sessions.metrics import BREAKS, count_close
 from protocol.close_codes import CLOSE_RULES, CloseCode
@@ -25,6 +26,9 @@ from protocol.messages.frames import HELLO_BYTES, Migrate
 
 LINGER_SECONDS = 1.0
 """A client that has sent too much has so long to read the close frame. Nothing more is read from it."""
+
+MOST_WAITING, FEW_WAITING = 4, 1
+"""With more messages that wait here, nothing is read from the client, until so few are left."""
 
 _PROTOCOL_ERRORS = frozenset(
     {WireCode.PROTOCOL_ERROR, WireCode.UNSUPPORTED_DATA, WireCode.INVALID_DATA, WireCode.MESSAGE_TOO_BIG}
@@ -43,44 +47,96 @@ class EndListener(Protocol):
         """The connection has ended; `reason` is a `LossReason`."""
 
 
-class WebSocketConnection(ServerConnection):
-    """A `ServerConnection` that knows when it last heard from its client, and reports its end at once.
+class Reader(Protocol):
+    """Reads the messages of a client: see `actors.sessions.frames.reader`. A message is a text, or `None`: binary."""
 
+    def read_now(self, text: bytes | None) -> bool:
+        """Handle a message, if nothing has to be waited for."""
+
+    def wake(self) -> None:
+        """Take the messages that wait in the connection."""
+
+
+class Owner(Protocol):
+    """What all connections of a listener share."""
+
+    turns: ReadingTurns
+
+    def ended(self, connection: WebSocketConnection) -> None:
+        """A connection has ended, and its `EndListener` was told."""
+
+
+class WebSocketConnection(Endpoint):
+    """The WebSocket of one client, from the answer to its handshake on. While it is idle it is this object and no more.
+
+    connection = WebSocketConnection(transport, slot, request, owner)
+    hello = await connection.recv()  # until it has a reader
     connection.attach(session)  # `session.ended(reason)` is called when the connection has ended
+    connection.read_with(reader)  # which is given the messages
     connection.send_message(welcome)  # returns at once; what the client does not read is counted in `unread_bytes`
     await connection.end(CloseCode.KICKED, LossReason.KICKED.value)
     """
 
-    def __init__(self, *args: Any, turns: ReadingTurns, slot: AddressSlot, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        self._turns = turns
+    __slots__ = (
+        "_activity_reported_at",
+        "_budget",
+        "_end_listener",
+        "_end_reason",
+        "_full",
+        "_messages",
+        "_owner",
+        "_received",
+        "_taken",
+        "checks_without_progress",
+        "last_heard",
+        "last_progress",
+        "pinged_at",
+        "reader",
+        "request",
+        "slot",
+    )
+
+    def __init__(self, transport: asyncio.Transport, slot: AddressSlot, request: Request | None, owner: Owner) -> None:
+        super().__init__(transport)
+        now = asyncio.get_running_loop().time()
         self.slot = slot
-        self.last_heard = self.loop.time()
+        self.request = request
+        """Its handshake, until the session is made: there is a token in it."""
+        self.last_heard = now
         self.pinged_at: float | None = None
         """When it was pinged, if nothing was heard since; by the clock of the `Keepalive`."""
-        self._activity_reported_at = self.last_heard
+        self.last_progress = now
+        self.checks_without_progress = 0
+        self.reader: Reader | None = None
+        self._owner = owner
+        self._budget = InboundBudget(now)
+        self._activity_reported_at = now
         self._end_reason: str | None = None
         self._end_listener: EndListener | None = None
-        self._buffered = 0  # all bytes that ever waited here for the client
-        self._largest = 0  # of the frames that may still wait
+        self._messages: deque[bytes | None] | None = None  # those that wait for the reader
+        self._full = False  # too many of them wait
+        self._received: asyncio.Future[None] | None = None  # done with the next message, or the end
         self._taken: int | None = None  # of `_buffered`, what the client had acknowledged at the last check
-        self.last_progress = self.last_heard
-        self.checks_without_progress = 0
-        self._budget = InboundBudget(self.last_heard)
 
     def attach(self, listener: EndListener) -> None:
         """Have the end of this connection reported to `listener`."""
         self._end_listener = listener
 
+    def read_with(self, reader: Reader) -> None:
+        """Have the messages read by `reader`: those that wait here, and all that come."""
+        if not self.has_ended:
+            self.reader = reader
+        if self.waiting:
+            reader.wake()
+
     def hello_accepted(self, bytes_per_second: float, frames_per_second: float) -> None:
         """Give the client the budget of one whose hello was valid."""
-        self._budget.open(bytes_per_second, frames_per_second, self.loop.time())
+        self._budget.open(bytes_per_second, frames_per_second, asyncio.get_running_loop().time())
         self.slot.hello_accepted()
 
     def forget_request(self) -> None:
-        """Free the headers of its request, with the token in them: they are needed no more."""
-        if self.request is not None:
-            self.request.headers.clear()
+        """Free its request, with the token in it: it is needed no more."""
+        self.request = None
 
     def activity_to_report(self, now: float, interval: float) -> float | None:
         """Return when the client was last heard, if that was not reported for `interval` seconds, and note the report.
@@ -94,12 +150,6 @@ class WebSocketConnection(ServerConnection):
 
     # -- reading within the budget -------------------------------------------------------------------
 
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        super().connection_made(transport)
-        # Only `data_received` pauses reading: when the budget is used up, or when frames wait to be received.
-        self.recv_messages.pause = _do_nothing
-        self.recv_messages.resume = self._frames_received
-
     def data_received(self, data: bytes) -> None:
         if self._budget.held is not None:
             self._budget.held += data
@@ -109,9 +159,9 @@ class WebSocketConnection(ServerConnection):
     def _take(self, data: bytes, *, in_turn: bool = False) -> None:
         """Read what the client may send now: the quick share at once, the rest in parts when it is its turn."""
         budget = self._budget
-        at, size, most = 0, len(data), budget.at_once
+        at, size, most = 0, len(data), budget.rates.at_once
         while at < size:
-            if budget.fill(self.loop.time()) <= 0 or self.recv_messages.paused:
+            if budget.fill(asyncio.get_running_loop().time()) <= 0 or self._full:
                 self._hold(data[at:])
                 return
             if at >= TURN_BYTES if in_turn else not budget.quick:
@@ -119,10 +169,10 @@ class WebSocketConnection(ServerConnection):
                 return
             part = data[at : at + most]
             budget.frames = 0
-            super().data_received(part)
+            self._read(part)
             at += len(part)
-            budget.left -= len(part) + READ_COST + budget.frame_cost * budget.frames
-        if self.recv_messages.paused:
+            budget.take(len(part))
+        if self._full:
             self._hold(b"")
 
     def _wait_for_turn(self, rest: bytes) -> None:
@@ -133,7 +183,7 @@ class WebSocketConnection(ServerConnection):
         if not self.transport.is_closing():
             self.transport.pause_reading()
             budget.queued = True
-            self._turns.read(self._take_turn)
+            self._owner.turns.read(self._take_turn)
 
     def _take_turn(self) -> None:
         budget = self._budget
@@ -145,72 +195,113 @@ class WebSocketConnection(ServerConnection):
         if budget.held is None:
             self.transport.resume_reading()
 
+    @property
+    def quick(self) -> bool:
+        """Whether the client has sent little lately: its messages wait for no turn."""
+        return self._budget.quick
+
     async def wait_turn(self, size: int) -> None:
         """Wait until a message of `size` bytes may be handled. A client that has sent little lately does not wait."""
         if not self._budget.quick:
-            await self._turns.handle(size)
+            await self._owner.turns.handle(size)
 
     def _hold(self, rest: bytes) -> None:
-        """Stop reading: the budget is used up, or frames wait to be received. Before hello, end the connection."""
+        """Stop reading: the budget is used up, or messages wait for the reader. Before hello, end the connection."""
         self._budget.held = rest
         if self.transport.is_closing():
             return
         self.transport.pause_reading()
-        if self.recv_messages.paused:
+        if self._full:
             return
-        if self._budget.refills and self.protocol.state is OPEN:
+        if self._budget.refills and self.is_open:
             self.slot.hit("paused")
-            self._budget.timer = self.loop.call_later(self._budget.wait(), self._read_on)
+            self._budget.timer = asyncio.get_running_loop().call_later(self._budget.wait(), self._read_on)
             return
-        if self.protocol.state is OPEN:
+        if self.is_open:
             self.slot.hit("before_hello")
             self.set_end_reason(LossReason.PROTOCOL_ERROR.value)
-            self.protocol.fail(CloseCode.POLICY_VIOLATION, CLOSE_RULES[CloseCode.POLICY_VIOLATION].name)
-            self.send_data()
+            self._fail(CloseCode.POLICY_VIOLATION, CLOSE_RULES[CloseCode.POLICY_VIOLATION].name)
         self._budget.held = b""
-        self.loop.call_later(LINGER_SECONDS, self.transport.abort)
-
-    def _frames_received(self) -> None:
-        """Read on: most of the frames that waited were received."""
-        self.loop.call_soon(self._read_on)
+        self._drop_within(LINGER_SECONDS)
 
     def _read_on(self) -> None:
         budget = self._budget
         if budget.timer is not None:
             budget.timer.cancel()
             budget.timer = None
-        if budget.held is None or budget.queued or self.recv_messages.paused or self.transport.is_closing():
+        if budget.held is None or budget.queued or self._full or self.transport.is_closing():
             return
         rest, budget.held = budget.held, None
         self.data_received(rest)
         if budget.held is None:
             self.transport.resume_reading()
 
-    def process_event(self, event: Event) -> None:
-        self._budget.frames += 1
-        self.last_heard = self._budget.now  # any inbound frame counts as life, and only inbound
-        self.pinged_at = None
-        super().process_event(event)
+    # -- frames --------------------------------------------------------------------------------------
+
+    def _heard(self, frames: int) -> None:
+        if frames:
+            self._budget.frames += frames
+            self.last_heard = self._budget.now  # any inbound frame counts as life, and only inbound
+            self.pinged_at = None
+
+    def _deliver(self, message: bytes | None) -> None:
+        if self._messages is None:
+            if self.reader is not None and self.reader.read_now(message):
+                return
+            self._messages = deque()
+        self._messages.append(message)
+        self._full = self._full or len(self._messages) > MOST_WAITING
+        if self.reader is not None:
+            self.reader.wake()
+        elif self._received is not None and not self._received.done():
+            self._received.set_result(None)
+
+    @property
+    def waiting(self) -> bool:
+        """Whether messages wait here."""
+        return self._messages is not None
+
+    def take(self) -> bytes | None:
+        """Take the message that waits longest."""
+        assert self._messages is not None
+        message = self._messages.popleft()
+        if self._full and len(self._messages) <= FEW_WAITING:
+            self._full = False
+            asyncio.get_running_loop().call_soon(self._read_on)
+        if not self._messages:
+            self._messages = None
+        return message
+
+    async def recv(self) -> bytes | None:
+        """Wait for the next message, while there is no reader. `None`: a binary one. Raises `ConnectionOver`."""
+        while self._messages is None:
+            if self.has_ended:
+                raise ConnectionOver
+            self._received = asyncio.get_running_loop().create_future()
+            try:
+                await self._received
+            finally:
+                self._received = None
+        message = self.take()
+        if message is not None and not self.check_utf8(message):
+            await self.wait_closed()
+            raise ConnectionOver
+        return message
 
     def connection_lost(self, exc: Exception | None) -> None:
         super().connection_lost(exc)
+        if self._budget.timer is not None:
+            self._budget.timer.cancel()
+            self._budget.timer = None
         self.slot.leave()
-        if self.opened:
-            count_close(self.first_close_code())
+        count_close(self.first_close_code())
         if self._end_listener is not None:
             self._end_listener.ended(self.reason())
-        self._break_cycles()
-
-    def _break_cycles(self) -> None:
-        """Remove what refers back to this connection, so that its memory is free without a garbage collection.
-
-        A server rarely makes a full one, and connections live long enough to be found by no other.
-        """
-        self._end_listener = None
-        self.recv_messages.resume = _do_nothing
-        self.protocol.parser.close()
-        if self.protocol.parser_exc is not None:
-            self.protocol.parser_exc.__traceback__ = None
+        if self._received is not None and not self._received.done():
+            self._received.set_result(None)
+        self._owner.ended(self)
+        # A server rarely makes a full garbage collection, and connections live long enough to be found by no other.
+        self._end_listener = self.reader = None
 
     # -- its end -------------------------------------------------------------------------------------
 
@@ -222,42 +313,13 @@ class WebSocketConnection(ServerConnection):
         """Return why this connection ended, as a `LossReason`."""
         if self._end_reason is not None:
             return self._end_reason
-        if self.protocol.close_sent is not None and self.protocol.close_sent.code in _PROTOCOL_ERRORS:
+        if self.sent_code in _PROTOCOL_ERRORS:
             return LossReason.PROTOCOL_ERROR.value
-        if not self._client_closed_first:
+        if not self.client_closed_first:
             return LossReason.SOCKET_CLOSED.value
         # A client closes with our own code when it has heard nothing: the network has failed, nobody has left.
         silent = self.first_close_code() == CloseCode.PING_TIMEOUT
         return (LossReason.PING_TIMEOUT if silent else LossReason.CLIENT_CLOSED).value
-
-    @property
-    def _client_closed_first(self) -> bool:
-        """Whether the client's close frame came first. A page that is left or reloaded sends one, too (1001)."""
-        return self.protocol.close_rcvd is not None and self.protocol.close_rcvd_then_sent is not False
-
-    @property
-    def opened(self) -> bool:
-        """Whether the handshake succeeded, so that it was a WebSocket."""
-        return self.response is not None and self.response.status_code == HTTPStatus.SWITCHING_PROTOCOLS
-
-    def first_close_code(self) -> int:
-        """Return the close code of the side that closed first; 1006 when the connection broke."""
-        sent, received = self.protocol.close_sent, self.protocol.close_rcvd
-        first = received if self._client_closed_first or sent is None else sent
-        return int(first.code) if first is not None else int(WireCode.ABNORMAL_CLOSURE)
-
-    def frame_code(self) -> int | None:
-        """Return the code of the first close frame; `None`: the connection broke."""
-        code = self.first_close_code()
-        return None if code == WireCode.ABNORMAL_CLOSURE else code
-
-    @property
-    def is_open(self) -> bool:
-        return self.protocol.state is OPEN
-
-    @property
-    def is_over(self) -> bool:
-        return self.protocol.state is CLOSED
 
     def abort(self, reason: str) -> None:
         """Drop the connection without a close frame: the client would not answer one."""
@@ -265,45 +327,28 @@ class WebSocketConnection(ServerConnection):
         self._end_reason = reason
         self.transport.abort()
 
-    async def end(self, code: CloseCode, reason: str | None = None) -> None:
-        """Close with a code. `reason` is reported as the reason of the loss; by default the name of the code."""
+    def close(self, code: CloseCode, reason: str | None = None) -> None:
+        """Begin to close with a code. `reason` is reported as the reason of the loss; by default the name of the code.
+
+        A client that does not answer within `CLOSE_SECONDS` is dropped.
+        """
         rule = CLOSE_RULES[code]
         self.set_end_reason(reason or rule.name)
-        await self.close(code, rule.name)
+        self.send_close(code, rule.name)
 
-    async def migrate(self, frame: Migrate) -> None:
-        """Name other servers to the client, and close."""
-        self.send_message(frame)
-        await self.end(CloseCode.MIGRATE, LossReason.SERVER_DRAINING.value)
-
-    # -- sending -------------------------------------------------------------------------------------
-
-    def send_now(self, text: bytes) -> None:
-        """Write a frame without waiting for the client. The server ends clients that do not read."""
-        if self.protocol.state is OPEN:
-            self.protocol.send_text(text)
-            self.send_data()
+    async def end(self, code: CloseCode, reason: str | None = None) -> None:
+        """Close, as `close` does, and wait for the end."""
+        self.close(code, reason)
+        await self.wait_closed()
 
     def send_message(self, message: Message) -> None:
         """Encode a message and write it without waiting for the client."""
         self.send_now(encode(message))
 
-    def send_data(self) -> None:
-        before = self.unsent
-        super().send_data()
-        if (waits := self.unsent - before) > 0:
-            self._buffered += waits
-            self._largest = max(self._largest, waits) if before else waits
-
-    @property
-    def unsent(self) -> int:
-        """Bytes that wait in this process for the client."""
-        return self.transport.get_write_buffer_size()
-
-    @property
-    def unread_bytes(self) -> int:
-        """Bytes that wait behind the frame that is being sent. That frame may have any size."""
-        return max(0, self.unsent - self._largest)
+    async def migrate(self, frame: Migrate) -> None:
+        """Name other servers to the client, and close."""
+        self.send_message(frame)
+        await self.end(CloseCode.MIGRATE, LossReason.SERVER_DRAINING.value)
 
     def limit_kernel_buffer(self) -> None:
         """Keep what waits in this process, where it is counted. In the kernel, pings would wait behind it."""
@@ -315,9 +360,8 @@ class WebSocketConnection(ServerConnection):
     def ping_now(self, now: float) -> None:
         """Send a ping, and note `now` as its time."""
         self.pinged_at = now
-        if self.protocol.state is OPEN:
-            self.protocol.send_ping(b"")
-            self.send_data()
+        if self.is_open:
+            self._write(PING_FRAME)
 
     def extend_ping(self, now: float) -> None:
         """Give the client a new ping timeout, from `now` on: its answer may wait in the socket, unread."""
@@ -354,7 +398,3 @@ class WebSocketConnection(ServerConnection):
             return _TCP_INFO.unpack(info)
         except (OSError, struct.error):  # the connection has just broken, or this kernel tells less
             return 0, 0
-
-
-def _do_nothing() -> None:
-    pass

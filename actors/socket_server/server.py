@@ -97,7 +97,7 @@ class SocketServer(Actor):
         admission = Admission(context, tokens, self._queue, self._drain_of_server, summary)
         clients = ClientHandler(context, admission, self.sessions, self._view, self._endpoints, summary)
         self._tls = ServerTls.of("socket", settings.socket.certificate_file, settings.socket.key_file)
-        self._listener = Listener(settings.socket, self._checks, self._tls, clients.handle)
+        self._listener = Listener(settings.socket, self._checks, self._tls, clients)
         self._stopped_because: str | None = None
 
     @property

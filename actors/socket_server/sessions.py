@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
+from collections.abc import Iterable, Mapping, Sequence, Set
 from typing import Any
 
 import pydantic
@@ -82,15 +81,6 @@ class Sessions:
         return self._by_address.get(address)
 
     # -- adding and removing -------------------------------------------------------------------------
-
-    @contextlib.contextmanager
-    def open_socket(self) -> Iterator[None]:
-        """Count a WebSocket as open within the context."""
-        self.sockets += 1
-        try:
-            yield
-        finally:
-            self.sockets -= 1
 
     def add(self, session: ExamineeSession) -> None:
         """Register the session of an examinee. The newest session of an examinee has the address."""

@@ -62,6 +62,11 @@ class Mailbox(Generic[T]):
         self.received += 1
         self.peak = max(self.peak, len(self._items))
 
+    @property
+    def has_room(self) -> bool:
+        """Whether `put_nowait` would succeed."""
+        return len(self) < self.capacity
+
     async def wait_for_room(self) -> None:
         """Wait until `put_nowait` would succeed."""
         while len(self) >= self.capacity:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+from functools import cache
+from typing import NamedTuple
 
 from protocol.messages.frames import BURST_SECONDS, HELLO_BYTES, HELLO_FRAMES
 
@@ -22,12 +24,32 @@ PAUSE_SECONDS = 0.1
 """Reading is paused for at least so long."""
 
 
+class Rates(NamedTuple):
+    """What a client may send: `burst` bytes at once, then `per_second`, each frame for `frame_cost` bytes more.
+
+    `at_once`: so many bytes are read between two checks.
+    """
+
+    per_second: float
+    burst: float
+    frame_cost: float
+    at_once: int
+
+
+_STRANGER = Rates(0.0, float(HELLO_BYTES), HELLO_BYTES / HELLO_FRAMES, STRANGERS_SLICE)
+
+
+@cache
+def _rates(bytes_per_second: float, frames_per_second: float) -> Rates:
+    return Rates(bytes_per_second, bytes_per_second * BURST_SECONDS, bytes_per_second / frames_per_second, SLICE)
+
+
 class InboundBudget:
     """A token bucket in bytes. Each frame costs `frame_cost` bytes more, and each arrival of data `READ_COST`.
 
     budget = InboundBudget(loop.time())
     budget.open(bytes_per_second, frames_per_second, loop.time())  # after a valid hello
-    if budget.fill(loop.time()) > 0: ...  # read up to `budget.at_once` bytes
+    if budget.fill(loop.time()) > 0: ...  # read up to `budget.rates.at_once` bytes
 
     Before hello it is not refilled: a stranger has `HELLO_BYTES` and `HELLO_FRAMES` in all. `now` is the time of the
     last refill, when the data arrived that is being read. The connection keeps its state of reading in the same small
@@ -35,44 +57,44 @@ class InboundBudget:
     pause: a `timer`, or its turn (`queued`).
     """
 
-    __slots__ = ("_burst", "_rate", "at_once", "frame_cost", "frames", "held", "left", "now", "queued", "timer")
+    __slots__ = ("frames", "held", "left", "now", "queued", "rates", "timer")
 
     def __init__(self, now: float) -> None:
-        self.left = float(HELLO_BYTES)
-        self.frame_cost = HELLO_BYTES / HELLO_FRAMES
-        self.at_once = STRANGERS_SLICE
+        self.rates = _STRANGER
+        self.left = _STRANGER.burst
         self.now = now
         self.frames = 0
         self.held: bytes | None = None
         self.timer: asyncio.TimerHandle | None = None
         self.queued = False
-        self._rate = 0.0
-        self._burst = self.left
 
     def open(self, bytes_per_second: float, frames_per_second: float, now: float) -> None:
         """Set the rates of a client whose hello was valid, and fill the bucket."""
-        self.frame_cost = bytes_per_second / frames_per_second
-        self.at_once = SLICE
+        self.rates = _rates(bytes_per_second, frames_per_second)
+        self.left = self.rates.burst
         self.now = now
-        self._rate = bytes_per_second
-        self._burst = self.left = bytes_per_second * BURST_SECONDS
 
     @property
     def refills(self) -> bool:
-        return self._rate > 0
+        return self.rates.per_second > 0
 
     @property
     def quick(self) -> bool:
         """Whether the client has sent little lately."""
-        return self._burst - self.left < QUICK_BYTES
+        return self.rates.burst - self.left < QUICK_BYTES
 
     def fill(self, now: float) -> float:
         """Refill, and return the bytes that are left. Above 0, some may be read; what is read beyond 0 is owed."""
-        if self.left < self._burst and self._rate:
-            self.left = min(self._burst, self.left + (now - self.now) * self._rate)
+        rates = self.rates
+        if self.left < rates.burst and rates.per_second:
+            self.left = min(rates.burst, self.left + (now - self.now) * rates.per_second)
         self.now = now
         return self.left
 
+    def take(self, size: int) -> None:
+        """Take the cost of `size` bytes that have arrived together, with `frames` in them."""
+        self.left -= size + READ_COST + self.rates.frame_cost * self.frames
+
     def wait(self) -> float:
         """Return the seconds until reading goes on. Only for a budget that refills."""
-        return max(0.0, PAUSE_SECONDS - self.left / self._rate)
+        return max(0.0, PAUSE_SECONDS - self.left / self.rates.per_second)

@@ -32,7 +32,7 @@ async def receive_hello(connection: WebSocketConnection, tokens: TokenVerifier) 
     except TimeoutError:
         await connection.end(CloseCode.HELLO_TIMEOUT)
         return None
-    if not isinstance(text, str):
+    if text is None:
         await connection.end(CloseCode.UNSUPPORTED_DATA)
         return None
     try:
@@ -67,7 +67,7 @@ def _claims(connection: WebSocketConnection, hello: Hello, tokens: TokenVerifier
     return tokens.verify(hello.token or (shown_token(connection.request) if connection.request else None))
 
 
-async def _first_frame(connection: WebSocketConnection) -> str | bytes:
+async def _first_frame(connection: WebSocketConnection) -> bytes | None:
     """Receive the first frame. Raises `TimeoutError` after 5 s in which the event loop was not blocked."""
     loop = asyncio.get_running_loop()
     while True:

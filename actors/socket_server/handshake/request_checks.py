@@ -21,6 +21,7 @@ from actors.runtime.telemetry.logs import LogSummary
 from actors.sessions.context import ServerContext
 from actors.sessions.limits.address_limits import AddressLimits, AddressSlot, Limits, Transport
 from actors.socket_server.drain import ServerDrain
+from actors.socket_server.handshake.opening import answer_request
 from actors.socket_server.handshake.origins import AllowedOrigins
 from actors.socket_server.handshake.request_head import HandshakeProtocol
 from actors.socket_server.metrics import REFUSALS
@@ -50,7 +51,7 @@ class HandshakeChecks:
 
     checks = HandshakeChecks(context, tokens, drain, summary)
     slot = checks.arrive("192.0.2.1", transport)  # a connection; `None`: drop it
-    refusal = checks.refuse(protocol, request)  # its request; `None`: it is let in
+    refusal = checks.refuse(slot, request)  # its request; `None`: it is let in
 
     `summary` counts the refusals in the log.
     """
@@ -102,10 +103,8 @@ class HandshakeChecks:
 
     # -- requests ------------------------------------------------------------------------------------
 
-    def refuse(self, handshake: HandshakeProtocol, request: Request) -> Refusal | None:
+    def refuse(self, slot: AddressSlot, request: Request) -> Refusal | None:
         """Return the answer to a client that is not let in; `None`: it is let in."""
-        slot = handshake.slot
-        assert slot is not None
         headers = request.headers
         if (name := repeated(name for name, _ in headers.raw_items())) is not None:
             return Refusal(self.bad_request(slot, HTTPStatus.BAD_REQUEST, f"more than one {name}\n"))
@@ -120,13 +119,13 @@ class HandshakeChecks:
         if (forwarded := headers.get_all("X-Forwarded-For")) and is_trusted(slot.ip, self._trusted_proxies):
             self._limits.belongs_to(slot, client_address(slot.ip, forwarded, self._trusted_proxies))
         if (detail := self._closed()) is not None:
-            return self._try_later(handshake, request, detail, 2, "closed")
+            return self._try_later(slot, request, detail, 2, "closed")
         reason = self._limits.refuse(slot, known=False)
         if reason is not None and self._is_known(slot, request):
             reason = self._limits.refuse(slot, known=True)
         if reason is None:
             return None
-        return self._try_later(handshake, request, *_TRY_LATER[reason], reason)
+        return self._try_later(slot, request, *_TRY_LATER[reason], reason)
 
     def bad_request(self, slot: AddressSlot, status: HTTPStatus, text: str) -> bytes:
         """Count a request that is not valid, and return the answer to it."""
@@ -157,18 +156,15 @@ class HandshakeChecks:
         slot.shown = (token, claims)
         return True
 
-    def _try_later(
-        self, handshake: HandshakeProtocol, request: Request, detail: str, seconds: int, reason: str
-    ) -> Refusal:
+    def _try_later(self, slot: AddressSlot, request: Request, detail: str, seconds: int, reason: str) -> Refusal:
         self.refused += 1
         REFUSALS.labels(reason).inc()
-        assert handshake.slot is not None
         # A browser does not show its page the status of a refused handshake, so it is accepted and closed with a code.
-        if "Origin" in request.headers and self._limits.may_check(handshake.slot):
-            accepted = handshake.protocol.accept(request)
-            if accepted.status_code == HTTPStatus.SWITCHING_PROTOCOLS:
+        if "Origin" in request.headers and self._limits.may_check(slot):
+            answer = answer_request(request)
+            if answer.accepted:
                 self._summary.count("refused", str(int(CloseCode.TRY_AGAIN_LATER)))
-                return Refusal(accepted.serialize() + _TRY_AGAIN_LATER, half_close=True)
+                return Refusal(answer.content + _TRY_AGAIN_LATER, half_close=True)
         self._summary.count("refused", str(int(HTTPStatus.SERVICE_UNAVAILABLE)))
         return Refusal(_answer(HTTPStatus.SERVICE_UNAVAILABLE, detail + "\n", seconds))
 

@@ -13,12 +13,12 @@ import socket
 import ssl
 from collections.abc import Callable
 from http import HTTPStatus
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, cast
 
 from websockets.http11 import Request
-from websockets.server import ServerProtocol
 
 from actors.sessions.limits.address_limits import REQUEST_SECONDS, AddressSlot
+from actors.socket_server.handshake.opening import answer_request, read_request
 from protocol.messages.frames import REQUEST_BYTES
 
 if TYPE_CHECKING:
@@ -44,22 +44,19 @@ class _TlsStarting:
             self._accepted.shutdown(socket.SHUT_RDWR)
 
 
-Accept = Callable[[ServerProtocol, asyncio.Transport, AddressSlot, Request], None]
-"""Called with the connection of a client that is let in, and its request."""
+Accept = Callable[[asyncio.Transport, AddressSlot, Request], None]
+"""Called with the connection of a client that is let in, and its request, which was answered."""
 
 
 class HandshakeProtocol(asyncio.Protocol):
     """Reads the request of one connection and answers it: refuses the client, or calls `accept`.
 
-    await loop.create_server(lambda: HandshakeProtocol(checks, ServerProtocol(), accept), host, port)
+    await loop.create_server(lambda: HandshakeProtocol(checks, accept), host, port)
     """
 
-    __slots__ = ("_accept", "_checks", "_end", "_head", "_tls", "_transport", "protocol", "secured", "slot")
+    __slots__ = ("_accept", "_checks", "_end", "_head", "_tls", "_transport", "secured", "slot")
 
-    def __init__(
-        self, checks: HandshakeChecks, protocol: ServerProtocol, accept: Accept, tls: ssl.SSLContext | None = None
-    ) -> None:
-        self.protocol = protocol
+    def __init__(self, checks: HandshakeChecks, accept: Accept, tls: ssl.SSLContext | None = None) -> None:
         self.slot: AddressSlot | None = None
         self._checks = checks
         self._accept = accept
@@ -82,7 +79,7 @@ class HandshakeProtocol(asyncio.Protocol):
             # The listener starts no TLS: its handshake costs more than anything else here, so limits come first. Nor
             # does `start_tls`: uvloop reads on after `connection_made`, and early data would be lost. So the connection
             # goes on with a duplicate of its socket, and this transport closes before it has read anything.
-            secured = HandshakeProtocol(self._checks, self.protocol, self._accept)
+            secured = HandshakeProtocol(self._checks, self._accept)
             secured.slot, self.slot = self.slot, None
             accepted = socket.socket(fileno=os.dup(transport.get_extra_info("socket").fileno()))
             accepted.setblocking(False)
@@ -107,9 +104,6 @@ class HandshakeProtocol(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         if self.slot is not None:
             self.slot.leave()
-        if self.secured is None:
-            # Its parser refers back to it: thousands of such circles would make one long garbage collection.
-            vars(self.protocol).clear()
 
     def data_received(self, data: bytes) -> None:
         if self._transport is None or self._transport.is_closing():
@@ -140,20 +134,21 @@ class HandshakeProtocol(asyncio.Protocol):
         if end > REQUEST_BYTES:
             self._refuse(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, f"a request has {REQUEST_BYTES} bytes at most\n")
             return
-        self.protocol.receive_data(bytes(self._head[:end]))
-        events: list[Any] = self.protocol.events_received()
-        if not events:
-            written = b"".join(self.protocol.data_to_send())  # 414 or 431; nothing if this is no request
-            self._refuse(HTTPStatus.BAD_REQUEST, "not understood\n", written)
+        request = read_request(bytes(self._head[:end]))
+        if isinstance(request, bytes):
+            self._refuse(HTTPStatus.BAD_REQUEST, "not understood\n", request)
             return
         if len(self._head) > end:
             self._refuse(HTTPStatus.BAD_REQUEST, "wait for the answer before you go on\n")
             return
-        request: Request = events[0]
-        refusal = self._checks.refuse(self, request)
+        refusal = self._checks.refuse(self.slot, request)
         if refusal is None:
-            self._head = bytearray()  # websockets keeps a reference to this protocol as long as the connection
-            self._accept(self.protocol, transport, self.slot, request)
+            answer = answer_request(request)
+            transport.write(answer.content)
+            if answer.accepted:
+                self._accept(transport, self.slot, request)
+            else:
+                transport.close()
         elif refusal.half_close and transport.can_write_eof():
             transport.write(refusal.content)
             transport.write_eof()

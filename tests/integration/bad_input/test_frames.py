@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from actors.sessions import frame_reader
+from actors.sessions.frames import reader
 from actors.socket_server.handshake import hello
 from protocol.records import keys
 from tests.integration.bad_input.support import Neighbours, refused
@@ -58,10 +58,10 @@ async def test_a_bad_frame_does_not_affect_its_neighbours(system: System, neighb
 
 async def test_too_many_errors_end_the_connection(system: System, neighbours: Neighbours) -> None:
     client = await system.examinee("E001")
-    for _ in range(frame_reader.MAX_ERRORS + 1):
+    for _ in range(reader.MAX_ERRORS + 1):
         await client.websocket.send("nonsense")
     assert await client.closed() == 4505
-    assert sum(frame["type"] == "error" for frame in client.frames) == frame_reader.MAX_ERRORS + 1
+    assert sum(frame["type"] == "error" for frame in client.frames) == reader.MAX_ERRORS + 1
     loss = await neighbours.proctor.expect("examinee_disconnected", examineeId="E001")
     assert loss["data"]["reason"] == "PROTOCOL_ERROR"
 

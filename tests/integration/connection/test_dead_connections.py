@@ -24,19 +24,30 @@ from websockets.server import ServerProtocol
 
 from actors.runtime.config.settings import Settings
 from actors.runtime.http.connections import HttpProtocol
+from actors.sessions.frames.library import LibraryConnection
+from actors.sessions.frames.reader import FrameReader
 from actors.sessions.session import SocketSession
 from actors.sessions.websocket import WebSocketConnection
 from actors.socket_server.handshake.request_head import HandshakeProtocol
 from actors.web_server.server import WebServer
 from protocol.close_codes import CloseCode
-from protocol.messages.frames import Heartbeat
+from protocol.messages.frames import EnterMobileSync, Heartbeat
 from protocol.messages.session_messages import SessionClose
 from tests.integration.support.settings import changed
 from tests.integration.support.system import RawClient, System, eventually
 from tests.support.certificates import issue
 
 TIMES = 3
-KINDS = (WebSocketConnection, ServerProtocol, HandshakeProtocol, SocketSession, HttpProtocol, RequestResponseCycle)
+KINDS = (
+    WebSocketConnection,
+    LibraryConnection,
+    ServerProtocol,
+    FrameReader,
+    HandshakeProtocol,
+    SocketSession,
+    HttpProtocol,
+    RequestResponseCycle,
+)
 
 
 class Ends:
@@ -99,6 +110,7 @@ class Ends:
     async def dropped_as_slow(self, name: str) -> None:
         client = await self._client("examinee", name)
         session = self._session(name)
+        session.deliver(EnterMobileSync())  # its handler awaits: what comes then waits in the mailbox
         for _ in range(1200):
             session.deliver(Heartbeat())
         await client.closed()

@@ -13,8 +13,8 @@ from redis.asyncio import Redis
 
 from actors.runtime.broker.connection import Bus, Outgoing
 from actors.runtime.config.settings import Settings
-from actors.sessions import frame_reader
 from actors.sessions.examinee_session import ExamineeSession
+from actors.sessions.frames import reader
 from actors.sessions.session import SocketSession
 from protocol.broker import subjects
 from protocol.messages.frames import Role
@@ -77,7 +77,7 @@ async def test_a_proctor_who_does_not_read_is_closed_without_delay_for_others(
 async def test_an_examinee_who_sends_and_never_reads_is_closed(
     system: System, neighbours: Neighbours, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(frame_reader, "FRAMES_PER_SECOND", 1_000_000)  # else it takes long to fill the buffer
+    monkeypatch.setattr(reader, "FRAMES_PER_SECOND", 1_000_000)  # else it takes long to fill the buffer
     deaf = SlowReader(port_of(system))
     await deaf.hello(system.token("examinee", "E001"))
     await neighbours.proctor.expect("examinee_connected", examineeId="E001")
@@ -101,8 +101,8 @@ async def test_an_examinee_who_sends_and_never_reads_is_closed(
 async def test_a_flooding_examinee_is_throttled_and_adds_nothing_to_the_log(
     system: System, neighbours: Neighbours, bus: Bus, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(frame_reader, "FRAMES_PER_SECOND", 20)
-    monkeypatch.setattr(frame_reader, "FRAMES_AT_ONCE", 10)
+    monkeypatch.setattr(reader, "FRAMES_PER_SECOND", 20)
+    monkeypatch.setattr(reader, "FRAMES_AT_ONCE", 10)
     flooding = await system.examinee("E001")
     before = await bus.last_message("STATUS", subjects.status_plan("P001", subjects.socket_origin("SOCK001")))
     assert before is not None

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from actors.runtime.config.sections import SocketSettings
-from actors.sessions.frame_reader import FRAMES_AT_ONCE, FRAMES_PER_SECOND, MAX_ERRORS
+from actors.sessions.frames.reader import FRAMES_AT_ONCE, FRAMES_PER_SECOND, MAX_ERRORS
 from actors.sessions.plan_snapshot import ROWS_A_FRAME
 from protocol.client import reconnect
 from protocol.client.plan_view import ApplyResult, PlanView
