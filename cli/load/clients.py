@@ -65,7 +65,7 @@ class LoadClients:
         self.not_admitted: set[int] = set()
         self._urls = list(urls)
         self._proctor_urls = list(proctor_urls or urls[:2])
-        self._proctors_a_plan = proctors or len(self._proctor_urls)
+        self.proctors_a_plan = proctors or len(self._proctor_urls)
         self._module = module
         self._environment = dict(environment)
         self._share = -(-count // workers)
@@ -89,7 +89,7 @@ class LoadClients:
 
     async def open(self) -> None:
         """Start the proctors and the worker processes. Raises `RoleFailed`."""
-        await asyncio.gather(*(self.watch(url) for url in self._proctor_urls[: self._proctors_a_plan]))
+        await asyncio.gather(*(self.watch(url) for url in self._proctor_urls[: self.proctors_a_plan]))
         await self.stand_by()
         self._workers, self._standby = self._standby, []
 
@@ -102,7 +102,7 @@ class LoadClients:
         seats = [
             (plan_id, f"{name}-{plan}-{number}", number == place)
             for plan, plan_id in enumerate(self.plan_ids)
-            for number in range(place, self._proctors_a_plan, places)
+            for number in range(place, self.proctors_a_plan, places)
         ]
         process = self._process(name, "proctors", {"url": url, "seats": seats})
         self._starting.add(process)
@@ -122,7 +122,7 @@ class LoadClients:
         for number, first in enumerate(range(1, self.count + 1, self._share), 1):
             count = min(self._share, self.count + 1 - first)
             if first + count > self.count:
-                count += 1  # the examinee that marks the end
+                count += len(self.plan_ids)  # the examinees that mark the end
             config = {"plan_ids": self.plan_ids, "urls": self._urls, "first": first, "count": count}
             self._standby.append(self._process(f"examinees {number}", "examinees", config))
         await asyncio.gather(*(process.start() for process in self._standby))
@@ -241,9 +241,9 @@ class LoadClients:
         return at
 
     async def mark_end(self) -> None:
-        """Connect one more examinee: when its event arrives, all earlier events have arrived."""
+        """Connect one more examinee of each plan: when its event arrives, all earlier events have arrived."""
         self.phase = RunPhase.END
-        await self.connect([self.count + 1])
+        await self.connect(range(self.count + 1, self.count + 1 + len(self.plan_ids)))
 
     async def unexpectedly_lost(self) -> int:
         """Return the number of sockets that were closed without our doing."""
@@ -259,7 +259,9 @@ class LoadClients:
         for process in self._proctors.values():
             process.tell(do="view")
         await self.until(lambda: len(self._views) == len(self._proctors))
-        numbers = [number for number in range(1, self.count + 2) if number not in self.not_admitted]
+        numbers = [
+            number for number in range(1, self.count + 1 + len(self.plan_ids)) if number not in self.not_admitted
+        ]
         expected: dict[str, dict[str, str | None]] = {plan_id: {} for plan_id in self.plan_ids}
         for number in numbers:
             expected[plan_of(self.plan_ids, number)][examinee_id(number)] = self._socket_ids.get(number)
@@ -279,7 +281,9 @@ class LoadClients:
         """Return the number of examinees with a wrong status, or a wrong socket if connected, in Redis."""
         loop = asyncio.get_running_loop()
         deadline = loop.time() + REDIS_PATIENCE_SECONDS
-        numbers = [number for number in range(1, self.count + 2) if number not in self.not_admitted]
+        numbers = [
+            number for number in range(1, self.count + 1 + len(self.plan_ids)) if number not in self.not_admitted
+        ]
         while True:
             wrong = 0
             for start in range(0, len(numbers), REDIS_CHUNK):

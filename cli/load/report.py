@@ -36,7 +36,9 @@ class LoadReport:
     """The figures of one run; `None`: the scenario does not measure it. `notes` explain the figures.
 
     `losses_per_second`: count / (last frame - first frame). `losses_per_second_overall` (hall outage only): count /
-    (last frame - end of the sockets), which includes the time until the first frame.
+    (last frame - end of the sockets), which includes the time until the first frame. `cpu_each`: CPU µs by role for
+    each connect, loss, ..., until its proctor was told. `managers`: the state managers that were started; `proctors`:
+    of each plan.
     """
 
     scenario: str
@@ -63,6 +65,10 @@ class LoadReport:
     kib_per_connection: float | None = None
     measured_seconds: float = 0.0
     cpu_seconds: Mapping[str, float] = field(default_factory=dict)
+    cpu_each: dict[str, Mapping[str, float]] = field(default_factory=dict)
+    managers: int | None = None
+    plans: int = 1
+    proctors: int = 1
     baseline: Baseline | None = None
     notes: list[str] = field(default_factory=list)
 
@@ -83,6 +89,11 @@ class LoadReport:
             or self.views_disagree
         )
 
+    def cpu_of_system(self, event: str) -> float:
+        """Return the CPU µs of engines and roles for an event, without the load's own processes."""
+        costs = self.cpu_each.get(event, {})
+        return round(sum(cost for role, cost in costs.items() if not role.startswith("load: ")), 1)
+
     def compare(self, baseline: Baseline) -> None:
         """Add the baseline and its ratio: of the rates in a hall outage, else of the median latencies."""
         if self.scenario == "hall-outage":
@@ -99,6 +110,9 @@ class LoadReport:
             "planId": self.plan_id,
             "examinees": self.examinees,
             "servers": self.servers,
+            "managers": self.managers,
+            "plans": self.plans,
+            "proctors": self.proctors,
             "correct": self.correct,
             "connectsPerSecond": self.connects_per_second,
             "lossesPerSecond": self.losses_per_second,
@@ -123,6 +137,7 @@ class LoadReport:
             "kibPerConnection": self.kib_per_connection,
             "measuredSeconds": round(self.measured_seconds, 3),
             "cpuSeconds": dict(self.cpu_seconds),
+            "cpuMicrosecondsEach": {event: dict(costs) for event, costs in self.cpu_each.items()},
             "machine": self.machine,
             "notes": self.notes,
         }
@@ -149,6 +164,10 @@ class LoadReport:
             ("measured", f"{self.measured_seconds:.1f} s"),
             ("CPU seconds", ", ".join(f"{role} {seconds:.2f}" for role, seconds in self.cpu_seconds.items())),
         ]
+        rows += [
+            (f"CPU µs a {event}", f"{self.cpu_of_system(event):,.0f}: {_costs(costs)}")
+            for event, costs in self.cpu_each.items()
+        ]
         if self.migrated:
             rows.append(("migrated / false alarms", f"{self.migrated} / {verdict.false_alarms}"))
         for name, count in (
@@ -173,6 +192,11 @@ class LoadReport:
 
 def _json(percentiles: Percentiles | None) -> dict[str, float] | None:
     return asdict(percentiles) if percentiles is not None else None
+
+
+def _costs(costs: Mapping[str, float]) -> str:
+    own = [f"{role} {cost:,.0f}" for role, cost in costs.items() if not role.startswith("load: ")]
+    return ", ".join([*own, *(f"({role} {cost:,.0f})" for role, cost in costs.items() if role.startswith("load: "))])
 
 
 def _number(value: float | None) -> str:

@@ -17,7 +17,7 @@ from cli.load.clients import REDIS_PATIENCE_SECONDS, REDIS_POLL_SECONDS, REDIS_S
 from cli.load.fleet import Fleet
 from cli.load.ledger import ConnectionChange, RunPhase
 from cli.load.percentiles import Percentiles, per_second
-from cli.load.process_costs import cpu_times, resident_bytes, settled_bytes, spent
+from cli.load.process_costs import cpu_times, microseconds_each, resident_bytes, settled_bytes, spent
 from cli.load.report import Baseline, LoadReport
 
 PAUSE_SECONDS = 0.02
@@ -32,10 +32,13 @@ BARE_SAMPLES = 500
 
 @dataclass(frozen=True, slots=True)
 class LoadRun:
-    """The objects that a scenario uses. `processes` returns the current pids by role."""
+    """The objects that a scenario uses. `processes` returns the current pids by role.
+
+    Without `store` nobody looks into Redis: another system than ours is measured in the same way.
+    """
 
     clients: LoadClients
-    store: StateStore
+    store: StateStore | None
     report: LoadReport
     processes: Callable[[], Mapping[str, Sequence[int]]]
     baseline: BaselinePath | None
@@ -56,7 +59,7 @@ async def one_by_one(run: LoadRun, repeat: int) -> None:
             if run.baseline is not None:
                 await asyncio.sleep(PAUSE_SECONDS)
                 baseline_seconds.append(await run.baseline.send_one())
-            if number % POLLED_EVERY == 0:
+            if run.store is not None and number % POLLED_EVERY == 0:
                 polling = asyncio.create_task(clients.lost_in_redis(run.store, examinee))
                 in_redis += await _found(polling, await _round(clients, examinee, RunPhase.POLLED))
     report.redis_latency = Percentiles.of(in_redis)
@@ -99,19 +102,10 @@ async def hall_outage(run: LoadRun) -> None:
     clients.phase = RunPhase.MEASURED
     with _measured(run):
         vanished_at = clients.vanish()
-        sample = random.Random(clients.count).sample(numbers, min(REDIS_SAMPLE, len(numbers)))
-        in_redis: list[float] = []
-        reading = asyncio.create_task(clients.lost_in_redis_of(run.store, sample, in_redis))
-        before = cpu_times(run.processes())
-        await clients.until(lambda: clients.ledger.outstanding <= 0)
-        cpu_seconds = spent(before, cpu_times(run.processes()))
-        await asyncio.wait({reading}, timeout=REDIS_PATIENCE_SECONDS)
-        if reading.done():
-            await reading  # raises the error of the polling, if any
-        reading.cancel()
-        all_in_redis = await clients.all_lost_in_redis(run.store, numbers)
+        in_redis, sample_size, all_in_redis = await _until_all_are_lost(run, numbers)
         run.progress("reconnecting all")
-        await clients.connect(numbers)
+        with _costs(run, "reconnect", len(numbers)):
+            await clients.connect(numbers)
     report.redis_latency = Percentiles.of(at - vanished_at for at in in_redis)
     _figures(run)
     loss_times = clients.ledger.times(ConnectionChange.LOST)
@@ -121,9 +115,7 @@ async def hall_outage(run: LoadRun) -> None:
     report.notes += [
         "lossesPerSecond: count / (last frame - first frame) at the proctor; the last one came "
         f"{last_frame - vanished_at:.3f} s after the sockets vanished",
-        "CPU seconds until the last loss was told: "
-        + ", ".join(f"{role} {seconds:.2f}" for role, seconds in cpu_seconds.items()),
-        f"redisLatencyMs: {len(sample)} examinees by chance, polled every {REDIS_SAMPLE_POLL_SECONDS * 1000:g} ms",
+        f"redisLatencyMs: {sample_size} examinees by chance, polled every {REDIS_SAMPLE_POLL_SECONDS * 1000:g} ms",
         f"Redis was found to hold all losses {all_in_redis - vanished_at:.3f} s after the sockets vanished"
         if all_in_redis is not None
         else "Redis did not come to hold all losses",
@@ -132,6 +124,26 @@ async def hall_outage(run: LoadRun) -> None:
     report.connects_per_second = _connects(clients, RunPhase.MEASURED)
     if baseline is not None:
         report.compare(baseline)
+
+
+async def _until_all_are_lost(run: LoadRun, numbers: Sequence[int]) -> tuple[list[float], int, float | None]:
+    """Wait until all losses are reported and in Redis.
+
+    Return when Redis had those of a sample, the size of the sample, and when Redis had all (`None`: not in time).
+    """
+    clients, store = run.clients, run.store
+    in_redis: list[float] = []
+    sample = random.Random(clients.count).sample(numbers, min(REDIS_SAMPLE, len(numbers)))
+    reading = asyncio.create_task(clients.lost_in_redis_of(store, sample, in_redis)) if store is not None else None
+    with _costs(run, "loss", len(numbers)):
+        await clients.until(lambda: clients.ledger.outstanding <= 0)
+    if reading is None or store is None:
+        return [], 0, None
+    await asyncio.wait({reading}, timeout=REDIS_PATIENCE_SECONDS)
+    if reading.done():
+        await reading  # raises the error of the polling, if any
+    reading.cancel()
+    return in_redis, len(sample), await clients.all_lost_in_redis(store, numbers)
 
 
 async def steady(run: LoadRun, rate: float, duration: float) -> None:
@@ -156,7 +168,8 @@ async def steady(run: LoadRun, rate: float, duration: float) -> None:
 
 async def rolling_restart(run: LoadRun, fleet: Fleet, rate: float, over_seconds: float) -> None:
     """Drain and replace each socket server in turn, while losses and recoveries continue."""
-    clients = run.clients
+    clients, store = run.clients, run.store
+    assert store is not None
     await _fill(run)
     clients.phase = RunPhase.MEASURED
     finished = asyncio.Event()
@@ -165,7 +178,7 @@ async def rolling_restart(run: LoadRun, fleet: Fleet, rate: float, over_seconds:
         try:
             for server, url in zip(fleet.servers, fleet.socket_urls, strict=True):
                 run.progress(f"draining {server.name} over {over_seconds:g} s")
-                await fleet.replace(server, over_seconds, run.store)
+                await fleet.replace(server, over_seconds, store)
                 if url in clients.watched:
                     await clients.watch(url)  # the proctor has moved; the next drain must not move both
         finally:
@@ -189,7 +202,7 @@ async def _lose_and_recover(
     away_examinees: set[int] = set()
 
     async def lose_and_recover(examinee: int, polled: bool) -> None:
-        if in_redis is not None and polled and not polling.locked():
+        if run.store is not None and in_redis is not None and polled and not polling.locked():
             async with polling:
                 watching = asyncio.create_task(clients.lost_in_redis(run.store, examinee))
                 in_redis.extend(await _found(watching, await clients.lose(examinee)))
@@ -220,7 +233,8 @@ async def _fill(run: LoadRun) -> None:
     servers = run.processes().get("socket-server", [])
     before = resident_bytes(servers)
     run.progress(f"{clients.count} examinees connect")
-    await clients.connect(range(1, clients.count + 1))
+    with _costs(run, "connect", clients.count):
+        await clients.connect(range(1, clients.count + 1))
     report.connects_per_second = _connects(clients, RunPhase.SET_UP)
     if servers:
         connected = max(1, len(clients.connected))
@@ -231,10 +245,25 @@ async def _fill(run: LoadRun) -> None:
 @contextmanager
 def _measured(run: LoadRun) -> Iterator[None]:
     """Measure time and CPU seconds of the block. Processes that end in it do not count."""
+    report = run.report
     before, started = cpu_times(run.processes()), time.monotonic()
     yield
-    run.report.measured_seconds = time.monotonic() - started
-    run.report.cpu_seconds = spent(before, cpu_times(run.processes()))
+    report.measured_seconds, after = time.monotonic() - started, cpu_times(run.processes())
+    report.cpu_seconds = spent(before, after)
+    if "loss" not in report.cpu_each:  # losses and recoveries overlap
+        rounds = [
+            run.clients.ledger.times(ConnectionChange.LOST, phase) for phase in (RunPhase.MEASURED, RunPhase.POLLED)
+        ]
+        report.cpu_each["loss and recovery"] = microseconds_each(before, after, sum(map(len, rounds)))
+        report.notes.append("CPU of a loss and recovery: what idle connections cost meanwhile is in it")
+
+
+@contextmanager
+def _costs(run: LoadRun, event: str, count: int) -> Iterator[None]:
+    """Measure the CPU of each role in the block for each of `count` events."""
+    before = cpu_times(run.processes())
+    yield
+    run.report.cpu_each[event] = microseconds_each(before, cpu_times(run.processes()), count)
 
 
 def _figures(run: LoadRun) -> None:

@@ -75,15 +75,18 @@ def test_one_by_one_accounts_for_every_loss_and_compares_with_the_bare_path(tmp_
     assert_percentiles(report["baseline"]["latencyMs"], 6)
     assert report["ratio"] == report["baseline"]["ratio"] > 0
     assert report["cpuSeconds"].keys() >= ROLES
+    assert report["cpuMicrosecondsEach"]["loss and recovery"].keys() >= ROLES
     assert report["kibPerConnection"] is not None
     assert list(tmp_path.iterdir()) == []
 
 
 def test_a_rolling_restart_while_losses_go_on_moves_everybody_and_alarms_nobody(tmp_path: Path) -> None:
-    code, report = load(tmp_path, "rolling-restart", "--examinees", EXAMINEES, "--rate", "5", "--over", "1")
+    several = ("--plans", "2", "--proctors", "3", "--managers", "2")
+    code, report = load(tmp_path, "rolling-restart", "--examinees", EXAMINEES, "--rate", "5", "--over", "1", *several)
     assert code == 0
     assert_accounted_for(report)
-    assert (report["servers"], report["falseAlarms"]) == (2, 0)
+    assert (report["servers"], report["managers"], report["plans"], report["proctors"]) == (2, 2, 2, 3)
+    assert report["falseAlarms"] == 0
     # Half of them are on the first server; the second has many when its turn comes, on a quick machine all.
     assert report["migrated"] > 15
     assert_percentiles(report["migrationMs"], report["migrated"])
@@ -205,6 +208,8 @@ def test_processes_of_a_run_end_with_it_however_it_ends(tmp_path: Path, number: 
         ("one-by-one", "--examinees", "0"),
         ("two-by-two",),
         ("rolling-restart", "--servers", "1"),
+        ("hall-outage", "--servers", "1,2"),
+        ("hall-outage", "--apart"),
         ("rolling-restart", "--socket-url", "ws://127.0.0.1:8001", "--redis-url", "redis://127.0.0.1:6379"),
     ],
 )

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import pytest
+import typer
 from hypothesis import given
 from hypothesis import strategies as st
 
 from cli.load.ledger import MIGRATING, ConnectionChange, Ledger, LedgerVerdict, ObservedEvent, RunPhase
+from cli.load.matrix import Counts, counts_of
 from cli.load.percentiles import Percentiles, nearest_rank, per_second
 from cli.load.report import Baseline, LoadReport
 
@@ -311,3 +313,32 @@ def test_the_table_has_faults_and_figures_but_no_empty_rows() -> None:
     assert rows["unexpected losses"] == "2"
     assert "recoveries/s" not in rows
     assert "baseline: latency" not in rows
+
+
+def test_what_the_load_itself_uses_is_no_cost_of_an_event() -> None:
+    figures = report("hall-outage")
+    figures.cpu_each["loss"] = {"state-manager": 60.0, "redis-server": 20.0, "load: proctors": 13.0}
+    assert figures.cpu_of_system("loss") == 80.0
+    assert figures.as_json()["cpuMicrosecondsEach"] == {"loss": figures.cpu_each["loss"]}
+    assert dict(figures.rows())["CPU µs a loss"] == "80: state-manager 60, redis-server 20, (load: proctors 13)"
+
+
+# -- the matrix ----------------------------------------------------------------------------------------
+
+
+def test_a_matrix_begins_with_the_first_numbers_and_changes_one_of_them_at_a_time() -> None:
+    runs = list(Counts((1, 2, 4), (1, 2), (1, 50), (None, 10)).runs())
+    assert runs == [
+        (1, 1, 1, None),
+        (2, 1, 1, None),
+        (4, 1, 1, None),
+        (1, 2, 1, None),
+        (1, 1, 50, None),
+        (1, 1, 1, 10),
+    ]
+
+
+@pytest.mark.parametrize("text", ["", "0", "2,9", "two", "1,,2"])
+def test_what_is_no_list_of_numbers_in_bounds_is_refused(text: str) -> None:
+    with pytest.raises(typer.BadParameter, match="--servers takes numbers from 1 to 8"):
+        counts_of("--servers", text, 8, (1,))
