@@ -1,17 +1,18 @@
-"""The state store: the one place that touches Redis. Every script touches one key, so Redis Cluster works."""
+"""The state store: the one place that touches Redis. A script has keys of one slot (`shards`), so clusters work."""
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Collection, Mapping, Sequence
+import itertools
+from collections.abc import Awaitable, Collection, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple, cast
 
-import pydantic_core
 from redis.exceptions import ResponseError
 
 from actors.runtime.config.sections import RedisSettings
+from actors.runtime.store import scripts
 from actors.runtime.store.connection import RedisConnections, is_temporary
 from actors.runtime.store.log_mark import LogMark
-from actors.runtime.store.shards import OneServer, Shards
+from actors.runtime.store.shards import WRITES_A_SCRIPT, OneServer, Shards
 from actors.runtime.store.state_mark import StateMark
 from protocol.errors import StateDamaged, StateUnavailable
 from protocol.records import keys
@@ -27,114 +28,6 @@ from protocol.records.writes import (
 )
 
 SCAN_COUNT = 1000
-
-# Fields travel as one JSON argument: redis-py packs each argument in Python, and a record has twenty of them twice.
-_SET_FIELDS = """
-local flat = {}
-for name, value in pairs(cjson.decode(%s)) do
-  flat[#flat + 1] = name
-  flat[#flat + 1] = value
-end
-redis.call('HSET', KEYS[1], unpack(flat))
-"""
-
-# Return `rev` and `history` of each record, or the error of its key as a text. One reply costs a client a fifth of
-# many. KEYS: records
-_LOAD = """
-local records = {}
-for at, key in ipairs(KEYS) do
-  local record = redis.pcall('HMGET', key, 'rev', 'history')
-  records[at] = record.err or record
-end
-return records"""
-
-# Return the places of the records whose `rev` has changed. KEYS: records; ARGV: the rev of each that is known
-_CHANGED = """
-local changed = {}
-for at, key in ipairs(KEYS) do
-  local record = redis.pcall('HMGET', key, 'rev')
-  if record.err or (record[1] or '0') ~= ARGV[at] then changed[#changed + 1] = at end
-end
-return changed"""
-
-# Compare the record's `rev` and set. KEYS[1] record; ARGV: expected rev, fields as JSON
-_COMPARE_AND_SET = f"""
-local rev = redis.call('HGET', KEYS[1], 'rev')
-if (rev or '0') ~= ARGV[1] then return 0 end
-{_SET_FIELDS % "ARGV[2]"}
-return 1"""
-
-# Set unless the stored record is newer. KEYS[1] socket; ARGV: version, seconds to keep it (0: forever), fields as JSON
-_SET_IF_NEWER = f"""
-local known = redis.call('HGET', KEYS[1], 'version')
-if known and tonumber(known) > tonumber(ARGV[1]) then return 0 end
-{_SET_FIELDS % "ARGV[3]"}
-redis.call('HSET', KEYS[1], 'version', ARGV[1])
-if ARGV[2] == '0' then redis.call('PERSIST', KEYS[1]) else redis.call('EXPIRE', KEYS[1], ARGV[2]) end
-return 1"""
-
-# Set or remove entries `version value`, each unless the stored entry is newer. KEYS[1] hash;
-# ARGV[1]: [[name, version, value or ''], ...]
-_INDEX = """
-for _, entry in ipairs(cjson.decode(ARGV[1])) do
-  local known = redis.call('HGET', KEYS[1], entry[1])
-  if not known or tonumber(string.match(known, '^%d+') or '0') <= entry[2] then
-    if entry[3] == '' then
-      redis.call('HDEL', KEYS[1], entry[1])
-    else
-      redis.call('HSET', KEYS[1], entry[1], string.format('%.0f', entry[2]) .. ' ' .. entry[3])
-    end
-  end
-end
-return 1"""
-
-# Overwrite a key unless it has changed since it was read. KEYS[1] hash; ARGV: field, the value that was read ('0': no
-# field, or not a hash), seconds to keep it (0: forever), fields as JSON
-_REPLACE = f"""
-if redis.call('TYPE', KEYS[1]).ok ~= 'hash' then
-  if ARGV[2] ~= '0' then return 0 end
-  redis.call('DEL', KEYS[1])
-end
-if (redis.call('HGET', KEYS[1], ARGV[1]) or '0') ~= ARGV[2] then return 0 end
-{_SET_FIELDS % "ARGV[4]"}
-if ARGV[3] == '0' then redis.call('PERSIST', KEYS[1]) else redis.call('EXPIRE', KEYS[1], ARGV[3]) end
-return 1"""
-
-# Write a hash where there is none: 1 written, 2 the same one is there, 0 another one is. KEYS[1] hash; ARGV: the field
-# that tells versions of it apart, seconds to keep it (0: forever), fields and values
-_RESTORE = """
-if redis.call('EXISTS', KEYS[1]) == 1 then
-  if redis.call('TYPE', KEYS[1]).ok ~= 'hash' then return 0 end
-  local known = redis.call('HGET', KEYS[1], ARGV[1])
-  for at = 3, #ARGV, 2 do
-    if ARGV[at] == ARGV[1] then return ARGV[at + 1] == known and 2 or 0 end
-  end
-  return 0
-end
-redis.call('HSET', KEYS[1], unpack(ARGV, 3))
-if ARGV[2] ~= '0' then redis.call('EXPIRE', KEYS[1], ARGV[2]) end
-return 1"""
-
-# Delete a key that has not changed since it was read. KEYS[1] key; ARGV: field, its value ('': the key is no hash)
-_DELETE_UNCHANGED = """
-local hash = redis.call('TYPE', KEYS[1]).ok == 'hash'
-if hash ~= (ARGV[2] ~= '') then return 0 end
-if hash and (redis.call('HGET', KEYS[1], ARGV[1]) or '0') ~= ARGV[2] then return 0 end
-return redis.call('DEL', KEYS[1])"""
-
-# Delete a key of the wrong type. KEYS[1] key; ARGV[1]: the right type
-_DELETE_WRONG_TYPE = """
-if redis.call('TYPE', KEYS[1]).ok == ARGV[1] then return 0 end
-return redis.call('DEL', KEYS[1])"""
-
-# Set fields if the guard field has a value and the stored time is not later. KEYS[1] record;
-# ARGV: guard field, value, time field, time, then further fields and values
-_TOUCH = """
-if redis.call('HGET', KEYS[1], ARGV[1]) ~= ARGV[2] then return 0 end
-local known = redis.call('HGET', KEYS[1], ARGV[3])
-if known and known > ARGV[4] then return 0 end
-redis.call('HSET', KEYS[1], unpack(ARGV, 3))
-return 1"""
 
 
 class Saved(NamedTuple):
@@ -204,7 +97,7 @@ class StateStore:
         pipe = self._redis.pipeline(transaction=False)
         groups = self._places.groups(record_keys)
         for group in groups:
-            pipe.eval(_LOAD, len(group), *group)
+            pipe.eval(scripts.LOAD, len(group), *group)
         answers = await self.mark.execute(pipe, record_keys)
         loaded: list[StoredRecord | StateDamaged] = []
         for group, answer in zip(groups, answers, strict=True):
@@ -221,7 +114,7 @@ class StateStore:
     def _compare(self, pipe: Any, revs: Mapping[str, int]) -> list[Sequence[str]]:
         groups = self._places.groups(list(revs))
         for group in groups:
-            pipe.eval(_CHANGED, len(group), *group, *(revs[key] for key in group))
+            pipe.eval(scripts.CHANGED, len(group), *group, *(revs[key] for key in group))
         return groups
 
     async def save(
@@ -242,10 +135,13 @@ class StateStore:
         """
         pipe = self._redis.pipeline(transaction=False)
         added_keys = _add_to_index(pipe, index) if index is not None else []
-        for record in records:
-            pipe.eval(_COMPARE_AND_SET, 1, record.key, record.expected_rev, _json(record.fields))
-        for socket in sockets:
-            pipe.eval(_SET_IF_NEWER, 1, socket.key, socket.version, socket.keep_seconds, _json(socket.fields))
+        record_groups = self._places.groups([record.key for record in records], WRITES_A_SCRIPT)
+        _write_groups(
+            pipe, scripts.COMPARE_AND_SET, record_groups, ([w.expected_rev, *_counted(w.fields)] for w in records)
+        )
+        socket_groups = self._places.groups([socket.key for socket in sockets], WRITES_A_SCRIPT)
+        arguments = ([write.version, write.keep_seconds, *_counted(write.fields)] for write in sockets)
+        _write_groups(pipe, scripts.SET_IF_NEWER, socket_groups, arguments)
         removed_keys = _remove_from_index(pipe, index) if index is not None else []
         compared = self._compare(pipe, unread) if unread else []
         if not len(pipe):
@@ -258,19 +154,19 @@ class StateStore:
         answers = answers[: len(answers) - len(compared)]
         begin, end = len(added_keys), len(answers) - len(removed_keys)
         _raise_damage([*added_keys, *removed_keys], [*answers[:begin], *answers[end:]])
-        written_keys = [*(record.key for record in records), *(socket.key for socket in sockets)]
-        results = [
-            _damage(key, answer) if isinstance(answer, Exception) else answer == 1
-            for key, answer in zip(written_keys, answers[begin:end], strict=True)
-        ]
-        return Saved(results[: len(records)], results[len(records) :], changed)
+        written = answers[begin:end]
+        return Saved(
+            _verdicts(record_groups, written[: len(record_groups)]),
+            _verdicts(socket_groups, written[len(record_groups) :]),
+            changed,
+        )
 
     async def touch(self, touches: Sequence[Touch]) -> int:
         """Apply touches and return how many took effect. Damaged records are skipped: `load` reports them."""
         pipe = self._redis.pipeline(transaction=False)
         for touch in touches:
             fields = _flat(touch.fields)
-            pipe.eval(_TOUCH, 1, touch.key, touch.guard, touch.value, touch.time_field, touch.time, *fields)
+            pipe.eval(scripts.TOUCH, 1, touch.key, touch.guard, touch.value, touch.time_field, touch.time, *fields)
         answers = await self._run(pipe.execute(raise_on_error=False)) if touches else []
         return sum(answer == 1 for answer in answers)
 
@@ -388,7 +284,9 @@ class StateStore:
         """Overwrite hashes, also keys of the wrong type. Return for each whether it was unchanged since it was read."""
         pipe = self._redis.pipeline(transaction=False)
         for write in replacements:
-            pipe.eval(_REPLACE, 1, write.key, write.guard, write.expected, write.keep_seconds, _json(write.fields))
+            pipe.eval(
+                scripts.REPLACE, 1, write.key, write.guard, write.expected, write.keep_seconds, *_flat(write.fields)
+            )
         answers = await self._run(pipe.execute(raise_on_error=False)) if replacements else []
         _raise_damage([write.key for write in replacements], answers)
         return [answer == 1 for answer in answers]
@@ -397,7 +295,7 @@ class StateStore:
         """Write hashes where there are none. Return for each whether it is in Redis now; False: another one is."""
         pipe = self._redis.pipeline(transaction=False)
         for stored in hashes:
-            pipe.eval(_RESTORE, 1, stored.key, stored.guard, stored.keep_seconds, *_flat(stored.fields))
+            pipe.eval(scripts.RESTORE, 1, stored.key, stored.guard, stored.keep_seconds, *_flat(stored.fields))
         answers = await self._run(pipe.execute(raise_on_error=False)) if hashes else []
         _raise_damage([stored.key for stored in hashes], answers)
         return [answer != 0 for answer in answers]
@@ -406,7 +304,7 @@ class StateStore:
         """Delete keys. Return for each whether it was unchanged since it was read."""
         pipe = self._redis.pipeline(transaction=False)
         for guard in guards:
-            pipe.eval(_DELETE_UNCHANGED, 1, guard.key, guard.field, guard.value or "")
+            pipe.eval(scripts.DELETE_UNCHANGED, 1, guard.key, guard.field, guard.value or "")
         answers = await self._run(pipe.execute(raise_on_error=False)) if guards else []
         _raise_damage([guard.key for guard in guards], answers)
         return [answer == 1 for answer in answers]
@@ -415,7 +313,7 @@ class StateStore:
         """Delete the keys that do not have their type in `types` (`set` or `hash`), so that they can be written."""
         pipe = self._redis.pipeline(transaction=False)
         for key, redis_type in types.items():
-            pipe.eval(_DELETE_WRONG_TYPE, 1, key, redis_type)
+            pipe.eval(scripts.DELETE_WRONG_TYPE, 1, key, redis_type)
         if types:
             _raise_damage(list(types), await self._run(pipe.execute(raise_on_error=False)))
 
@@ -435,9 +333,9 @@ def _add_to_index(pipe: Any, index: Index) -> list[str]:
         pipe.sadd(key, *values)
         command_keys.append(key)
     for key, entries in index.entries.items():
-        added = [[name, version, value] for name, (version, value) in entries.items() if value is not None]
+        added = [(name, version, value) for name, (version, value) in entries.items() if value is not None]
         if added:
-            pipe.eval(_INDEX, 1, key, pydantic_core.to_json(added))
+            pipe.eval(scripts.INDEX, 1, key, *itertools.chain.from_iterable(added))
             command_keys.append(key)
     return command_keys
 
@@ -446,15 +344,15 @@ def _remove_from_index(pipe: Any, index: Index) -> list[str]:
     """Add the removals of entries to the pipeline. Return the key of each command."""
     command_keys = []
     for key, entries in index.entries.items():
-        removed = [[name, version, ""] for name, (version, value) in entries.items() if value is None]
+        removed = [(name, version, "") for name, (version, value) in entries.items() if value is None]
         if removed:
-            pipe.eval(_INDEX, 1, key, pydantic_core.to_json(removed))
+            pipe.eval(scripts.INDEX, 1, key, *itertools.chain.from_iterable(removed))
             command_keys.append(key)
     return command_keys
 
 
 def _stored_record(key: str, answer: Any) -> StoredRecord | StateDamaged:
-    """Return a record of the answer of `_LOAD`: `rev` and `history`, or the text of an error."""
+    """Return a record of the answer of `scripts.LOAD`: `rev` and `history`, or the text of an error."""
     if isinstance(answer, str):
         answer = ResponseError(answer)
     if isinstance(answer, Exception):
@@ -466,19 +364,39 @@ def _stored_record(key: str, answer: Any) -> StoredRecord | StateDamaged:
 
 
 def _changed(groups: Sequence[Sequence[str]], answers: Sequence[Any]) -> set[str]:
-    """Return the keys of the answers of `_CHANGED`, one for each group."""
+    """Return the keys of the answers of `scripts.CHANGED`, one for each group."""
     changed: set[str] = set()
     for group, places in zip(groups, answers, strict=True):
         changed.update(group if isinstance(places, Exception) else (group[place - 1] for place in places))
     return changed
 
 
-def _json(fields: Mapping[str, str]) -> bytes:
-    return pydantic_core.to_json(fields)
+def _write_groups(
+    pipe: Any, script: str, groups: Sequence[Sequence[str]], arguments: Iterable[Sequence[str | int]]
+) -> None:
+    """Add a script for each group of keys to the pipeline; `arguments`: those of each key, in order."""
+    of_keys = iter(arguments)
+    for group in groups:
+        flat = itertools.chain.from_iterable(itertools.islice(of_keys, len(group)))
+        pipe.eval(script, len(group), *group, *flat)
+
+
+def _counted(fields: Mapping[str, str]) -> Sequence[str | int]:
+    return [2 * len(fields), *_flat(fields)]
+
+
+def _verdicts(groups: Sequence[Sequence[str]], answers: Sequence[Any]) -> list[bool | StateDamaged]:
+    """Return for each key whether it was written, or its damage; `answers`: of the script of each group."""
+    verdicts: list[bool | StateDamaged] = []
+    for group, answer in zip(groups, answers, strict=True):
+        for key, verdict in zip(group, [answer] * len(group) if isinstance(answer, Exception) else answer, strict=True):
+            error = ResponseError(verdict) if isinstance(verdict, str) else verdict
+            verdicts.append(_damage(key, error) if isinstance(error, Exception) else error == 1)
+    return verdicts
 
 
 def _flat(fields: Mapping[str, str]) -> list[str]:
-    return [part for pair in fields.items() for part in pair]
+    return list(itertools.chain.from_iterable(fields.items()))
 
 
 def _raise_damage(answered_keys: Sequence[str], answers: Sequence[Any]) -> None:

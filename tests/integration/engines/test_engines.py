@@ -72,6 +72,26 @@ async def test_the_store_compares_what_was_not_read_after_it_has_written(store: 
         await store.save([RecordWrite("a", 2, {"rev": "3"})], unread={})
 
 
+async def test_one_damaged_key_does_not_keep_the_others_from_being_written(store: StateStore) -> None:
+    await store.save([], [], Index(members={"set": {"x"}}))
+    await store.save([RecordWrite("old", 0, {"rev": "7"}), RecordWrite("socket:bad", 0, {"rev": "1", "version": "?"})])
+    names = [f"r{number}" for number in range(20)]
+
+    records = [RecordWrite(name, 0, {"rev": "1", "name": name} if name != "r9" else {"rev": "1"}) for name in names]
+    places: list[RecordWrite] = [*records[:5], RecordWrite("set", 0, {"rev": "1"}), RecordWrite("old", 6, {"rev": "8"})]
+    sockets = [SocketWrite("socket:bad", 2, {"status": "CONNECTED"}), SocketWrite("s", 2, {"status": "CONNECTED"})]
+    saved = await store.save([*places, *records[5:]], sockets)
+
+    assert list(saved.records[:5]) == [True] * 5
+    assert isinstance(saved.records[5], StateDamaged)
+    assert list(saved.records[6:]) == [False, *[True] * 15]
+    assert [row.get("name") for row in await store.raw_hashes(names) if isinstance(row, dict)] == [
+        None if name == "r9" else name for name in names
+    ]
+    assert isinstance(saved.sockets[0], StateDamaged)
+    assert saved.sockets[1] is True
+
+
 async def test_the_store_reads_any_number_of_records_and_says_which_is_damaged(store: StateStore) -> None:
     names = [keys.progress("P001", f"E{number}") for number in range(600)]
     await store.save([RecordWrite(key, 0, {"rev": str(number), "history": key}) for number, key in enumerate(names)])
