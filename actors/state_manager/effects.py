@@ -64,6 +64,8 @@ from protocol.times import format_time, parse_time
 log = logging.getLogger("examwire.state_manager")
 
 READ_AGAIN_SECONDS = 0.5
+_NO_CONNECTION, _NO_NOTICES, _NO_PLAN_NOTICES = ConnectionState(), NoticesState(), PlanNoticesState()
+_NO_MOBILE_SYNC = MobileSyncState().view()
 
 
 @dataclass(frozen=True, slots=True)
@@ -238,7 +240,7 @@ def _to_servers(decision: Decision) -> list[Outgoing]:
                     address = subjects.socket_examinee(effect.plan_id, effect.examinee_id)
                     examinees.append(Outgoing.of(address, state.event(), message_id=f"ms:{address}:{effect.version}"))
             case SendNotice():
-                notices = decision.notices.get(ExamineeRef(effect.plan_id, effect.examinee_id), NoticesState())
+                notices = decision.notices.get(ExamineeRef(effect.plan_id, effect.examinee_id), _NO_NOTICES)
                 sent = notices.find(effect.action_id)
                 if sent is not None and sent.confirmed_at is None:
                     address = subjects.socket_examinee(effect.plan_id, effect.examinee_id)
@@ -246,7 +248,7 @@ def _to_servers(decision: Decision) -> list[Outgoing]:
                     notice = notices.notice(sent, effect.version)
                     examinees.append(Outgoing.of(address, notice, message_id=message_id))
             case SendHelp():
-                notices = decision.notices.get(ExamineeRef(effect.plan_id, effect.examinee_id), NoticesState())
+                notices = decision.notices.get(ExamineeRef(effect.plan_id, effect.examinee_id), _NO_NOTICES)
                 if notices.help is not None:
                     address = subjects.socket_examinee(effect.plan_id, effect.examinee_id)
                     event = notices.help_event(effect.version)
@@ -266,16 +268,17 @@ def _to_servers(decision: Decision) -> list[Outgoing]:
 
 def _session_state(effect: SendSessionState, decision: Decision) -> SessionState:
     examinee = ExamineeRef(effect.plan_id, effect.examinee_id)
-    connection = decision.connections.get(examinee, ConnectionState())
-    notices = decision.notices.get(examinee, NoticesState())
-    to_several = decision.plan_notices.get(effect.plan_id, PlanNoticesState())
+    connection = decision.connections.get(examinee, _NO_CONNECTION)
+    mobile_sync = decision.mobile_syncs.get(examinee)
+    notices = decision.notices.get(examinee, _NO_NOTICES)
+    to_several = decision.plan_notices.get(effect.plan_id, _NO_PLAN_NOTICES)
     return SessionState(
         plan_id=effect.plan_id,
         examinee_id=effect.examinee_id,
         socket_id=effect.socket_id,
         name=connection.name,
         connection=connection.view(),
-        mobile_sync=decision.mobile_syncs.get(examinee, MobileSyncState()).view(),
+        mobile_sync=mobile_sync.view() if mobile_sync is not None else _NO_MOBILE_SYNC,
         reconnect=connection.reconnect_view(),
         notices=sorted(
             [*notices.open(), *to_several.open(effect.examinee_id, notices.confirmed_plan_notices)],

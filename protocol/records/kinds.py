@@ -54,9 +54,18 @@ class RecordKind(Generic[S, F]):
         """Return the history of a record that does not exist yet."""
         return History(self.state())
 
-    def write(self, history: History[S, F], state: S, rev: int) -> dict[str, str]:
-        """Return all fields of the record in Redis."""
-        return {**self.fields(state), "rev": str(rev), "history": dump_history(history)}
+    def write(self, history: History[S, F], state: S, rev: int, before: S | None = None) -> dict[str, str]:
+        """Return the fields of the record in Redis.
+
+        `before`: the state that this release has written there, with all of its fields; then only those are returned
+        that have changed since.
+        """
+        fields = self.fields(state)
+        if before is not None:
+            known = self.fields(before)
+            fields = {name: value for name, value in fields.items() if value != known[name] or name in _MEASURED}
+        fields["rev"], fields["history"] = str(rev), dump_history(history)
+        return fields
 
     def read(self, stored: str | bytes | None, floor: int = 0) -> History[S, F]:
         """Return the history in a record's `history` field, compacted up to `floor`.
@@ -66,6 +75,10 @@ class RecordKind(Generic[S, F]):
         if stored is None:
             return self.empty()
         return compact(load_history(self.state, stored, floor), self.rule, floor)
+
+
+_MEASURED = frozenset({"lastActiveTime", "cpuUsage", "memoryUsage", "networkStatus"})
+"""Fields that the lease watch sets, too: each write of a record sets them anew."""
 
 
 def _texts(**values: Any) -> dict[str, str]:

@@ -37,6 +37,8 @@ class VersionedMessage:
 
 def record_of(message: Message) -> tuple[str, kinds.RecordKind[Any, Any]]:
     """Return the key of the record that a fact changes, and its kind."""
+    if isinstance(message, ConnectionStatus):  # almost all facts
+        return keys.progress(message.plan_id, message.examinee_id), kinds.CONNECTION
     if isinstance(message, ServerStatus):
         return keys.server_status(message.server_id), kinds.SERVER
     if isinstance(message, PlanNotice) or (isinstance(message, PlanRestate) and message.aspect == "plan_notices"):

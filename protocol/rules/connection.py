@@ -170,8 +170,7 @@ def _apply_connected(state: ConnectionState, version: int, fact: ConnectionStatu
 def _apply_disconnected(state: ConnectionState, version: int, fact: ConnectionStatus) -> Outcome[ConnectionState]:
     if state.status is None and not state.removed and state.finished is None:
         # The first that is known of any socket: that it was open is not in the log any more, and was nobody's loss yet.
-        state = replace(
-            state,
+        state = state.changed(
             plan_id=fact.plan_id,
             examinee_id=fact.examinee_id,
             socket_id=fact.socket_id,
@@ -185,8 +184,7 @@ def _apply_disconnected(state: ConnectionState, version: int, fact: ConnectionSt
     reason = fact.reason or LossReason.SOCKET_CLOSED.value
     # Its own server has sent it to another one: no loss, unless it has not arrived at the second attempt.
     migrating = reason == LossReason.SERVER_DRAINING
-    gone = replace(
-        state,
+    gone = state.changed(
         status=ConnectionStatusCode.MIGRATING if migrating else ConnectionStatusCode.DISCONNECTED,
         reason=reason,
         close_code=fact.close_code,

@@ -17,8 +17,9 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from typing import Any, ClassVar, Generic, TypeVar, get_args, get_type_hints
+from dataclasses import dataclass, field, fields, replace
+from operator import attrgetter
+from typing import Any, ClassVar, Generic, Self, TypeVar, get_args, get_type_hints
 
 from protocol.messages.base import Message, Stored
 from protocol.messages.facts import Restate
@@ -41,6 +42,14 @@ class StoredState:
 
     unknown_fields: Mapping[str, Any] | None = field(default=None, compare=False, repr=False)
 
+    def changed(self, **changes: Any) -> Self:
+        """Return the state with these fields changed: `dataclasses.replace` in half the time, for the hot rules."""
+        places, values_of = _fields_of(type(self))
+        values = list(values_of(self))
+        for name, value in changes.items():
+            values[places[name]] = value
+        return type(self)(*values, unknown_fields=self.unknown_fields)
+
     def required_format(self) -> int:
         """Return the format that a reader must know to understand this state."""
         return self.format
@@ -57,6 +66,18 @@ class StoredState:
             elif part is not None and part.has_unknown():
                 return True
         return False
+
+
+_FIELDS: dict[type, tuple[Mapping[str, int], Callable[[Any], tuple[Any, ...]]]] = {}
+
+
+def _fields_of(state: type[StoredState]) -> tuple[Mapping[str, int], Callable[[Any], tuple[Any, ...]]]:
+    """Return the places of the fields that are given by place, and what reads all of them."""
+    known = _FIELDS.get(state)
+    if known is None:
+        names = [one.name for one in fields(state) if not one.kw_only]
+        known = _FIELDS[state] = {name: place for place, name in enumerate(names)}, attrgetter(*names)
+    return known
 
 
 _PARTS: dict[type, tuple[str, ...]] = {}

@@ -50,6 +50,8 @@ def test_any_order_repetition_and_compaction_give_the_state_of_the_facts_in_orde
     log = data.draw(logs(kind_name))
     history: History[Any, Any] = kind.empty()
     arrived: set[int] = set()
+    row: dict[str, str] = {}
+    before = None
     for version, fact in data.draw(arrivals(log)):
         repeated = version in arrived
         insertion = insert(stored(kind, history), kind.rule, version, fact, kind.visible_part)
@@ -58,6 +60,9 @@ def test_any_order_repetition_and_compaction_give_the_state_of_the_facts_in_orde
         assert insertion.state == expected == fold(insertion.history, kind.rule) == replayed(kind, insertion.history)
         assert insertion.changed is not repeated
         history = insertion.history
+        row |= kind.write(history, expected, version, before)
+        assert row == kind.write(history, expected, version), "what has changed, upon what was there"
+        before = expected
         if data.draw(st.booleans()):
             floor = data.draw(st.integers(0, highest_floor(log, arrived)))
             written = kind.write(history, expected, 1)["history"]
@@ -81,6 +86,17 @@ def test_facts_in_order_publish_each_event_once_and_restate_nothing(kind_name: s
         history = insertion.history
         told.extend(insertion.events)
     assert told == in_order(kind, log)[1]
+
+
+@pytest.mark.parametrize("kind_name", list(KINDS))
+@given(data=st.data())
+def test_a_changed_state_is_the_same_as_a_replaced_one(kind_name: str, data: st.DataObject) -> None:
+    kind, _ = KINDS[kind_name]
+    state, _ = in_order(kind, data.draw(logs(kind_name)))
+    newer = replace(state, unknown_fields={"mood": "good"})
+    changed = newer.changed(version=7)
+    assert changed == replace(newer, version=7)
+    assert changed.unknown_fields == {"mood": "good"}
 
 
 NO_PICTURE: tuple[object, ...] = ("NONE", None, [], None)
