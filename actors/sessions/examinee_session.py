@@ -8,7 +8,7 @@ import sys
 from typing import Any, NamedTuple
 
 from actors.runtime.actor.actor import on
-from actors.runtime.broker.wire import Arrival
+from actors.runtime.broker.wire import OnArrival
 from actors.runtime.config.stage_terms import StageTerms
 from actors.runtime.telemetry import spans, tracing
 from actors.sessions.context import ServerContext
@@ -109,14 +109,12 @@ class ExamineeSession(ExamineeMessages):
             "connectionNo": self._connection_no,
         }
 
-    async def answer_inspections(self) -> None:
-        """Answer requests to `session.{planId}.{examineeId}` with the inspection, until the session stops."""
-        self._inspections = self._context.bus.subscribe_direct(self.address, self._inspect)
+    def answer_inspections(self, inspect: OnArrival) -> None:
+        """Have requests to `session.{planId}.{examineeId}` answered by `inspect`, until the session stops."""
+        self._inspections = self._context.bus.subscribe_direct(self.address, inspect)
 
-    def _inspect(self, request: Arrival) -> None:
-        self._context.bus.respond(request, self.inspection().model_dump_json(by_alias=True).encode())
-
-    async def on_stop(self) -> None:
+    def _stopped(self, current: asyncio.Task[Any] | None) -> None:
+        super()._stopped(current)
         if self._inspections is not None:
             self._context.bus.unsubscribe_direct(self._inspections)
 

@@ -8,31 +8,28 @@ from collections import deque
 from collections.abc import Coroutine
 from typing import Any
 
-from actors.runtime.config.ladder import Ladder
 from actors.runtime.store.ready_servers import ReadyServers
 from actors.runtime.telemetry.logs import LogSummary
 from actors.sessions.context import ServerContext
 from actors.sessions.examinee_session import ExamineeSession
-from actors.sessions.frames.endpoint import ConnectionOver
 from actors.sessions.frames.reader import FrameReader
 from actors.sessions.proctor_session import ProctorSession
 from actors.sessions.session import SocketSession
 from actors.sessions.websocket import WebSocketConnection
 from actors.socket_server.handshake.admission import Admission
-from actors.socket_server.handshake.hello import AcceptedHello
+from actors.socket_server.handshake.hello import AcceptedHello, HelloReader
+from actors.socket_server.handshake.welcome import Welcomes
 from actors.socket_server.metrics import ACCEPTS
 from actors.socket_server.session_factory import SessionFactory
 from actors.socket_server.sessions import Sessions
 from actors.socket_server.view_status import ViewWatch
 from protocol.close_codes import CloseCode
 from protocol.messages.facts import LossReason
-from protocol.messages.frames import ReconnectPolicy, Welcome
-from protocol.messages.plan_facts import PlanPolicy
-from protocol.times import format_time
+from protocol.messages.proctor_events import PlanStateEvent
 
 log = logging.getLogger("examwire.clients")
 
-TIDIED_AT_ONCE = 16
+TIDIED_AT_ONCE = 32
 _EXAMINEES, _PROCTORS = ACCEPTS.labels("examinee"), ACCEPTS.labels("proctor")
 
 
@@ -62,20 +59,20 @@ class ClientHandler:
         self._sessions = sessions
         self._factory = SessionFactory(context)
         self._view = view
-        self._endpoints = endpoints
+        self._welcomes = Welcomes(context, endpoints)
         self._summary = summary
         self._max_unread_bytes = context.settings.socket.max_buffer_bytes
         self._tasks: set[asyncio.Task[None]] = set()
-        self._leaving: deque[FrameReader] = deque()
-        self._tidying = 0
+        self._letting_in: set[WebSocketConnection] = set()
+        self._leaving: deque[SocketSession] = deque()
         self._gone = asyncio.Event()
         self._gone.set()
 
     def accept(self, connection: WebSocketConnection) -> None:
-        """Begin to serve a client."""
+        """Begin to serve a client: wait for its hello."""
         self._sessions.sockets += 1
         self._gone.clear()
-        self._run(self._let_in(connection))
+        connection.read_with(HelloReader(connection, self._greet))
 
     async def wait_gone(self) -> None:
         """Wait until every client has left and nothing is left of its session."""
@@ -88,57 +85,76 @@ class ClientHandler:
 
     # -- its begin -----------------------------------------------------------------------------------
 
-    async def _let_in(self, connection: WebSocketConnection) -> None:
-        """Check a client, and begin its session. From then on its connection calls the reader of its frames."""
-        reader = None
+    def _greet(self, connection: WebSocketConnection, text: bytes | None) -> None:
+        """Check the hello of a client. A session that has nothing to wait for begins at once."""
         try:
-            accepted = await self._admission.admit(connection)
+            accepted = self._admission.check(connection, text)
             if accepted is None:
                 return
+            plan = None
             if accepted.claims.role == "examinee":
-                examinee = self._factory.examinee(connection, accepted)
-                await examinee.start(self._sessions.session_failed)
-                reader = FrameReader(examinee, self._max_unread_bytes)
-                await self._begin_examinee(examinee, accepted)
+                plan = self._admission.admit_at_once(connection, accepted.claims)
+            if plan is not None:
+                self._begin_examinee(connection, accepted, plan)
+            else:
+                self._letting_in.add(connection)
+                self._run(self._let_in(connection, accepted))
+        except Exception:
+            self._fail(connection)
+
+    async def _let_in(self, connection: WebSocketConnection, accepted: AcceptedHello) -> None:
+        """Begin the session of a client as soon as nothing has to be waited for any more."""
+        reader = None
+        try:
+            plan = await self._admission.admit(connection, accepted.claims)
+            if plan is None:
+                return
+            if accepted.claims.role == "examinee":
+                self._begin_examinee(connection, accepted, plan)
             else:
                 proctor = self._factory.proctor(connection, accepted)
-                await proctor.start(self._sessions.session_failed)
                 reader = FrameReader(proctor, self._max_unread_bytes)
-                await self._begin_proctor(proctor, accepted)
-        except ConnectionOver:
-            return
+                await self._begin_proctor(proctor, plan)
         except Exception:
-            log.exception("a client could not be let in")
-            connection.close(CloseCode.INTERNAL_ERROR, LossReason.SOCKET_CLOSED.value)
+            self._fail(connection)
         finally:
-            if reader is None:
-                self._has_gone()
-            else:
+            self._letting_in.discard(connection)
+            if reader is not None:
                 connection.read_with(reader)
                 if connection.has_ended:
                     self._leave(reader)
+            elif connection.has_ended:
+                self._has_gone()
 
-    async def _begin_examinee(self, session: ExamineeSession, accepted: AcceptedHello) -> None:
-        connection = session.connection
+    def _fail(self, connection: WebSocketConnection) -> None:
+        log.exception("a client could not be let in")
+        connection.close(CloseCode.INTERNAL_ERROR, LossReason.SOCKET_CLOSED.value)
+
+    def _begin_examinee(self, connection: WebSocketConnection, accepted: AcceptedHello, plan: PlanStateEvent) -> None:
+        session = self._factory.examinee(connection, accepted)
+        session.start_at_once(self._sessions.session_failed)
         self._sessions.add(session)
         connection.attach(session)
-        plan = await self._context.plans.of(session.plan_id)
-        connection.send_message(self._welcome(accepted, session.socket_id, session.examinee_id, plan.policy))
+        connection.read_with(FrameReader(session, self._max_unread_bytes))
+        plan_id, examinee_id = session.plan_id, session.examinee_id
+        welcome = self._welcomes.encoded("examinee", plan_id, session.socket_id, plan.policy, examinee_id=examinee_id)
+        connection.send_now(welcome)
         session.send_plan_state(plan)
-        if not (view := self._view.status(session.plan_id)).current:
+        if not (view := self._view.status(plan_id)).current:
             connection.send_message(view)
         _EXAMINEES.inc()
         self._summary.count("examinees let in")
-        log.debug("%s is let in", session.address, extra=session.about())
+        if log.isEnabledFor(logging.DEBUG):
+            log.debug("%s is let in", session.address, extra=session.about())
         session.announce()
-        await session.answer_inspections()
+        session.answer_inspections(self._sessions.inspect)
 
-    async def _begin_proctor(self, session: ProctorSession, accepted: AcceptedHello) -> None:
+    async def _begin_proctor(self, session: ProctorSession, plan: PlanStateEvent) -> None:
         connection = session.connection
+        session.start_at_once(self._sessions.session_failed)
         connection.attach(session)
         connection.limit_kernel_buffer()
-        plan = await self._context.plans.of(session.plan_id)
-        connection.send_message(self._welcome(accepted, session.socket_id, None, plan.policy))
+        connection.send_now(self._welcomes.encoded("proctor", session.plan_id, session.socket_id, plan.policy))
         await session.send_plan_state(plan)
         connection.send_message(self._view.status(session.plan_id))
         await self._sessions.add_proctor(session)
@@ -152,63 +168,51 @@ class ClientHandler:
 
         Its session knows already: when a whole hall goes at once, its DISCONNECTEDs are published before this is done.
         """
-        if isinstance(connection.reader, FrameReader):  # otherwise its session has not begun: `_let_in` sees the end
-            self._leave(connection.reader)
+        reader = connection.reader
+        if isinstance(reader, FrameReader):
+            self._leave(reader)
+        elif connection not in self._letting_in:  # `_let_in` sees the end
+            if isinstance(reader, HelloReader):
+                reader.stop()
+            self._has_gone()
 
     def _leave(self, reader: FrameReader) -> None:
         if reader.reading is not None:
             reader.reading.add_done_callback(lambda _: self._leave(reader))
             return
-        self._leaving.append(reader)
-        if self._tidying < TIDIED_AT_ONCE:
-            self._tidying += 1
-            self._run(self._tidy_up())
+        self._leaving.append(reader.session)
+        if len(self._leaving) == 1:
+            asyncio.get_running_loop().call_soon(self._tidy_up)
 
-    async def _tidy_up(self) -> None:
-        while self._leaving:
-            session = self._leaving.popleft().session
-            try:
-                await self._end_session(session)
-            except Exception:
-                log.exception("%s could not be ended", session.address, extra=session.about())
-            self._has_gone()
-        self._tidying -= 1
+    def _tidy_up(self) -> None:
+        """End some of the sessions that were left: what they have published is sent first, and others are served."""
+        for _ in range(min(TIDIED_AT_ONCE, len(self._leaving))):
+            session = self._leaving.popleft()
+            if isinstance(session, ExamineeSession):
+                reason = session.connection.reason()
+                session.ended(reason)
+                self._summary.count("examinees gone", reason)
+                if log.isEnabledFor(logging.DEBUG):
+                    log.debug("%s has gone", session.address, extra={**session.about(), "reason": reason})
+                self._sessions.remove(session)
+                if session.stop_at_once():
+                    self._has_gone()
+                    continue
+            self._run(self._stop(session))
+        if self._leaving:
+            asyncio.get_running_loop().call_soon(self._tidy_up)
 
-    async def _end_session(self, session: SocketSession) -> None:
-        reason = session.connection.reason()
-        if isinstance(session, ExamineeSession):
-            session.ended(reason)
-            self._summary.count("examinees gone", reason)
-            log.debug("%s has gone", session.address, extra={**session.about(), "reason": reason})
-            self._sessions.remove(session)
-        elif isinstance(session, ProctorSession):
-            self._summary.count("proctors gone", reason)
-            await self._sessions.remove_proctor(session)
-        await session.stop()
+    async def _stop(self, session: SocketSession) -> None:
+        try:
+            if isinstance(session, ProctorSession):
+                self._summary.count("proctors gone", session.connection.reason())
+                await self._sessions.remove_proctor(session)
+            await session.stop()
+        except Exception:
+            log.exception("%s could not be ended", session.address, extra=session.about())
+        self._has_gone()
 
     def _has_gone(self) -> None:
         self._sessions.sockets -= 1
         if not self._sessions.sockets:
             self._gone.set()
-
-    def _welcome(
-        self, accepted: AcceptedHello, socket_id: str, examinee_id: str | None, policy: PlanPolicy | None
-    ) -> Welcome:
-        claims, settings = accepted.claims, self._context.settings
-        ladder = Ladder.of(settings.reconnect, policy)
-        return Welcome(
-            role=claims.role,
-            plan_id=claims.plan,
-            examinee_id=examinee_id,
-            server_id=self._context.server_id,
-            socket_id=socket_id,
-            heartbeat_seconds=settings.socket.ping_interval_seconds,
-            server_time=format_time(self._context.clock.now()),
-            reconnect=ReconnectPolicy(
-                max_attempts=ladder.max_attempts,
-                backoff_seconds=ladder.backoff_seconds,
-                jitter=ladder.jitter,
-                shut_out=None if ladder.shut_out else False,
-            ),
-            endpoints=self._endpoints.all,
-        )

@@ -11,6 +11,7 @@ import pydantic
 
 from actors.runtime.actor.actor import Actor
 from actors.runtime.actor.service import Service
+from actors.runtime.broker.wire import Arrival
 from actors.runtime.config.masking import masked
 from actors.sessions.context import ServerContext
 from actors.sessions.examinee_session import ExamineeSession
@@ -79,6 +80,12 @@ class Sessions:
         `session.{planId}.{examineeId}`, `proctor.{planId}.{socketId}`, or `socket.plan.{planId}.proctors`.
         """
         return self._by_address.get(address)
+
+    def inspect(self, request: Arrival) -> None:
+        """Answer a request to `session.{planId}.{examineeId}` with the inspection of the session."""
+        session = self._by_address.get(request.subject)
+        if session is not None:
+            self._context.bus.respond(request, session.inspection().model_dump_json(by_alias=True).encode())
 
     # -- adding and removing -------------------------------------------------------------------------
 

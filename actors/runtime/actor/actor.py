@@ -125,13 +125,16 @@ class Actor(Service):
     async def start(self, on_failure: Callable[[Service, BaseException], None] | None = None) -> None:
         """Start the actor: when it is ready and its consumers exist, it is announced and its messages are handled."""
         await super().start(on_failure)
-        self._schedule()
         for consumer in self._consumers():
             assert self._broker is not None, f"{self.kind} receives {consumer.name} and has no bus"
             self.spawn(Receiver(self, self._broker, consumer).run(), f"receive {consumer.name}")
         for declared in self.receives:
             if isinstance(declared, Deliveries):
                 self.spawn(declared.run(self), "receive deliveries")
+
+    def _has_started(self) -> None:
+        super()._has_started()
+        self._schedule()
 
     async def announce_on_bus(self) -> None:
         """Wait until the consumers exist (the queue server makes them), and announce the actor on the bus."""

@@ -124,6 +124,14 @@ class Service:
         self._on_failure = on_failure
         await self.on_start()
         await self.announce_on_bus()
+        self._has_started()
+
+    def start_at_once(self, on_failure: Callable[[Service, BaseException], None] | None = None) -> None:
+        """Start one of thousands without waiting: it has no `on_start`, and is on the bus only through another one."""
+        self._on_failure = on_failure
+        self._has_started()
+
+    def _has_started(self) -> None:
         self.started_at = time.time()
         ACTORS.add(self)
 
@@ -147,6 +155,16 @@ class Service:
         finally:
             if self._announcement is not None:
                 await self._announcement.withdraw()
+
+    def stop_at_once(self) -> bool:
+        """Stop without waiting, one that was started so. False, without an effect: `stop` has to, as a task runs."""
+        if self._tasks():
+            return False
+        if not self._stopping:
+            self._stopping = True
+            ACTORS.remove(self)
+            self._stopped(None)
+        return True
 
     def _tasks(self) -> list[asyncio.Task[None]]:
         """Return the tasks that `stop` cancels."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from actors.runtime.config.tokens import TokenVerifier
@@ -25,15 +26,59 @@ class AcceptedHello:
     hello: Hello
 
 
-async def receive_hello(connection: WebSocketConnection, tokens: TokenVerifier) -> AcceptedHello | None:
-    """Wait for the hello and check it. `None`: the connection was closed, with the code of what was wrong."""
-    try:
-        text = await _first_frame(connection)
-    except TimeoutError:
-        await connection.end(CloseCode.HELLO_TIMEOUT)
-        return None
+class HelloReader:
+    """Reads the first message of a client and gives it to `greet`. What comes after it waits for the session's reader.
+
+    connection.read_with(HelloReader(connection, greet))
+
+    A client that says nothing for 5 s in which the event loop was not blocked is closed.
+    """
+
+    __slots__ = ("_connection", "_due", "_greet", "_timer")
+
+    def __init__(
+        self, connection: WebSocketConnection, greet: Callable[[WebSocketConnection, bytes | None], None]
+    ) -> None:
+        self._connection = connection
+        self._greet = greet
+        self._timer: asyncio.TimerHandle | None = None
+        self._wait()
+
+    def _wait(self) -> None:
+        loop = asyncio.get_running_loop()
+        self._due = loop.time() + HELLO_SECONDS
+        self._timer = loop.call_at(self._due, self._time_out)
+
+    def _time_out(self) -> None:
+        if asyncio.get_running_loop().time() - self._due >= LATE_SECONDS:
+            self._wait()
+        else:
+            self._connection.close(CloseCode.HELLO_TIMEOUT)
+
+    def read_now(self, text: bytes | None) -> bool:
+        """Take the first message; keep the others waiting."""
+        if self._timer is None:
+            return False
+        self.stop()
+        self._greet(self._connection, text)
+        return True
+
+    def wake(self) -> None:
+        """Read nothing more: the session does not begin yet."""
+
+    def stop(self) -> None:
+        """Wait no longer for a hello."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+
+def check_hello(connection: WebSocketConnection, text: bytes | None, tokens: TokenVerifier) -> AcceptedHello | None:
+    """Check the first message of a client. `None`: the connection is closed, with the code of what was wrong."""
     if text is None:
-        await connection.end(CloseCode.UNSUPPORTED_DATA)
+        connection.close(CloseCode.UNSUPPORTED_DATA)
+        return None
+    if not connection.check_utf8(text):
         return None
     try:
         hello = CLIENT_FRAMES.decode_one(text)
@@ -41,7 +86,7 @@ async def receive_hello(connection: WebSocketConnection, tokens: TokenVerifier) 
             raise ProtocolError(ErrorCode.INVALID_MESSAGE, "the first frame must be hello", "type")
     except ProtocolError as error:
         connection.send_message(error_frame(error))
-        await connection.end(CloseCode.INVALID_HELLO)
+        connection.close(CloseCode.INVALID_HELLO)
         return None
     try:
         claims = _claims(connection, hello, tokens)
@@ -49,12 +94,12 @@ async def receive_hello(connection: WebSocketConnection, tokens: TokenVerifier) 
         unauthorized = ProtocolError(ErrorCode.UNAUTHORIZED, str(error), "data.token")
         connection.send_message(error_frame(unauthorized, hello.type))
         early = isinstance(error, TokenNotYetValid)
-        await connection.end(CloseCode.TOKEN_NOT_YET_VALID if early else CloseCode.INVALID_TOKEN)
+        connection.close(CloseCode.TOKEN_NOT_YET_VALID if early else CloseCode.INVALID_TOKEN)
         return None
     if claims.role not in ("examinee", "proctor"):
         detail = f"the role {claims.role} has no place on this socket"
         connection.send_message(error_frame(ProtocolError(ErrorCode.FORBIDDEN, detail, "data.token"), hello.type))
-        await connection.end(CloseCode.FORBIDDEN)
+        connection.close(CloseCode.FORBIDDEN)
         return None
     return AcceptedHello(claims, hello)
 
@@ -65,16 +110,3 @@ def _claims(connection: WebSocketConnection, hello: Hello, tokens: TokenVerifier
     if shown is not None and hello.token in (None, shown[0]):
         return shown[1]  # the handshake has verified it
     return tokens.verify(hello.token or (shown_token(connection.request) if connection.request else None))
-
-
-async def _first_frame(connection: WebSocketConnection) -> bytes | None:
-    """Receive the first frame. Raises `TimeoutError` after 5 s in which the event loop was not blocked."""
-    loop = asyncio.get_running_loop()
-    while True:
-        due = loop.time() + HELLO_SECONDS
-        try:
-            async with asyncio.timeout_at(due):
-                return await connection.recv()
-        except TimeoutError:
-            if loop.time() - due < LATE_SECONDS:
-                raise

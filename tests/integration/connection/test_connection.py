@@ -11,8 +11,10 @@ import pytest
 
 from actors.runtime.broker.connection import Bus, Outgoing
 from actors.runtime.config.settings import Settings
+from actors.sessions.limits.fact_budget import CONNECTIONS
 from actors.state_manager.manager import StateManager
 from protocol.broker import subjects
+from protocol.close_codes import CloseCode
 from protocol.messages.codec import encode, join_batch
 from protocol.messages.facts import ConnectionStatus, ConnectionStatusCode
 from protocol.records import keys
@@ -310,6 +312,36 @@ async def test_several_state_managers_share_the_work_and_agree(system: System) -
         return not wrong
 
     await eventually(the_proctor_agrees, "the proctor's screen shows the truth")
+
+
+async def test_nothing_is_left_of_a_client_however_it_leaves(system: System) -> None:
+    sessions = system.server("SOCK001").sessions
+    early, wrong, quick = await system.raw(), await system.raw(), await system.raw()
+    assert sessions.sockets == 3
+    early.abort()
+    await wrong.say("heartbeat")
+    assert await wrong.closed() == CloseCode.INVALID_HELLO
+    # The first examinee of a plan waits for its messages; what is said meanwhile is answered afterwards.
+    await quick.say("hello", token=system.token("examinee", "E001"), clientId="c", connectionNo=1)
+    await quick.say("heartbeat")
+    await quick.expect("heartbeat")
+    assert quick.frames[0]["type"] == "welcome"
+    others = [await system.raw() for _ in range(CONNECTIONS.burst + 1)]
+    for number, other in enumerate(others, 2):  # the last ones wait for their turn
+        await other.say("hello", token=system.token("examinee", "E001"), clientId="c", connectionNo=number)
+    clients = [quick, *others, await system.examinee("E002"), await system.proctor()]
+    for client in clients[::2]:
+        client.abort()
+    for client in clients[1::2]:
+        await client.close()
+
+    async def nothing_is_left() -> bool:
+        return sessions.sockets == 0 and not sessions.all() and not sessions.feeds
+
+    await eventually(nothing_is_left, "all clients are gone")
+    assert sessions.at(subjects.session("P001", "E002")) is None
+    for examinee_id in ("E001", "E002"):
+        await system.status(examinee_id, "DISCONNECTED")
 
 
 async def test_a_live_session_answers_and_an_ended_one_has_no_responders(system: System, bus: Bus) -> None:

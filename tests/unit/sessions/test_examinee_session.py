@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import tracemalloc
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -11,7 +12,7 @@ from actors.sessions.limits.fact_budget import ExamineeBudgets
 from protocol.access.claims import Claims
 from protocol.messages.codec import encode
 from protocol.messages.facts import STATUS_CODEC, ConnectionStatus
-from protocol.messages.frames import Hello
+from protocol.messages.frames import Heartbeat, Hello
 from protocol.messages.plan_facts import PlanPolicy, PlanStatusCode
 from protocol.messages.proctor_events import PlanStateEvent
 from tests.unit.support.socket_sessions import FakeConnection, FakeOutbox, fake_context
@@ -85,3 +86,29 @@ def test_the_statuses_of_a_socket_are_encoded_as_their_models_are(
         assert encode(status) == encoded
         assert not status.has_unknown()
         assert (status.socket_id, status.connection_no) == (session.socket_id, connection_no)
+
+
+def test_an_idle_session_takes_little_memory() -> None:
+    context = fake_context()
+    claims = [Claims(sub=f"E{number}", role="examinee", plan="P001", exp=2**40) for number in range(500)]
+    connections = [cast(Any, FakeConnection()) for _ in claims]
+    budgets = ExamineeBudgets()
+    tracemalloc.start()
+    try:
+        before, _ = tracemalloc.get_traced_memory()
+        sessions = []
+        for connection, of_one in zip(connections, claims, strict=True):
+            hello = Hello(client_id=f"client-{of_one.sub}", connection_no=1)
+            session = ExamineeSession(context, connection, of_one, hello, budgets)
+            session.start_at_once()
+            session.tell(Heartbeat())
+            session.announce()
+            sessions.append(session)
+        cast(FakeOutbox, context.outbox).facts.clear()
+        for connection in connections:
+            connection.sent.clear()
+        after, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert all(session.handled == 1 for session in sessions)
+    assert (after - before) / len(sessions) < 1200

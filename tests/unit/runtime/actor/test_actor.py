@@ -10,6 +10,7 @@ import pytest
 
 from actors.runtime.actor.actor import Actor, ActorStopped, on
 from actors.runtime.actor.mailbox import MailboxFull
+from actors.runtime.actor.registry import ACTORS
 from actors.runtime.actor.service import Service
 from actors.runtime.broker.consumers.consumer import Delivery
 from tests.unit.support.waiting import until
@@ -201,6 +202,26 @@ async def test_an_actor_that_handles_at_once_keeps_the_order_and_never_overlaps(
     await clerk.stop()
     with pytest.raises(ActorStopped):
         clerk.tell(Note("too late"))
+
+
+async def test_an_actor_without_a_task_starts_and_stops_at_once() -> None:
+    failures: list[Service] = []
+    clerk = Clerk()
+    clerk.start_at_once(lambda failed, _error: failures.append(failed))
+    assert clerk in ACTORS.running("clerk")
+    slow = Slow("slow")
+    clerk.tell(slow)
+    await until(lambda: clerk.book == ["slow begins"])
+    assert not clerk.stop_at_once(), "a handler is at work"
+    assert clerk.running
+    slow.go.set()
+    clerk.tell(Broken())
+    await until(lambda: failures == [clerk])
+    assert clerk.stop_at_once()
+    assert clerk.stop_at_once()
+    assert clerk not in ACTORS.running("clerk")
+    with pytest.raises(ActorStopped):
+        clerk.tell(Note())
 
 
 async def test_a_full_mailbox_refuses_a_tell_and_makes_a_put_wait() -> None:
