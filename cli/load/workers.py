@@ -15,7 +15,7 @@ import sys
 import time
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, Protocol
 
 import uvloop
 
@@ -85,6 +85,24 @@ async def read_commands(obey: Callable[[dict[str, Any]], None]) -> None:
         obey(json.loads(line))
 
 
+class Welcomed(Protocol):
+    """What a client gets when it has connected."""
+
+    @property
+    def socket_id(self) -> str: ...
+
+
+class LoadClient(Protocol):
+    """What a client of an examinee can do: an `ExamineeClient`, or one of another system that is measured, too."""
+
+    @property
+    def connected(self) -> bool: ...
+
+    async def connect(self, url: str | None = None) -> Welcomed: ...
+
+    def abort(self) -> None: ...
+
+
 class ExamineeWorker:
     """The examinees of one process: `count` of them from number `first` on, on the socket servers `urls`.
 
@@ -96,11 +114,11 @@ class ExamineeWorker:
         settings = load_settings()
         self._urls = urls
         # Signed before the run: a signature costs as much CPU as a handshake.
-        self._tokens = {
+        self.tokens = {
             number: issue_token(settings, "examinee", plan_of(plan_ids, number), examinee_id(number))
             for number in range(first, first + count)
         }
-        self._clients: dict[int, ExamineeClient] = {}
+        self._clients: dict[int, LoadClient] = {}
         self._room = asyncio.Semaphore(HANDSHAKES_AT_ONCE)
         self._refusals = 0
         self._tasks: set[asyncio.Task[None]] = set()
@@ -138,7 +156,7 @@ class ExamineeWorker:
 
     def _ended(self, number: int, code: int | None) -> None:
         client = self._clients.get(number)
-        if client is not None and code == CloseCode.MIGRATE:
+        if isinstance(client, ExamineeClient) and code == CloseCode.MIGRATE:
             self._moves[number] = self._begin(self._move(number, client))
 
     async def _move(self, number: int, client: ExamineeClient) -> None:
@@ -162,17 +180,21 @@ class ExamineeWorker:
         failed = [number for number, row in zip(numbers, rows, strict=True) if row is None]
         write_event("connected", rows=connected_rows, failed=failed, refusals=self._refusals, phase=phase)
 
-    async def _one(self, number: int, connection_no: int) -> tuple[int, float, float, str] | None:
-        """Connect an examinee; return number, start time, welcome time and socketId, or `None` if it is refused."""
-        name = examinee_id(number)
-        client = ExamineeClient(
+    def new_client(self, number: int, connection_no: int) -> LoadClient:
+        """Return a client of an examinee, which is not connected yet."""
+        return ExamineeClient(
             self._urls[number % len(self._urls)],
-            self._tokens[number],
-            client_id=f"load-{name}",
+            self.tokens[number],
+            client_id=f"load-{examinee_id(number)}",
             connection_no=connection_no,
             heartbeats=False,
             on_end=partial(self._ended, number),
         )
+
+    async def _one(self, number: int, connection_no: int) -> tuple[int, float, float, str] | None:
+        """Connect an examinee; return number, start time, welcome time and socketId, or `None` if it is refused."""
+        name = examinee_id(number)
+        client = self.new_client(number, connection_no)
         loop = asyncio.get_running_loop()
         deadline = loop.time() + CONNECT_SECONDS
         for attempt in itertools.count(number):
@@ -194,9 +216,9 @@ class ExamineeWorker:
         return None
 
 
-async def run_examinees(plan_ids: Sequence[str], urls: Sequence[str], first: int, count: int) -> None:
-    """Run an `ExamineeWorker` until stdin ends."""
-    seats = ExamineeWorker(plan_ids, urls, first, count)
+async def run_examinees(worker: type[ExamineeWorker], **config: Any) -> None:
+    """Run an `ExamineeWorker` until stdin ends. `config`: its arguments."""
+    seats = worker(**config)
     write_event("ready")
     await read_commands(seats.obey)
 
@@ -207,8 +229,10 @@ class ProctorWorker:
     def __init__(self, plan_id: str, url: str, name: str, *, reports: bool) -> None:
         token = issue_token(load_settings(), "proctor", plan_id, name)
         self.name = name
+        self.url = url
+        self.token = token
         self.ready = asyncio.Event()
-        self._reports = reports
+        self.reports = reports
         self._client = ProctorClient(url, token, client_id=name)
         self._rows: list[tuple[str, str, int, float, bool]] = []
         self._flushing: asyncio.TimerHandle | None = None
@@ -216,24 +240,21 @@ class ProctorWorker:
     async def watch(self) -> None:
         """Connect and report events until the client is closed."""
         await self._client.connect()
-        loop = asyncio.get_running_loop()
         try:
             async for frame in self._client.frames():
                 at = time.time()
                 if isinstance(frame, PlanSnapshot):
                     self._snapshot(frame, at)
-                elif self._reports and isinstance(frame, _CONNECTION_EVENTS):
+                elif self.reports and isinstance(frame, _CONNECTION_EVENTS):
                     restated = bool(getattr(frame, "restated", None))
-                    self._rows.append((frame.type, frame.examinee_id, frame.version, at, restated))
-                    if self._flushing is None:
-                        self._flushing = loop.call_later(FLUSH_SECONDS, self._flush)
+                    self.report((frame.type, frame.examinee_id, frame.version, at, restated))
         except ClientClosed:
             return
 
     def _snapshot(self, frame: PlanSnapshot, at: float) -> None:
         if self._client.view.complete and not self.ready.is_set():
             self.ready.set()
-        elif self.ready.is_set() and self._reports:
+        elif self.ready.is_set() and self.reports:
             # The snapshot replaces dropped events, or the proctor reconnected: its rows count as events.
             self._flush()
             types = {
@@ -247,6 +268,12 @@ class ProctorWorker:
                 if row.status in types
             ]
             write_event("snapshot", by=self.name, rows=rows, last=frame.part == frame.parts)
+
+    def report(self, row: tuple[str, str, int, float, bool]) -> None:
+        """Report an event: type, examineeId, version, time, and whether it was published again. Many go together."""
+        self._rows.append(row)
+        if self._flushing is None:
+            self._flushing = asyncio.get_running_loop().call_later(FLUSH_SECONDS, self._flush)
 
     def _flush(self) -> None:
         if self._flushing is not None:
@@ -267,12 +294,12 @@ class ProctorWorker:
         await self._client.close()
 
 
-async def run_proctors(url: str, seats: Sequence[tuple[str, str, bool]]) -> None:
-    """Run a `ProctorWorker` for each planId, name and `reports` of `seats` until stdin ends.
+async def run_proctors(worker: type[ProctorWorker], url: str, seats: Sequence[tuple[str, str, bool]]) -> None:
+    """Run a proctor for each planId, name and `reports` of `seats` until stdin ends.
 
     Command: `view`, answered with the views of all.
     """
-    proctors = [ProctorWorker(plan_id, url, name, reports=reports) for plan_id, name, reports in seats]
+    proctors = [worker(plan_id, url, name, reports=reports) for plan_id, name, reports in seats]
     room = asyncio.Semaphore(HANDSHAKES_AT_ONCE)
 
     async def begin(proctor: ProctorWorker) -> asyncio.Task[None]:
@@ -303,16 +330,14 @@ async def run_proctors(url: str, seats: Sequence[tuple[str, str, bool]]) -> None
     await asyncio.gather(*watching)
 
 
-KINDS: dict[str, Callable[..., Awaitable[None]]] = {"examinees": run_examinees, "proctors": run_proctors}
-
-
-def main() -> None:
+def main(examinees: type[ExamineeWorker] = ExamineeWorker, proctors: type[ProctorWorker] = ProctorWorker) -> None:
     """Run the worker named by the argument KIND, with the JSON object CONFIG as its arguments."""
     _, kind, config = sys.argv
+    kinds = {"examinees": partial(run_examinees, examinees), "proctors": partial(run_proctors, proctors)}
     raise_file_limit()
     # A full garbage collection over thousands of connections takes 0.25 s and would distort the measurement.
     gc.set_threshold(50_000, 20, 1000)
-    uvloop.run(_run(KINDS[kind], json.loads(config)))
+    uvloop.run(_run(kinds[kind], json.loads(config)))
 
 
 async def _run(work: Callable[..., Awaitable[None]], config: dict[str, Any]) -> None:

@@ -12,6 +12,9 @@ From the root of a worktree::
     .venv/bin/python -m tests.speed state-manager --before /work/wt/other   # a directory instead of a revision
     .venv/bin/python -m tests.speed state-manager --batch 1            # facts that come one at a time
     .venv/bin/python -m tests.speed socket-server --proctors 10        # what further proctors cost
+    .venv/bin/python -m tests.speed hall-outage --before main          # everything, 4,000 examinees: 40 s a run
+    .venv/bin/python -m tests.speed hall-outage --before node          # the same job on Socket.IO, the same driver
+    .venv/bin/python -m tests.speed one-by-one --before node           # latency of single losses
     .venv/bin/python -m tests.speed -h                                 # all options
 
 Uncommitted changes of this tree count: without `--after`, the code under test is the tree as it lies there. The driver
@@ -25,6 +28,13 @@ The parts:
 - `socket-server`: engines, queue server, socket server; the driver stands in for the state manager. `connect`: from the
   handshake to the published CONNECTED. `state`: a `session_state` passed on. `event`: an event passed on to the
   proctors. `loss`: from the end of the socket to the published DISCONNECTED. `idle`: KiB of RSS a connection.
+
+- `hall-outage`, `one-by-one`: the scenarios of `examwire load`, with the examinees on the first of two socket servers
+  and the proctors on the second.
+
+`node` is Socket.IO 4.8 on Node with the Redis streams adapter (`tests/speed/socketio/`), which npm installs into a
+temporary directory. It verifies the same tokens and tells the proctors the same, but stores nothing: what is on its way
+when a process dies is lost. Its Redis writes no file.
 
 A profile of a role: `PROFILE=state-manager python -m tests.speed state-manager` writes `speed-state-manager-PID.prof`
 into the current directory (`python -m pstats`). Profiled figures are too high: use them for their proportions only.

@@ -10,7 +10,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import psutil
@@ -18,11 +18,17 @@ import uvloop
 
 import tests.speed
 from cli.load.workers import raise_file_limit
-from tests.speed import comparison, socket_server, state_manager
-from tests.speed.system import Figures, Setup
+from tests.speed import comparison, socket_server, state_manager, whole_system
+from tests.speed.system import ROLES, Figures, Setup
 
 HERE = Path(__file__).parents[2]
-PARTS = {"state-manager": state_manager.measure, "socket-server": socket_server.measure}
+NODE = "node"
+PARTS = {
+    "state-manager": state_manager.measure,
+    "socket-server": socket_server.measure,
+    "hall-outage": whole_system.measure_hall_outage,
+    "one-by-one": whole_system.measure_one_by_one,
+}
 
 
 def main() -> None:
@@ -31,8 +37,10 @@ def main() -> None:
         "python -m tests.speed", description=tests.speed.__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("part", choices=PARTS)
-    parser.add_argument("--before", metavar="REV|DIR", help="compare with this revision or directory")
-    parser.add_argument("--after", metavar="REV|DIR", default=str(HERE), help="what is measured [this tree]")
+    parser.add_argument(
+        "--before", metavar="REV|DIR|node", help="compare with this revision or directory, or with Socket.IO"
+    )
+    parser.add_argument("--after", metavar="REV|DIR|node", default=str(HERE), help="what is measured [this tree]")
     parser.add_argument("--pairs", type=int, metavar="N", help="number of runs of each [5 with --before, else 1]")
     parser.add_argument("--examinees", type=int, default=4000, metavar="N", help="[4000]")
     parser.add_argument("--batch", type=int, default=64, metavar="N", help="facts or events in a payload [64]")
@@ -40,24 +48,26 @@ def main() -> None:
     parser.add_argument("--json", action="store_true", help="print the figures of all runs as JSON")
     options = parser.parse_args()
     raise_file_limit()
-    with _tree(options.after) as after, _tree(options.before) as before:
-        assert after is not None
-        pairs = options.pairs or (5 if before is not None else 1)
-        results: dict[Path, list[Figures]] = {tree: [] for tree in (before, after) if tree is not None}
+    names = [name for name in (options.before, options.after) if name is not None]
+    results: list[list[Figures]] = [[] for _ in names]
+    with ExitStack() as stack:
+        trees = [stack.enter_context(_tree(name)) for name in names]
+        pairs = options.pairs or (5 if options.before is not None else 1)
         for number in range(pairs):
-            for tree, runs in results.items():
+            for name, tree, runs in zip(names, trees, results, strict=True):
                 setup = Setup(tree, options.examinees, options.batch, options.proctors)
                 runs.append(uvloop.run(PARTS[options.part](setup)))
-                _progress(f"{number + 1} of {pairs}: {tree}: {_summary(runs[-1])}")
+                _progress(f"{number + 1} of {pairs}: {name}: {_summary(runs[-1])}")
+    *before, after = results
     if options.json:
-        print(json.dumps({"before": results.get(before, []) if before else [], "after": results[after]}))
+        print(json.dumps({"before": before[0] if before else [], "after": after}))
         return
-    _print_table(comparison.rows(results[before] if before else [], results[after]), compared=before is not None)
+    _print_table(comparison.rows(before[0] if before else [], after), compared=bool(before))
 
 
 def _print_table(rows: list[tuple[str, ...]], *, compared: bool) -> None:
-    head = ("event", "CPU µs", "before", "after", "ratio", "after: spread") if compared else (
-        "event", "CPU µs", "median", "spread"
+    head = ("event", "CPU µs, or figure", "before", "after", "ratio", "after: spread") if compared else (
+        "event", "CPU µs, or figure", "median", "spread"
     )  # fmt: skip
     widths = [max(len(row[column]) for row in [head, *rows]) for column in range(len(head))]
     for row in [head, *rows]:
@@ -69,14 +79,15 @@ def _print_table(rows: list[tuple[str, ...]], *, compared: bool) -> None:
 
 
 def _summary(figures: Figures) -> str:
-    return ", ".join(f"{event} {sum(costs.values()):.0f}" for event, costs in figures.items() if event != "idle")
+    costs = {event: sum(cost for role, cost in values.items() if role in ROLES) for event, values in figures.items()}
+    return ", ".join(f"{event} {cost:.0f} µs" for event, cost in costs.items() if cost)
 
 
 @contextmanager
-def _tree(name: str | None) -> Iterator[Path | None]:
-    """Yield the directory of a tree: the directory itself, or a temporary copy of a revision."""
-    if name is None or Path(name).is_dir():
-        yield Path(name).resolve() if name is not None else None
+def _tree(name: str) -> Iterator[Path | None]:
+    """Yield the directory of a tree: the directory itself, or a temporary copy of a revision. `None` for Node."""
+    if name == NODE or Path(name).is_dir():
+        yield None if name == NODE else Path(name).resolve()
         return
     copy = Path(tempfile.mkdtemp(prefix="examwire-tree-"))
     try:

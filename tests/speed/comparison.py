@@ -5,7 +5,7 @@ from __future__ import annotations
 import statistics
 from collections.abc import Sequence
 
-from tests.speed.system import Figures
+from tests.speed.system import ROLES, Figures
 
 
 def rows(before: Sequence[Figures], after: Sequence[Figures]) -> list[tuple[str, ...]]:
@@ -19,10 +19,9 @@ def rows(before: Sequence[Figures], after: Sequence[Figures]) -> list[tuple[str,
     """
     table: list[tuple[str, ...]] = []
     for event, figures in after[0].items():
-        totals = event != "idle" and not any(" " in name for name in figures)
-        for name in [*figures, *(["all"] if totals else [])]:
+        for name in [*figures, *(["all"] if figures.keys() & set(ROLES) else [])]:
             new = [_value(run, event, name) for run in after]
-            if not any(new):
+            if name in ROLES and not any(new):
                 continue  # this role has no part in it
             spread = f"{min(new):,.1f} - {max(new):,.1f}"
             if not before:
@@ -36,4 +35,4 @@ def rows(before: Sequence[Figures], after: Sequence[Figures]) -> list[tuple[str,
 
 
 def _value(run: Figures, event: str, name: str) -> float:
-    return sum(run[event].values()) if name == "all" else run[event].get(name, 0.0)
+    return sum(run[event].values()) if name == "all" else run.get(event, {}).get(name, 0.0)

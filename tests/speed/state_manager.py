@@ -9,6 +9,7 @@ from actors.runtime.broker.connection import Bus, Outgoing
 from actors.status_log.status_log import StatusLog
 from protocol.broker import subjects
 from protocol.messages.base import Message
+from protocol.messages.codec import encode
 from protocol.messages.facts import ClientInfo, ConnectionStatus, ConnectionStatusCode, LossReason
 from protocol.messages.server_messages import ServerStatus, ServerStatusCode
 from protocol.times import format_time
@@ -78,6 +79,11 @@ def _fact(number: int, status: ConnectionStatusCode, connection: int) -> Message
         incarnation=INCARNATION,
         reason=LossReason.SOCKET_CLOSED.value if lost else None,
     )
+
+
+def loss_of(number: int) -> bytes:
+    """Return the payload of an examinee's loss."""
+    return encode(_fact(number, ConnectionStatusCode.DISCONNECTED, 1))
 
 
 async def _processed(log: StatusLog) -> None:

@@ -15,6 +15,7 @@ from pathlib import Path
 
 from cli.load.fleet import Fleet
 from cli.load.process_costs import CpuTimes, cpu_times, microseconds_each
+from protocol.errors import ConfigurationError
 
 Figures = dict[str, dict[str, float]]
 """Figures by event, then by role or name of the figure; CPU in µs an event."""
@@ -22,15 +23,20 @@ Figures = dict[str, dict[str, float]]
 PROFILE_SECONDS = 30.0
 POLL_SECONDS = 0.05
 
+ROLES = ("nats-server", "redis-server", "queue-server", "state-manager", "socket-server")
+
 NO_TIMERS = {"EXAMWIRE_RECONNECT__BACKOFF_SECONDS": "[3600]"}
 """No attempt of the reconnect ladder begins during a measurement."""
 
 
 @dataclass(frozen=True, slots=True)
 class Setup:
-    """What is measured: the code in `tree`, with so many examinees and proctors, facts in batches of `batch`."""
+    """What is measured: the code in `tree`, with so many examinees and proctors, facts in batches of `batch`.
 
-    tree: Path
+    Without `tree` it is Socket.IO on Node.
+    """
+
+    tree: Path | None
     examinees: int = 4000
     batch: int = 64
     proctors: int = 1
@@ -79,9 +85,11 @@ def _profiler() -> list[str]:
 
 @asynccontextmanager
 async def fleet_of(
-    tree: Path, *, servers: int, managers: int, environment: Mapping[str, str] | None = None
+    tree: Path | None, *, servers: int, managers: int, environment: Mapping[str, str] | None = None
 ) -> AsyncIterator[tuple[Fleet, str]]:
     """Start engines and roles of the code in `tree`; yield the fleet and the token secret."""
+    if tree is None:
+        raise ConfigurationError("Socket.IO has no such role: compare hall-outage or one-by-one with it")
     directory = Path(tempfile.mkdtemp(prefix="examwire-speed-"))
     secret = secrets.token_urlsafe(48)
     variables = {"EXAMWIRE_SECRET": secret, **environment_of(tree), **(environment or {})}
