@@ -7,15 +7,15 @@ import itertools
 import logging
 import secrets
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple, TypeGuard
 
+from actors.runtime.store.record_cache import RecordCache, RecordCopy, read_copy
 from actors.runtime.store.state_store import StateStore
 from actors.state_manager.places import save_records
 from actors.status_log.status_log import LogExtent, StatusLog
 from protocol.broker import subjects
-from protocol.close_codes import CloseCode
 from protocol.errors import NewerRecord, StateDamaged
 from protocol.ids import ExamineeRef
 from protocol.log.partitions import PARTS, part_of
@@ -25,25 +25,20 @@ from protocol.messages.facts import (
     ConnectionStatus,
     ConnectionStatusCode,
     ExamineeFact,
-    ExamineeFinish,
-    FinishReason,
-    LossReason,
     Restate,
 )
-from protocol.messages.plan_facts import BY_PLAN, PlanFact, PlanPurged, PlanRestate
+from protocol.messages.plan_facts import PlanFact, PlanPurged, PlanRestate
 from protocol.messages.proctor_events import Event
 from protocol.records import keys, kinds
-from protocol.records.placement import VersionedMessage, ends_socket, record_kind, records_of
+from protocol.records.placement import VersionedMessage, ends_socket, records_of
 from protocol.records.writes import RecordWrite, StoredRecord
-from protocol.rules.connection_state import ConnectionState, server_id_of
-from protocol.rules.effects import CloseSocket, Effect
-from protocol.rules.history import fold, insert
+from protocol.rules.connection_state import ConnectionState
+from protocol.rules.effects import Effect
+from protocol.rules.history import StoredState, compact, fold, insert
 from protocol.rules.mobile_sync import MobileSyncState
 from protocol.rules.notices import NoticesState
 from protocol.rules.plan_notices import PlanNoticesState
-from protocol.rules.plan_state import Phase, PlanState
-from protocol.rules.socket_server import ServerState
-from protocol.times import parse_time
+from protocol.rules.plan_state import PlanState
 
 log = logging.getLogger("examwire.state_manager")
 
@@ -55,7 +50,8 @@ class Decision:
     """Result of deciding a batch: events for proctors, effects, facts for the log, and facts that cannot be processed.
 
     `unreadable`: requests to restate a record that cannot be read; the record is written anew from the log instead.
-    `newer`: facts, by version, that are left to a newer state manager, and why.
+    `newer`: facts, by version, that are left to a newer state manager, and why. `cached`, `read`: how many records were
+    copies, and how many were read; `outdated`: how many copies Redis did not confirm.
     """
 
     events: list[Event] = field(default_factory=list)
@@ -73,6 +69,18 @@ class Decision:
     applied: int = 0
     repeated: int = 0
     late: int = 0
+    cached: int = 0
+    read: int = 0
+    outdated: int = 0
+
+    def keep_related(self, examinee: ExamineeRef, state: StoredState) -> None:
+        """Keep the state of a record that is only read, unless the facts at hand have changed it."""
+        if isinstance(state, NoticesState):
+            self.notices.setdefault(examinee, state)
+        elif isinstance(state, PlanNoticesState):
+            self.plan_notices.setdefault(examinee.plan_id, state)
+        elif isinstance(state, MobileSyncState):
+            self.mobile_syncs.setdefault(examinee, state)
 
     def add_damage(self, key: str, items: Sequence[VersionedMessage], damage: StateDamaged | ValueError) -> None:
         """Note that these facts about the record at `key` cannot be processed."""
@@ -137,15 +145,23 @@ class _Turns:
     def __init__(self) -> None:
         self._given_at = time.perf_counter()
 
+    @property
+    def over(self) -> bool:
+        """Whether the others have not run for `TURN_SECONDS`."""
+        return time.perf_counter() - self._given_at > TURN_SECONDS
+
     async def give_way(self) -> None:
-        """Let the others run, if they have not for `TURN_SECONDS`."""
-        if time.perf_counter() - self._given_at > TURN_SECONDS:
-            await asyncio.sleep(0)
-            self._given_at = time.perf_counter()
+        """Let the others run."""
+        await asyncio.sleep(0)
+        self._given_at = time.perf_counter()
 
 
 class Decider:
     """Reads records, decides by the pure rules, writes if nobody else has written meanwhile.
+
+    A record that this process knows is not read (`actors.runtime.store.record_cache`). Such a copy may be outdated, so
+    only what Redis confirms counts: a write that compares the `rev`. Where nothing is to be written, or the copy makes
+    a rule fail, the record is read and decided again.
 
     Raises `StateUnavailable`, rarely `BrokerUnavailable`. Every method may be repeated at any time.
 
@@ -155,12 +171,13 @@ class Decider:
         while updates.records:
             stored = await decider.read(updates)
             outcomes = await decider.decide(updates, stored, decision)
-            updates = await decider.write(updates, outcomes, decision)
+            updates = await decider.write(updates, stored, outcomes, decision)
     """
 
-    def __init__(self, store: StateStore, log: StatusLog) -> None:
+    def __init__(self, store: StateStore, log: StatusLog, cache: RecordCache) -> None:
         self._store = store
         self._log = log
+        self._cache = cache
         # Never a value that the record had before, not even before a Redis that lost its last writes came back.
         self._revs = itertools.count(secrets.randbits(52))
         self._floors: dict[str, int] = {}
@@ -176,21 +193,22 @@ class Decider:
         """Return the version up to which all facts of a part of the log are acknowledged."""
         return self._floors.get(part, 0)
 
-    async def read(self, updates: Updates) -> list[StoredRecord | StateDamaged]:
-        """Load the records, and after them the related ones, in one round trip."""
-        return await self._store.load(
-            [*(update.key for update in updates.records), *(record.key for record in updates.related)]
-        )
+    async def read(self, updates: Updates) -> list[RecordCopy | StoredRecord | StateDamaged]:
+        """Return the records, and after them the related ones; those without a copy are loaded in one round trip."""
+        wanted = [*(update.key for update in updates.records), *(record.key for record in updates.related)]
+        known = [self._cache.take(update.key) for update in updates.records]
+        known += [self._cache.get(record.key) for record in updates.related]
+        loaded = iter(await self._store.load([key for key, copy in zip(wanted, known, strict=True) if copy is None]))
+        return [next(loaded) if copy is None else copy for copy in known]
 
     async def decide(
-        self, updates: Updates, stored: Sequence[StoredRecord | StateDamaged], decision: Decision
+        self, updates: Updates, stored: Sequence[RecordCopy | StoredRecord | StateDamaged], decision: Decision
     ) -> list[tuple[RecordUpdate, Outcome]]:
-        """Apply the rules to what was read; facts about damaged records go into `decision` as such.
+        """Apply the rules to the records; facts about damaged records go into `decision` as such.
 
         A late fact of a long history costs milliseconds, and a backlog has many: the other tasks of the process get
         their turns, or its partitions would be given to another state manager.
         """
-        _keep_related(updates.related, stored[len(updates.records) :], decision)
         outcomes = []
         for update, record in zip(updates.records, stored, strict=False):
             try:
@@ -198,28 +216,68 @@ class Decider:
                     raise record
                 outcomes.append((update, await self._apply(update, record)))
             except (StateDamaged, ValueError) as damage:
-                decision.add_damage(update.key, update.items, damage)
+                if isinstance(record, RecordCopy):
+                    outcomes.append((update, Outcome(update.kind, from_copy=True)))
+                else:
+                    decision.add_damage(update.key, update.items, damage)
+        copies = sum(isinstance(record, RecordCopy) for record in stored)
+        decision.cached += copies
+        decision.read += len(stored) - copies
         return outcomes
 
     async def write(
-        self, updates: Updates, outcomes: Sequence[tuple[RecordUpdate, Outcome]], decision: Decision
+        self,
+        updates: Updates,
+        stored: Sequence[RecordCopy | StoredRecord | StateDamaged],
+        outcomes: Sequence[tuple[RecordUpdate, Outcome]],
+        decision: Decision,
     ) -> Updates:
         """Write what has changed and add what follows to `decision`; return the records to decide again."""
         dropped = await self._after_a_purge(outcomes)
         writes = [outcome.write for _, outcome in outcomes if outcome.write is not None]
         items = [item for item in updates.items if item.version not in dropped]
+        related = dict(zip(updates.related, stored[len(updates.records) :], strict=True))
+        unread = {wanted.key: copy.rev for wanted, copy in related.items() if isinstance(copy, RecordCopy)}
+        copies = bool(unread) or any(outcome.from_copy for _, outcome in outcomes)
         # The index goes before the records: what is in a record can be found, whatever happens in between.
-        verdicts = iter((await save_records(self._store, items, writes)).records)
-        conflicts: list[RecordUpdate] = []
+        saved = await save_records(self._store, items, writes, unread if copies else None)
+        await self._keep_related(related, saved.changed, decision)
+        verdicts = iter(saved.records)
+        again: list[RecordUpdate] = []
         for update, outcome in outcomes:
-            verdict = next(verdicts) if outcome.write is not None else True
-            if isinstance(verdict, StateDamaged):
+            verdict = next(verdicts) if outcome.write is not None else not outcome.from_copy
+            if isinstance(verdict, StateDamaged) and not outcome.from_copy:
                 decision.damaged.extend((item, str(verdict)) for item in update.items)
-            elif verdict:
+            elif verdict is True:
+                if outcome.written is not None:
+                    self._cache.keep(update.key, outcome.written)
                 outcome.add_to(decision)
             else:
-                conflicts.append(update)  # another state manager was quicker: decide again
-        return Updates(conflicts)
+                again.append(update)  # another state manager was quicker, or the copy was outdated
+                decision.outdated += outcome.from_copy
+        return Updates(again)
+
+    async def _keep_related(
+        self,
+        related: Mapping[RelatedRecord, RecordCopy | StoredRecord | StateDamaged],
+        changed: Collection[str],
+        decision: Decision,
+    ) -> None:
+        """Keep the related records that can be read; damage of one of them is not damage of the facts at hand."""
+        outdated = [wanted for wanted in related if wanted.key in changed]
+        decision.outdated += len(outdated)
+        loaded = await self._store.load([wanted.key for wanted in outdated])
+        current = {**related, **dict(zip(outdated, loaded, strict=True))}
+        for wanted, record in current.items():
+            if isinstance(record, StoredRecord):
+                try:
+                    record = read_copy(wanted.kind, record, part_of(wanted.examinee.plan_id))
+                except ValueError:
+                    log.warning("%s cannot be read", wanted.key)
+                    continue
+                self._cache.keep(wanted.key, record)
+            if isinstance(record, RecordCopy):
+                decision.keep_related(wanted.examinee, fold(record.history, wanted.kind.rule))
 
     async def _after_a_purge(self, outcomes: Sequence[tuple[RecordUpdate, Outcome]]) -> set[int]:
         """Return the facts for which nothing is written, because they are about what a purge has deleted."""
@@ -232,16 +290,23 @@ class Decider:
                     outcome.write = None
         return dropped
 
-    async def _apply(self, update: RecordUpdate, stored: StoredRecord) -> Outcome:
-        kind = update.kind
-        history = kind.read(stored.history, self.floor_of(part_of(update.plan_id)))
-        outcome = Outcome(kind)
+    async def _apply(self, update: RecordUpdate, record: RecordCopy | StoredRecord) -> Outcome:
+        kind, part = update.kind, part_of(update.plan_id)
+        from_copy = isinstance(record, RecordCopy)
+        if isinstance(record, RecordCopy):
+            history = compact(record.history, kind.rule, self.floor_of(part))
+            absent = False
+        else:
+            history = kind.read(record.history, self.floor_of(part))
+            absent = record.history is None
+        outcome = Outcome(kind, from_copy=from_copy)
         changed = False
         for item in update.items:
-            await self._turns.give_way()
+            if self._turns.over:
+                await self._turns.give_way()
             insertion = insert(history, kind.rule, item.version, item.message, kind.visible_part)
             history, outcome.state = insertion.history, insertion.state
-            if stored.history is None and (outcome.state == kind.state() or _only_ends(outcome, update, item)):
+            if absent and (outcome.state == kind.state() or _only_ends(outcome, update, item)):
                 outcome.ineffective.append(item.version)
             outcome.events.extend(insertion.events)
             outcome.effects.extend(insertion.effects)
@@ -252,55 +317,11 @@ class Decider:
             if insertion.restate:
                 outcome.restates.append((item.version, item.message))
         if changed:
-            fields = kind.write(history, outcome.state, next(self._revs))
-            outcome.write = RecordWrite(update.key, stored.rev, fields)
+            rev = next(self._revs)
+            fields = kind.write(history, outcome.state, rev)
+            outcome.write = RecordWrite(update.key, record.rev, fields)
+            outcome.written = RecordCopy(rev, history, part, len(fields["history"]))
         return outcome
-
-    async def follow_connects(self, items: Sequence[VersionedMessage], decision: Decision) -> None:
-        """Decide about the examinees who have connected where or when they cannot stay.
-
-        Nobody else would end them: their server was declared gone before, or their exam was over.
-        """
-        connected = {
-            item.version: item.message
-            for item in items
-            if isinstance(item.message, ConnectionStatus) and item.message.status is ConnectionStatusCode.CONNECTED
-        }
-        if not connected:
-            return
-        holders = {keys.server_status(server_id_of(message)) for message in connected.values()}
-        record_keys = sorted(holders | {keys.plan(message.plan_id) for message in connected.values()})
-        states = _states(record_keys, await self._store.load(record_keys))
-        for version, message in connected.items():
-            for key in (keys.server_status(server_id_of(message)), keys.plan(message.plan_id)):
-                if isinstance(newer := states[key], NewerRecord):
-                    decision.newer[version] = f"{key}: {newer}"
-        connected = {version: message for version, message in connected.items() if version not in decision.newer}
-        await self._end_orphans(connected, states, decision)
-        _finish_late_comers(connected, states, decision)
-
-    async def _end_orphans(
-        self, connected: Mapping[int, ConnectionStatus], states: Mapping[str, Any], decision: Decision
-    ) -> None:
-        """Disconnect examinees whose CONNECTED came after their server was declared gone."""
-        asked: dict[str, ServerState] = {}
-        for version, message in connected.items():
-            holder = server_id_of(message)
-            server: ServerState | None = states[keys.server_status(holder)]
-            if server is None or server.holds_sessions_of(message.incarnation):
-                continue
-            # The record may lack a STARTING that another batch is at work with. Nobody is called lost on that: the log
-            # has everything that was said before this.
-            if holder not in asked:
-                asked[holder] = await self._log.server(holder)
-            server = asked[holder]
-            if not server.holds_sessions_of(message.incarnation):
-                restarted = server.incarnation != message.incarnation
-                reason = LossReason.SERVER_RESTARTED if restarted else LossReason.SERVER_LOST
-                ended = message.model_copy(
-                    update={"status": ConnectionStatusCode.DISCONNECTED, "reason": reason.value, "client_info": None}
-                )
-                decision.follow_ups.append((f"orphan:{version}", ended))
 
 
 def _only_ends(outcome: Outcome, update: RecordUpdate, item: VersionedMessage) -> bool:
@@ -308,53 +329,11 @@ def _only_ends(outcome: Outcome, update: RecordUpdate, item: VersionedMessage) -
     return ends_socket(item.message) and len(outcome.ineffective) == update.items.index(item)
 
 
-def _states(record_keys: Sequence[str], stored: Sequence[StoredRecord | StateDamaged]) -> dict[str, Any]:
-    """Return the states of these records, by key.
-
-    `None` stands for one that does not exist or cannot be read, a `NewerRecord` for one of a newer release.
-    """
-    states: dict[str, Any] = {}
-    for key, record in zip(record_keys, stored, strict=True):
-        kind = record_kind(keys.parse_key(key))
-        assert kind is not None
-        states[key] = None
-        if isinstance(record, StoredRecord) and record.history is not None:
-            try:
-                states[key] = fold(kind.read(record.history), kind.rule)
-            except NewerRecord as newer:
-                states[key] = newer
-            except ValueError as damage:  # says nothing about those who connect
-                log.error("%s: %s", key, damage)
-    return states
-
-
-def _finish_late_comers(
-    connected: Mapping[int, ConnectionStatus], states: Mapping[str, Any], decision: Decision
-) -> None:
-    """Finish examinees who connected when their exam was over; close the socket of who was finished before."""
-    for version, message in connected.items():
-        plan: PlanState | None = states[keys.plan(message.plan_id)]
-        if plan is None or plan.phase_of(message.examinee_id, parse_time(message.timestamp)) is not Phase.OVER:
-            continue
-        connection = decision.connections.get(message.examinee)
-        if connection is not None and connection.finished is not None:
-            over = CloseSocket(server_id_of(message), message.socket_id, CloseCode.EXAM_OVER, version)
-            decision.effects.append(over)
-        else:
-            finish = ExamineeFinish(
-                plan_id=message.plan_id,
-                examinee_id=message.examinee_id,
-                by=BY_PLAN,
-                reason=FinishReason.PLAN_ENDED,
-                timestamp=message.timestamp,
-            )
-            decision.follow_ups.append((f"late:{version}", finish))
-
-
 @dataclass(slots=True)
 class Outcome:
     """The decision about one record: its new state, the write if it has changed, and what follows.
 
+    `written`: the record as it is after the write. `from_copy`: it was not read, so only the write confirms all this.
     `ineffective`: facts about a record that does not exist, and that do not make one in a plan that was deleted
     meanwhile: they do nothing, or are the ends of its sockets.
     """
@@ -362,6 +341,8 @@ class Outcome:
     kind: kinds.RecordKind[Any, Any]
     state: Any = None
     write: RecordWrite | None = None
+    written: RecordCopy | None = None
+    from_copy: bool = False
     events: list[Event] = field(default_factory=list)
     effects: list[Effect] = field(default_factory=list)
     applied: int = 0
@@ -428,22 +409,3 @@ def _related_records(items: Iterable[VersionedMessage]) -> list[RelatedRecord]:
             ):
                 related.setdefault(key, RelatedRecord(key, kind, examinee))
     return list(related.values())
-
-
-def _keep_related(
-    related: Sequence[RelatedRecord], stored: Sequence[StoredRecord | StateDamaged], decision: Decision
-) -> None:
-    """Keep the related records that can be read; damage of one of them is not damage of the facts at hand."""
-    for wanted, record in zip(related, stored, strict=True):
-        if isinstance(record, StoredRecord):
-            try:
-                state = fold(wanted.kind.read(record.history), wanted.kind.rule)
-            except ValueError:
-                log.warning("%s cannot be read", wanted.key)
-                continue
-            if isinstance(state, NoticesState):
-                decision.notices.setdefault(wanted.examinee, state)
-            elif isinstance(state, PlanNoticesState):
-                decision.plan_notices.setdefault(wanted.examinee.plan_id, state)
-            else:
-                decision.mobile_syncs.setdefault(wanted.examinee, state)

@@ -16,7 +16,9 @@ from actors.runtime.actor.receiver import Deliveries
 from actors.runtime.broker.connection import Bus
 from actors.runtime.broker.consumers.consumer import Delivery
 from actors.runtime.config.settings import Settings
+from actors.runtime.store.record_cache import RecordCache
 from actors.runtime.store.state_store import StateStore
+from actors.state_manager.connect_checks import ConnectChecks
 from actors.state_manager.decisions import Decider
 from actors.state_manager.effects import EffectPublisher
 from actors.state_manager.engine_retry import EngineRetry
@@ -57,7 +59,8 @@ class StateManager(Actor):
         self._store = store
         self._status = StatusLog(bus)
         self._partitions = StatePartitions(bus)
-        self._decider = Decider(store, self._status)
+        cache = RecordCache()
+        self._decider = Decider(store, self._status, cache)
         self._publisher = EffectPublisher(bus, store)
         self._repair = StateRepair(bus, store, checkpoints=RecordCheckpoints(bus), turns=self._partitions)
         self._repair.changed = self._partitions.look_again
@@ -65,6 +68,8 @@ class StateManager(Actor):
         self._guard = LogGuard(bus, store, self._status, self.address)
         parts = Parts(
             self._decider,
+            ConnectChecks(store, self._status, cache),
+            cache,
             self._publisher,
             PlanPurge(store),
             self._repair,

@@ -37,6 +37,12 @@ STAGES = Histogram(
     buckets=(0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.5, 2.5),
 )
 FACTS = Counter("examwire_state_facts_total", "Facts by outcome", ["outcome"], registry=REGISTRY)
+RECORDS = Counter(
+    "examwire_state_records_total",
+    "Records that facts were applied to or that were looked at: read from Redis, copies, copies that were outdated",
+    ["source"],
+    registry=REGISTRY,
+)
 LOSSES = Counter(
     "examwire_losses_total",
     "Losses that proctors were told of, by reason. A loss that is published again after a crash counts again",
@@ -93,6 +99,9 @@ def count_published(
     FACTS.labels("applied").inc(decision.applied)
     FACTS.labels("repeated").inc(decision.repeated)
     FACTS.labels("late").inc(decision.late)
+    RECORDS.labels("redis").inc(decision.read)
+    RECORDS.labels("copy").inc(decision.cached)
+    RECORDS.labels("outdated").inc(decision.outdated)
     if decision.damaged:
         FACTS.labels("dead").inc(len(decision.damaged))
     count_told(decision.events)

@@ -10,19 +10,20 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Coroutine, Iterator, Mapping, Sequence
+from collections.abc import Coroutine, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from actors.runtime.broker.consumers.consumer import Delivery
-from actors.runtime.telemetry import spans
+from actors.runtime.store.record_cache import RecordCache
+from actors.runtime.telemetry import spans, tracing
 from actors.state_manager import metrics
+from actors.state_manager.connect_checks import ConnectChecks
 from actors.state_manager.decisions import Decider, Decision, Updates
 from actors.state_manager.effects import EffectPublisher, PublishResult
 from actors.state_manager.engine_retry import EngineRetry
 from actors.state_manager.recovery.purge import PlanPurge, Purge
 from actors.state_manager.recovery.repair import StateRepair
-from actors.state_manager.spans import record_settled
 from protocol.broker.streams import STATUS
 from protocol.errors import NotPermitted
 from protocol.ids import ExamineeRef
@@ -42,6 +43,9 @@ class Ownership(Protocol):
     async def ours(self, deliveries: Sequence[Delivery]) -> list[Delivery]:
         """Return the deliveries that no other manager has been given meanwhile."""
 
+    def terms(self, deliveries: Sequence[Delivery]) -> Mapping[str, int | None]:
+        """Return for each part of these deliveries the term in which this manager reads it; `None`: perhaps another."""
+
     async def leave(self, delivery: Delivery, reason: str) -> None:
         """Leave a message to a newer state manager; it comes again later."""
 
@@ -57,6 +61,8 @@ class Parts:
     """Parts of a state manager that the order of work calls."""
 
     decider: Decider
+    checks: ConnectChecks
+    cache: RecordCache
     publisher: EffectPublisher
     purge: PlanPurge
     repair: StateRepair
@@ -116,13 +122,15 @@ class OrderOfWork:
 
     Example::
 
-        parts = Parts(decider, publisher, purge, repair, retry, partitions, self.spawn, self.address)
+        parts = Parts(decider, checks, cache, publisher, purge, repair, retry, partitions, self.spawn, self.address)
         order = OrderOfWork(parts, Limits())
         await order.process(deliveries)  # published; acks are awaited and the messages acknowledged beside it
     """
 
     def __init__(self, parts: Parts, limits: Limits) -> None:
         self._decider = parts.decider
+        self._checks = parts.checks
+        self._cache = parts.cache
         self._publisher = parts.publisher
         self._purge = parts.purge
         self._repair = parts.repair
@@ -166,7 +174,7 @@ class OrderOfWork:
             await self._publisher.dead_letter(delivery, malformed.raw, str(malformed.error), index=malformed.index)
             metrics.FACTS.labels("malformed").inc()
         try:
-            decision = await self._retry.run(lambda: self._settle(portion.items))
+            decision = await self._retry.run(lambda: self._settle(portion))
             if decision.unreadable:
                 await self._retry.run(lambda: self._rewrite(decision))
         except NotPermitted:
@@ -174,7 +182,7 @@ class OrderOfWork:
         except Exception:
             await self._isolate_poison(portion, previous, attempt)
             return
-        record_settled(portion.items, decision, since)
+        _record_settled(portion.items, decision, since)
         if previous is not None:
             await previous
         owned = await self._ownership.ours(portion.deliveries)
@@ -194,18 +202,20 @@ class OrderOfWork:
         newer = {sequence_of(version): reason for version, reason in decision.newer.items()} | portion.newer
         self._spawn(self._confirm(result, portion.deliveries, newer, earlier, self._last_confirmed), "confirm")
 
-    async def _settle(self, items: Sequence[VersionedMessage]) -> Decision:
+    async def _settle(self, portion: Portion) -> Decision:
         """Bring the records up to these facts: read, decide, write; again where another manager was quicker."""
         decision = Decision()
-        for facts in _rounds(items, self._limits.records_at_once):
+        for facts in _rounds(portion.items, self._limits.records_at_once):
+            self._cache.trust(self._ownership.terms(portion.deliveries))
             updates = Updates.of(facts)
             while updates.records:
                 stored = await self._decider.read(updates)
                 outcomes = await self._decider.decide(updates, stored, decision)
-                updates = await self._decider.write(updates, outcomes, decision)
-            await self._decider.follow_connects(facts, decision)
+                updates = await self._decider.write(updates, stored, outcomes, decision)
+            await self._checks.check(facts, decision)
             if isinstance(purged := facts[-1].message, PlanPurged):
                 await self._purge.run(Purge.of(purged, facts[-1].version))
+                self._cache.drop_plan(purged.plan_id)
                 decision.purges.append((facts[-1].version, purged))
         return decision
 
@@ -319,3 +329,31 @@ def decode(deliveries: Sequence[Delivery]) -> Portion:
             else:
                 portion.about.add(delivery.subject)
     return portion
+
+
+def _record_settled(items: Iterable[VersionedMessage], decision: Decision, since: float) -> None:
+    """Record the span "state settled" of each traced fact, and put the events that follow into its trace.
+
+    `since`: when the work on them began, by `spans.now`.
+    """
+    if not tracing.on():
+        return
+    traceparents: dict[int, str] = {}
+    for item in items:
+        fact = item.message
+        if not isinstance(fact, ExamineeFact) or fact.traceparent is None:
+            continue
+        version = str(item.version)
+        span = tracing.begin(
+            "state settled",
+            fact.traceparent,
+            {**spans.fact_attributes(fact), "version": version},
+            key=version,
+            since=since,
+        )
+        if span is not None:
+            span.end()
+            traceparents[item.version] = span.traceparent
+    for event in decision.events if traceparents else ():
+        if event.version is not None and event.version in traceparents:
+            event.traceparent = traceparents[event.version]

@@ -141,6 +141,18 @@ class StatePartitions:
                 owned[term] = await reader.confirm_owned(delivery.epoch)
         return [delivery for delivery in deliveries if owned[self._reader_of(delivery).spec.name, delivery.epoch]]
 
+    def terms(self, deliveries: Sequence[Delivery]) -> dict[str, int | None]:
+        """Return for each part of these deliveries the term in which this manager reads it; `None`: perhaps another."""
+        terms: dict[str, int | None] = {}
+        for delivery in deliveries:
+            reader = self._reader_of(delivery)
+            part = _part_of(reader.spec.name)
+            if not reader.owned or delivery.epoch != reader.epoch:
+                terms[part] = None
+            else:
+                terms.setdefault(part, delivery.epoch)
+        return terms
+
     async def leave(self, delivery: Delivery, reason: str) -> None:
         """Leave a message to a newer state manager: it stays in the log, and comes again, later each time."""
         if not self._has_left:  # once, not for each message of an upgrade

@@ -15,6 +15,7 @@ from redis.asyncio import Redis
 from actors.runtime.broker.connection import Bus, Outgoing
 from actors.runtime.config.settings import Settings, load_settings
 from actors.runtime.store.ready_servers import ReadyServers
+from actors.runtime.store.record_cache import RecordCache
 from actors.runtime.store.state_store import StateStore
 from actors.sessions.plan_snapshot import read_rows
 from actors.state_manager import recovery
@@ -265,10 +266,10 @@ async def test_a_redelivered_message_after_an_outage_restores_no_ended_socket(
         for fact in facts_of(stored)
         if isinstance(fact, VersionedMessage)
     ]
-    decider, updates = Decider(system.store, status), Updates.of(items)
+    decider, updates = Decider(system.store, status, RecordCache()), Updates.of(items)
     # The acknowledgement was lost, and the message is processed again.
-    outcomes = await decider.decide(updates, await decider.read(updates), Decision())
-    await decider.write(updates, outcomes, Decision())
+    stored = await decider.read(updates)
+    await decider.write(updates, stored, await decider.decide(updates, stored, Decision()), Decision())
     assert items
     assert await redis.hgetall(keys.server_sockets("SOCK001")) == {}
 

@@ -6,7 +6,7 @@ import asyncio
 import signal
 import sys
 from asyncio.subprocess import DEVNULL, Process
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import suppress
 
 import pytest
@@ -14,6 +14,7 @@ from nats.aio.msg import Msg
 
 from actors.runtime.actor.actor import on
 from actors.runtime.broker.connection import Bus, Outgoing
+from actors.runtime.broker.consumers.consumer import Delivery
 from actors.runtime.config.settings import Settings
 from actors.state_manager.manager import StateManager, StatusBatch
 from protocol.broker import subjects
@@ -177,6 +178,29 @@ async def test_a_manager_that_stops_leaves_its_partitions_to_others_at_once(own_
     assert (await bus.pinned_state(STATUS.name, name)).pin is not None
     await own_system.stop("state-manager")
     assert (await bus.pinned_state(STATUS.name, name)).pin is None
+
+
+async def test_a_term_lasts_as_long_as_a_partition_is_held_without_a_break(own_system: System) -> None:
+    await own_system.examinee("E001")
+    manager = own_system.actors["state-manager"]
+    assert isinstance(manager, StateManager)
+    partitions, part = manager._partitions, str(partition_of("P001"))
+    (reader,) = [reader for reader in partitions.readers if reader.spec.name.endswith(f"-{part}")]
+
+    async def settle(_replies: Sequence[str], _verdict: bytes) -> None:
+        """Nobody waits for it."""
+
+    def delivery(epoch: int) -> Delivery:
+        return Delivery(subjects.status_plan("P001", "web"), b"", {}, 1, 1, 0, 0.0, "", settle, set(), epoch=epoch)
+
+    await reader.confirm_owned(reader.epoch)
+    held = delivery(reader.epoch)
+    assert partitions.terms([held]) == {part: reader.epoch}
+    assert partitions.terms([held, delivery(reader.epoch - 1)]) == {part: None}
+    assert partitions.terms([delivery(reader.epoch - 1), held]) == {part: None}
+    await reader.release()
+    assert partitions.terms([held]) == {part: None}
+    assert partitions.terms([delivery(reader.epoch)]) == {part: None}
 
 
 async def test_several_managers_share_the_partitions(own_system: System, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -47,7 +47,7 @@ ASLEEP = Asleep(plan_id=PLAN, examinee_id=EXAMINEE, timestamp=at(3))
 def rewrite(hall: Hall, key: str, **changes: Any) -> str:
     """Change a stored history, as a newer release would; return it."""
     history = {**json.loads(hall.store.rows[key]["history"]), **changes}
-    hall.store.rows[key]["history"] = json.dumps(history)
+    hall.store.rows[key] |= {"history": json.dumps(history), "rev": str(int(hall.store.rows[key]["rev"]) + 2**52)}
     return hall.store.rows[key]["history"]
 
 

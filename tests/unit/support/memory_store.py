@@ -254,6 +254,11 @@ class MemoryStore(StateStore):
         self.mark.check([key])
         return dict(self.rows.get(key, {}))
 
+    async def fields(self, hash_keys: Sequence[str], names: Sequence[str]) -> list[list[str | None]]:
+        await self._access()
+        self.mark.check(hash_keys)
+        return [[self.rows.get(key, {}).get(name) for name in names] for key in hash_keys]
+
     async def raw_hashes(self, hash_keys: Sequence[str]) -> list[dict[str, str] | StateDamaged]:
         await self._access()
         return [_damage(key) if key in self.damaged else dict(self.rows.get(key, {})) for key in hash_keys]

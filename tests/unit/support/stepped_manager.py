@@ -12,6 +12,8 @@ from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
 
 from actors.runtime.broker.consumers.consumer import Delivery
+from actors.runtime.store.record_cache import RecordCache
+from actors.state_manager.connect_checks import ConnectChecks
 from actors.state_manager.decisions import Decider
 from actors.state_manager.effects import EffectPublisher
 from actors.state_manager.engine_retry import EngineRetry
@@ -19,6 +21,7 @@ from actors.state_manager.order_of_work import Limits, OrderOfWork, Parts
 from actors.state_manager.recovery.purge import PlanPurge
 from actors.state_manager.recovery.repair import StateRepair
 from actors.state_manager.recovery.restoration import Repair
+from protocol.log.partitions import PARTS
 from tests.unit.support.memory_broker import Broker, MemoryBus, MemoryLog
 from tests.unit.support.memory_store import MemoryStore
 from tests.unit.support.stepped_loop import SteppedLoop, current_job, pause
@@ -48,6 +51,8 @@ class MemoryOwnership:
 
     def __init__(self, broker: Broker) -> None:
         self._broker = broker
+        self.term: int | None = 0
+        """By default copies of records are trusted, also those from before the other manager had the partition."""
 
     async def ours(self, deliveries: Sequence[Delivery]) -> list[Delivery]:
         batch = current_job.get()
@@ -55,6 +60,9 @@ class MemoryOwnership:
         batch.settled = True
         await pause()
         return [delivery for delivery in deliveries if self._broker.holders[delivery.sequence] is batch]
+
+    def terms(self, deliveries: Sequence[Delivery]) -> dict[str, int | None]:
+        return dict.fromkeys(PARTS, self.term)
 
     async def leave(self, delivery: Delivery, reason: str) -> None:
         await pause()
@@ -73,15 +81,19 @@ class Manager:
     def _boot(self) -> None:
         self.loop = SteppedLoop()  # type: ignore[abstract]  # what no task needs is not there
         self.bus = MemoryBus(self._broker)
-        self.decider = Decider(self._store, MemoryLog(self._broker))
+        log, self.cache = MemoryLog(self._broker), RecordCache()
+        self.decider = Decider(self._store, log, self.cache)
+        self.ownership = MemoryOwnership(self._broker)
         self.repair = StateRepair(self.bus, self._store, MemoryLog(self._broker))
         parts = Parts(
             self.decider,
+            ConnectChecks(self._store, log, self.cache),
+            self.cache,
             EffectPublisher(self.bus, self._store),
             PlanPurge(self._store),
             self.repair,
             EngineRetry(self.repair, "state-manager.test", self._spawn),
-            MemoryOwnership(self._broker),
+            self.ownership,
             self._spawn,
             "state-manager.test",
         )
