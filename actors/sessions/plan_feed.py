@@ -78,6 +78,7 @@ class PlanFeed(Actor):
     """
 
     kind = "plan-feed"
+    handles_at_once = True
 
     def __init__(self, context: ServerContext, plan_id: str) -> None:
         super().__init__(subjects.socket_proctors(plan_id))

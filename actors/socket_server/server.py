@@ -67,6 +67,7 @@ class SocketServer(Actor):
     """
 
     kind = "socket-server"
+    handles_at_once = True
     mailbox_capacity = 4
 
     def __init__(self, settings: Settings, bus: Bus, store: StateStore, server_id: str) -> None:

@@ -52,6 +52,7 @@ class StateManager(Actor):
     """The one writer of state. `name` tells several of them apart in listings."""
 
     kind = "state-manager"
+    handles_at_once = True
     mailbox_capacity = 2
 
     def __init__(self, settings: Settings, bus: Bus, store: StateStore, name: str) -> None:

@@ -95,7 +95,7 @@ class Actor(Service):
     kind: ClassVar[str] = "actor"
     mailbox_capacity: ClassVar[int] = 1024
     handles_at_once: ClassVar[bool] = False
-    """Whether a message is handled while it is told, if none is at work or waits: for thousands of small actors."""
+    """Whether a message is handled while it is told, if none is at work or waits: it takes no callback of its own."""
     receives: tuple[Consumer[Any] | Deliveries | Requests, ...] = ()
     _handlers: ClassVar[dict[type, _Handler]] = {}
 

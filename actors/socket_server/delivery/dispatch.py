@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
@@ -73,8 +72,8 @@ class Dispatcher:
                         self._deliver(message, lost)
                         if isinstance(message, SessionAnnounce):
                             announce = message
-        if events:
-            await asyncio.gather(*(_tell_all(feed, feed_events) for feed, feed_events in events.items()))
+        for feed, feed_events in events.items():
+            await _tell_all(feed, feed_events)
         await self._log_end.look_again()
         if lost:
             await self._announce_again(lost)
