@@ -15,6 +15,7 @@ From the root of a worktree::
     .venv/bin/python -m tests.speed hall-outage --before main          # everything, 4,000 examinees: 40 s a run
     .venv/bin/python -m tests.speed hall-outage --before node          # the same job on Socket.IO, the same driver
     .venv/bin/python -m tests.speed one-by-one --before node           # latency of single losses
+    .venv/bin/python -m tests.speed state-manager --managers 4 --plans 50
     .venv/bin/python -m tests.speed -h                                 # all options
 
 Uncommitted changes of this tree count: without `--after`, the code under test is the tree as it lies there. The driver
@@ -27,8 +28,8 @@ The parts:
   met, `reconnect` and `loss again` of those whom it has.
 - `socket-server`: engines, queue server, socket server; the driver stands in for the state manager. `connect`: from the
   handshake to the published CONNECTED. `state`: a `session_state` passed on. `event`: an event passed on to the
-  proctors. `loss`: from the end of the socket to the published DISCONNECTED. `idle`: KiB of RSS a connection.
-
+  proctors. `loss`: from the end of the socket to the published DISCONNECTED. `idle`: KiB of RSS a connection; `idle
+  second`: CPU of a connection that does nothing but answer pings, each second.
 - `hall-outage`, `one-by-one`: the scenarios of `examwire load`, with the examinees on the first of two socket servers
   and the proctors on the second.
 

@@ -44,7 +44,9 @@ def main() -> None:
     parser.add_argument("--pairs", type=int, metavar="N", help="number of runs of each [5 with --before, else 1]")
     parser.add_argument("--examinees", type=int, default=4000, metavar="N", help="[4000]")
     parser.add_argument("--batch", type=int, default=64, metavar="N", help="facts or events in a payload [64]")
-    parser.add_argument("--proctors", type=int, default=1, metavar="N", help="proctors of the plan [1]")
+    parser.add_argument("--proctors", type=int, default=1, metavar="N", help="proctors of each plan [1]")
+    parser.add_argument("--plans", type=int, default=1, metavar="N", help="plans of the examinees [1]")
+    parser.add_argument("--managers", type=int, default=1, metavar="N", help="state managers [1]")
     parser.add_argument("--json", action="store_true", help="print the figures of all runs as JSON")
     options = parser.parse_args()
     raise_file_limit()
@@ -55,7 +57,7 @@ def main() -> None:
         pairs = options.pairs or (5 if options.before is not None else 1)
         for number in range(pairs):
             for name, tree, runs in zip(names, trees, results, strict=True):
-                setup = Setup(tree, options.examinees, options.batch, options.proctors)
+                setup = Setup(tree, options.examinees, options.batch, options.proctors, options.plans, options.managers)
                 runs.append(uvloop.run(PARTS[options.part](setup)))
                 _progress(f"{number + 1} of {pairs}: {name}: {_summary(runs[-1])}")
     *before, after = results

@@ -8,6 +8,7 @@ import os
 import signal
 import time
 from collections import Counter
+from collections.abc import Mapping
 from typing import Any
 
 from actors.runtime.broker.connection import Bus, Outgoing
@@ -22,9 +23,13 @@ from protocol.messages.views import ConnectionView
 from protocol.times import format_time
 from tests.speed.system import CpuMeter, Figures, Setup, fleet_of
 
-PLAN = "P001"
 POLL_SECONDS = 0.05
+IDLE_SECONDS = 5
+"""A ping of each connection, by default."""
 DEADLINE_SECONDS = 120.0
+
+Sockets = Mapping[str, tuple[str, str]]
+"""socketId and serverId by examinee."""
 
 
 class PublishedFacts:
@@ -32,7 +37,8 @@ class PublishedFacts:
 
     def __init__(self) -> None:
         self.counts = Counter[str]()
-        self.sockets: dict[str, tuple[str, str]] = {}
+        self.sockets: dict[str, dict[str, tuple[str, str]]] = {}
+        """socketId and serverId by plan and examinee."""
         self._changed = asyncio.Event()
 
     async def take(self, msg: Any) -> None:
@@ -41,7 +47,8 @@ class PublishedFacts:
             fact = message["data"]
             if message["type"] == "connection_status":
                 self.counts[fact["status"]] += 1
-                self.sockets[fact["examineeId"]] = (fact["socketId"], fact["serverId"])
+                examinees = self.sockets.setdefault(fact["planId"], {})
+                examinees[fact["examineeId"]] = (fact["socketId"], fact["serverId"])
         self._changed.set()
 
     async def until(self, status: str, count: int) -> None:
@@ -55,7 +62,9 @@ async def measure(setup: Setup) -> Figures:
     """Return the CPU µs of each role for a connect, a `session_state`, an event and a loss."""
     async with fleet_of(setup.tree, servers=1, managers=1) as (fleet, secret):
         environment = {**os.environ, "EXAMWIRE_SECRET": secret}
-        clients = LoadClients([PLAN], setup.examinees, fleet.socket_urls, 2, environment, proctors=setup.proctors)
+        clients = LoadClients(
+            setup.plan_ids, setup.examinees, fleet.socket_urls, 2, environment, proctors=setup.proctors
+        )
         bus = await Bus.connect(fleet.nats_url, "speed")
         try:
             facts = PublishedFacts()
@@ -74,9 +83,16 @@ async def measure(setup: Setup) -> Figures:
                 "KiB a connection": round((await settled_bytes(servers) - before) / setup.examinees / 1024, 2)
             }
             meter.restart()
-            await _deliver(bus, subjects.socket_server(fleet.servers[0].name), _states(facts), setup.batch)
+            await asyncio.sleep(IDLE_SECONDS)
+            meter.note("idle second", setup.examinees * IDLE_SECONDS)
+            server = subjects.socket_server(fleet.servers[0].name)
+            for plan_id, sockets in facts.sockets.items():
+                await _send(bus, server, _states(plan_id, sockets), setup.batch)
+            await _delivered(bus)
             meter.note("state", setup.examinees)
-            await _deliver(bus, subjects.socket_proctors(PLAN), _events(facts), setup.batch)
+            for plan_id, sockets in facts.sockets.items():
+                await _send(bus, subjects.socket_proctors(plan_id), _events(plan_id, sockets), setup.batch)
+            await _delivered(bus)
             meter.note("event", setup.examinees)
             clients.vanish()
             await facts.until("DISCONNECTED", setup.examinees)
@@ -87,11 +103,11 @@ async def measure(setup: Setup) -> Figures:
             await bus.close()
 
 
-def _states(facts: PublishedFacts) -> list[Message]:
+def _states(plan_id: str, sockets: Sockets) -> list[Message]:
     now = format_time(time.time())
     return [
         SessionState(
-            plan_id=PLAN,
+            plan_id=plan_id,
             examinee_id=examinee,
             socket_id=socket,
             connection=ConnectionView(
@@ -99,24 +115,28 @@ def _states(facts: PublishedFacts) -> list[Message]:
             ),
             version=version,
         )
-        for version, (examinee, (socket, server)) in enumerate(facts.sockets.items(), 1)
+        for version, (examinee, (socket, server)) in enumerate(sockets.items(), 1)
     ]
 
 
-def _events(facts: PublishedFacts) -> list[Message]:
+def _events(plan_id: str, sockets: Sockets) -> list[Message]:
     now = format_time(time.time())
     return [
         ExamineeConnected(
-            plan_id=PLAN, examinee_id=examinee, socket_id=socket, server_id=server, timestamp=now, version=version
+            plan_id=plan_id, examinee_id=examinee, socket_id=socket, server_id=server, timestamp=now, version=version
         )
-        for version, (examinee, (socket, server)) in enumerate(facts.sockets.items(), 1)
+        for version, (examinee, (socket, server)) in enumerate(sockets.items(), 1)
     ]
 
 
-async def _deliver(bus: Bus, subject: str, messages: list[Message], batch: int) -> None:
-    """Publish messages in batches, as state managers do, and wait until the socket server has acknowledged all."""
+async def _send(bus: Bus, subject: str, messages: list[Message], batch: int) -> None:
+    """Publish messages in batches, as state managers do."""
     for start in range(0, len(messages), batch):
         await bus.publish_until_stored(Outgoing.batches(subject, messages[start : start + batch]))
+
+
+async def _delivered(bus: Bus) -> None:
+    """Wait until the socket server has acknowledged everything."""
     async with asyncio.timeout(DEADLINE_SECONDS):
         while any(  # noqa: ASYNC110 - the broker is what is polled
             queue.pending or queue.unacknowledged for queue in await bus.consumer_states(SOCKET.name)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Iterator
 
 from actors.runtime.broker.connection import Bus, Outgoing
 from actors.status_log.status_log import StatusLog
@@ -15,7 +16,7 @@ from protocol.messages.server_messages import ServerStatus, ServerStatusCode
 from protocol.times import format_time
 from tests.speed.system import CpuMeter, Figures, Setup, fleet_of
 
-PLAN, SERVER, INCARNATION = "P001", "SOCK001", "i1"
+SERVER, INCARNATION = "SOCK001", "i1"
 POLL_SECONDS = 0.05
 DEADLINE_SECONDS = 120.0
 _BROWSER = "Mozilla/5.0 (Windows NT 10.0; Win64; x64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/126.0"
@@ -30,7 +31,7 @@ ROUNDS = (
 
 async def measure(setup: Setup) -> Figures:
     """Return the CPU µs of each role for a connect and a loss."""
-    async with fleet_of(setup.tree, servers=0, managers=1) as (fleet, _):
+    async with fleet_of(setup.tree, servers=0, managers=setup.managers) as (fleet, _):
         bus = await Bus.connect(fleet.nats_url, "speed")
         try:
             log = StatusLog(bus)
@@ -39,15 +40,24 @@ async def measure(setup: Setup) -> Figures:
             await _processed(log)
             meter = CpuMeter(fleet)
             for event, status_code, connection in ROUNDS:
-                for start in range(0, setup.examinees, setup.batch):
-                    numbers = range(start, min(start + setup.batch, setup.examinees))
-                    facts = [_fact(number, status_code, connection) for number in numbers]
-                    await bus.confirm(await bus.send(Outgoing.batches(subjects.status_plan(PLAN), facts)))
+                for plan_id, numbers in _batches(setup):
+                    facts = [_fact(plan_id, number, status_code, connection) for number in numbers]
+                    await bus.confirm(await bus.send(Outgoing.batches(subjects.status_plan(plan_id), facts)))
                 await _processed(log)
                 meter.note(event, setup.examinees)
             return meter.figures
         finally:
             await bus.close()
+
+
+def _batches(setup: Setup) -> Iterator[tuple[str, range]]:
+    """Yield a plan and some of its examinees, the plans in turn."""
+    share = -(-setup.examinees // setup.plans)
+    for start in range(0, share, setup.batch):
+        for plan, plan_id in enumerate(setup.plan_ids):
+            first, end = plan * share, min((plan + 1) * share, setup.examinees)
+            if numbers := range(first + start, min(first + start + setup.batch, end)):
+                yield plan_id, numbers
 
 
 def _server_facts() -> list[ServerStatus]:
@@ -66,10 +76,10 @@ def _server_facts() -> list[ServerStatus]:
     ]
 
 
-def _fact(number: int, status: ConnectionStatusCode, connection: int) -> Message:
+def _fact(plan_id: str, number: int, status: ConnectionStatusCode, connection: int) -> Message:
     lost = status is ConnectionStatusCode.DISCONNECTED
     return ConnectionStatus(
-        plan_id=PLAN,
+        plan_id=plan_id,
         examinee_id=f"E{number:05d}",
         socket_id=f"{SERVER}-s{connection}-{number}",
         status=status,
@@ -83,7 +93,7 @@ def _fact(number: int, status: ConnectionStatusCode, connection: int) -> Message
 
 def loss_of(number: int) -> bytes:
     """Return the payload of an examinee's loss."""
-    return encode(_fact(number, ConnectionStatusCode.DISCONNECTED, 1))
+    return encode(_fact("P001", number, ConnectionStatusCode.DISCONNECTED, 1))
 
 
 async def _processed(log: StatusLog) -> None:

@@ -31,15 +31,21 @@ NO_TIMERS = {"EXAMWIRE_RECONNECT__BACKOFF_SECONDS": "[3600]"}
 
 @dataclass(frozen=True, slots=True)
 class Setup:
-    """What is measured: the code in `tree`, with so many examinees and proctors, facts in batches of `batch`.
+    """What is measured: the code in `tree`, with so many examinees, plans, proctors of a plan and state managers.
 
-    Without `tree` it is Socket.IO on Node.
+    Without `tree` it is Socket.IO on Node. `batch`: facts or events in a payload.
     """
 
     tree: Path | None
     examinees: int = 4000
     batch: int = 64
     proctors: int = 1
+    plans: int = 1
+    managers: int = 1
+
+    @property
+    def plan_ids(self) -> list[str]:
+        return [f"P{number:03d}" for number in range(1, self.plans + 1)]
 
 
 @dataclass(slots=True)

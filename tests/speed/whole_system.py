@@ -20,7 +20,6 @@ from cli.load.scenarios import LoadRun, hall_outage, one_by_one
 from tests.speed.socketio.servers import socketio_servers
 from tests.speed.system import ROLES, Figures, Setup, fleet_of
 
-PLAN = "P001"
 ROUNDS = 500
 EXAMINEES_ONE_BY_ONE = 50
 WORKERS = 2
@@ -55,7 +54,10 @@ async def _started(setup: Setup, secret: str) -> AsyncIterator[_System]:
         async with socketio_servers(2, secret) as node:
             yield _System(node.urls, node.processes, None, "tests.speed.socketio.clients")
         return
-    async with fleet_of(setup.tree, servers=2, managers=1, environment={"EXAMWIRE_SECRET": secret}) as (fleet, _):
+    async with fleet_of(setup.tree, servers=2, managers=setup.managers, environment={"EXAMWIRE_SECRET": secret}) as (
+        fleet,
+        _,
+    ):
         yield _System(fleet.socket_urls, fleet.processes(), fleet.redis_url, "cli.load.workers")
 
 
@@ -65,7 +67,7 @@ async def _load_run(setup: Setup, examinees: int) -> AsyncIterator[LoadRun]:
     async with _started(setup, secret) as system:
         store = StateStore(system.redis_url) if system.redis_url is not None else None
         clients = LoadClients(
-            [PLAN],
+            setup.plan_ids,
             examinees,
             system.urls[:1],
             WORKERS,
@@ -74,7 +76,7 @@ async def _load_run(setup: Setup, examinees: int) -> AsyncIterator[LoadRun]:
             proctor_urls=system.urls[1:],
             module=system.module,
         )
-        report = LoadReport("speed", PLAN, examinees, len(system.urls), {})
+        report = LoadReport("speed", setup.plan_ids[0], examinees, len(system.urls), {})
         try:
             yield LoadRun(clients, store, report, lambda: system.processes, None, lambda _: None)
         finally:

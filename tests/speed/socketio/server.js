@@ -1,6 +1,7 @@
 // A socket server of Socket.IO: tells the proctors of a plan, on whatever server, who has come and who is gone.
 // Environment: REDIS_URL, SECRET of the tokens, SERVER_ID. Prints its address as a JSON line.
 
+import { createSecretKey } from "node:crypto";
 import { createServer } from "node:http";
 import { createAdapter } from "@socket.io/redis-streams-adapter";
 import jwt from "jsonwebtoken";
@@ -8,6 +9,8 @@ import { createClient } from "redis";
 import { Server } from "socket.io";
 
 const { REDIS_URL, SECRET, SERVER_ID } = process.env;
+// With a string, jsonwebtoken would first try to parse it as a public key at each token: 0.5 ms.
+const key = createSecretKey(SECRET, "utf8");
 const redis = createClient({ url: REDIS_URL });
 await redis.connect();
 const http = createServer();
@@ -21,7 +24,7 @@ let version = Date.now() * 1000;
 
 io.use((socket, next) => {
   try {
-    const { role, plan, sub } = jwt.verify(socket.handshake.auth.token, SECRET, { audience: "examwire" });
+    const { role, plan, sub } = jwt.verify(socket.handshake.auth.token, key, { algorithms: ["HS256"], audience: "examwire" });
     socket.data = { role, plan, sub };
     next();
   } catch (error) {
