@@ -16,6 +16,7 @@ from actors.sessions.examinee_messages import ExamineeMessages
 from actors.sessions.limits.fact_budget import ExamineeBudgets
 from actors.sessions.websocket import WebSocketConnection
 from protocol.access.claims import Claims
+from protocol.broker.passed_on import UsualState
 from protocol.errors import ErrorCode, ProtocolError
 from protocol.messages.codec import encode_data
 from protocol.messages.facts import (
@@ -292,6 +293,10 @@ class ExamineeSession(ExamineeMessages):
         )
 
     # -- from the state manager ----------------------------------------------------------------------
+
+    @on(UsualState)
+    def usual_state(self, state: UsualState) -> None:
+        self.connection.send_now(state.encoded)
 
     @on(SessionState)
     def session_state(self, message: SessionState) -> None:

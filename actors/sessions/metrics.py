@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from prometheus_client import Counter, Histogram
 
 from actors.runtime.telemetry.metrics import REGISTRY
-from protocol.broker.plan_events import PlanEvent
+from protocol.broker.passed_on import PlanEvent
 from protocol.close_codes import CLOSE_RULES
 
 CLOSES = Counter(

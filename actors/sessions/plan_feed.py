@@ -12,12 +12,13 @@ from typing import Any
 from actors.runtime.actor.actor import Actor, on
 from actors.runtime.telemetry import spans, tracing
 from actors.sessions.context import ServerContext
+from actors.sessions.frames.plain import text_frame
 from actors.sessions.metrics import observe_told
 from actors.sessions.plan_snapshot import OVERLAP_SECONDS, REUSE, SharedLabels, SharedSnapshot, text_of
 from actors.sessions.proctor_session import ProctorSession
 from protocol.access.scope import Scope, scoped_events
 from protocol.broker import subjects
-from protocol.broker.plan_events import PlanEvent
+from protocol.broker.passed_on import PlanEvent
 from protocol.client.plan_view import EventKey
 from protocol.messages.codec import encode
 from protocol.messages.session_messages import ProctorActivity
@@ -133,9 +134,11 @@ class PlanFeed(Actor):
         beyond: dict[SharedSnapshot | None, bytes] = {
             snapshot: snapshot.add(*told[snapshot.scope]) for snapshot in self._snapshots
         }
+        texts = {*beyond.values(), *(text for _, text in told.values())} - {b""}
+        frames = {text: text_frame(text) for text in texts}
         for proctor in list(self.proctors):
             if proctor.live and (text := beyond.get(proctor.snapshot, told[proctor.scope][1])):
-                proctor.send_events(text)
+                proctor.connection.send_frame(frames[text])
             if (waiting := proctor.unread_bytes) > self._max_unread_bytes:
                 self._remove(proctor)
                 proctor.abort_slow("%d bytes wait to be read", waiting)
@@ -181,7 +184,7 @@ class PlanFeed(Actor):
         for proctor in self.proctors:
             concerned = proctor.scope is None or proctor.scope.matches(labels)
             if proctor.live and concerned and proctor.socket_id != message.activity.socket_id:
-                proctor.send_events(payload)
+                proctor.connection.send_now(payload)
 
     # -- proctors ------------------------------------------------------------------------------------
 

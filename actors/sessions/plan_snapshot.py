@@ -13,7 +13,7 @@ import pydantic_core
 from actors.runtime.store.state_store import StateStore
 from actors.sessions.context import ServerContext
 from protocol.access.scope import PlanLabels, Scope, scoped_notices, scoped_rows
-from protocol.broker.plan_events import PlanEvent
+from protocol.broker.passed_on import PlanEvent
 from protocol.client.plan_view import EventKey
 from protocol.errors import StateDamaged, StateUnavailable
 from protocol.ids import RecordRef

@@ -73,7 +73,7 @@ class ProctorSession(SocketSession):
 
     session = ProctorSession(context, connection, claims, actions=budget)
     session.send_snapshot(snapshot)  # as fast as the client takes it
-    session.send_events(payload)  # once `session.live`
+    session.live  # it is sent the events of the plan by its feed from now on
 
     `actions` limits what it stores. A token with a `scope` limits whom the proctor sees and acts on.
     """
@@ -136,10 +136,6 @@ class ProctorSession(SocketSession):
             event = scoped_plan_state(event, self.scope, known)
         now = format_time(self._outbox.clock.now())
         self.connection.send_message(event.model_copy(update={"server_time": now}))
-
-    def send_events(self, payload: bytes) -> None:
-        """Send encoded events of the plan without waiting for the client."""
-        self.connection.send_now(payload)
 
     def send_snapshot(self, snapshot: SharedSnapshot) -> asyncio.Task[None]:
         """Send a snapshot and the events since, as fast as the client takes them, instead of one that is being sent.

@@ -11,6 +11,7 @@ from actors.runtime.actor.mailbox import MailboxFull
 from actors.sessions.context import ServerContext
 from actors.sessions.outbox import Outbox
 from actors.sessions.websocket import WebSocketConnection
+from protocol.broker.passed_on import UsualState
 from protocol.close_codes import CloseCode
 from protocol.errors import ErrorCode, ProtocolError
 from protocol.messages.base import Message
@@ -39,7 +40,7 @@ class SocketSession(Actor):
     mailbox_capacity = 64
     handles_at_once = True
     over = False
-    _overflow: deque[Message] | None = None
+    _overflow: deque[Message | UsualState] | None = None
 
     def __init__(
         self, context: ServerContext, connection: WebSocketConnection, address: str, *, plan_id: str, socket_id: str
@@ -59,7 +60,7 @@ class SocketSession(Actor):
 
     # -- from the server -----------------------------------------------------------------------------
 
-    def deliver(self, message: Message) -> None:
+    def deliver(self, message: Message | UsualState) -> None:
         """Put a message into the mailbox without waiting. When it is full, keep the message until there is room.
 
         A session that does not take its messages in time is closed as a slow client. What it misses is in the
@@ -78,7 +79,7 @@ class SocketSession(Actor):
         else:
             self.abort_slow("%d messages wait for its mailbox", len(self._overflow))
 
-    async def _deliver_overflow(self, overflow: deque[Message]) -> None:
+    async def _deliver_overflow(self, overflow: deque[Message | UsualState]) -> None:
         try:
             while overflow:
                 async with asyncio.timeout(SLOW_SECONDS):

@@ -15,7 +15,7 @@ import pydantic_core
 from pydantic import Field
 
 from protocol.broker import subjects
-from protocol.broker.plan_events import PlanEvent, usual_events
+from protocol.broker.passed_on import PlanEvent, UsualState, usual_events, usual_states
 from protocol.broker.streams import is_marker
 from protocol.errors import ErrorCode, InvalidField, ProtocolError
 from protocol.ids import check_id, check_server_id
@@ -146,8 +146,8 @@ _TO_EXAMINEE = (MobileSyncCompleted, MobileSyncStatus, Notice, HelpRequested, He
 _TO_EXAMINEES = (PlanStateEvent, PlanNotice, PlanPurged)
 _TO_PROCTORS: tuple[type[Message], ...] = (*EVENTS, NewerEvent, PlanPurged)
 
-ToSocketServer = Element | PlanEvent
-"""A message to a socket server: what proctors are told, or anything else."""
+ToSocketServer = Element | PlanEvent | UsualState
+"""A message to a socket server: what proctors are told, what nearly all examinees are, or anything else."""
 
 
 def decode_socket(subject: str, payload: bytes, _headers: Mapping[str, str]) -> Sequence[ToSocketServer | Malformed]:
@@ -157,7 +157,13 @@ def decode_socket(subject: str, payload: bytes, _headers: Mapping[str, str]) -> 
     """
     tokens = subject.split(".")
     to_proctors = tokens[-1] == "proctors"
-    if to_proctors and tokens[:2] == ["socket", "plan"] and (usual := usual_events(payload, tokens[2])) is not None:
+    usual: Sequence[ToSocketServer] | None = None
+    match tokens:
+        case ["socket", "plan", plan_id, "proctors"]:
+            usual = usual_events(payload, plan_id)
+        case ["socket", _]:
+            usual = usual_states(payload)
+    if usual is not None:
         return usual
     decoded: list[ToSocketServer | Malformed] = []
     for index, element in enumerate(SOCKET_CODEC.decode_elements(payload)):

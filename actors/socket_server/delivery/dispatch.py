@@ -14,7 +14,7 @@ from actors.socket_server.delivery.log_end import LogEnd
 from actors.socket_server.delivery.queue_reader import QueueBatch
 from actors.socket_server.lease import LeaseKeeper
 from actors.socket_server.sessions import Sessions
-from protocol.broker.plan_events import PlanEvent
+from protocol.broker.passed_on import PlanEvent, UsualState
 from protocol.broker.stream_codecs import ToSocketServer, version_in
 from protocol.close_codes import CloseCode
 from protocol.errors import InvalidField
@@ -59,7 +59,7 @@ class Dispatcher:
             match received.delivery.subject.split("."):
                 case [_, "plan", _, "proctors"]:
                     feed = self._sessions.at(received.delivery.subject)
-                    purges = [each.message for each in received.messages if isinstance(each.message, PlanPurged)]
+                    purges = [each for each in _messages_in(received.messages) if isinstance(each, PlanPurged)]
                     for purged in purges:
                         self._end_proctors(purged, feed)
                     if isinstance(feed, PlanFeed) and not purges:
@@ -68,11 +68,16 @@ class Dispatcher:
                     for message in _messages_in(received.messages):
                         self._deliver_to_examinees(plan_id, message)
                 case _:
+                    for state in received.messages:
+                        if isinstance(state, UsualState) and (session := self._sessions.examinees.get(state.socket_id)):
+                            session.deliver(state)
                     for message in _messages_in(received.messages):
                         self._deliver(message, lost)
                         if isinstance(message, SessionAnnounce):
                             announce = message
-        for feed, feed_events in events.items():
+        for number, (feed, feed_events) in enumerate(events.items()):
+            if number:
+                await asyncio.sleep(0)  # let other work run
             await _tell_all(feed, feed_events)
         await self._log_end.look_again()
         if lost:
@@ -156,16 +161,18 @@ class Dispatcher:
 
 
 def _messages_in(messages: Sequence[ToSocketServer]) -> Iterator[Message]:
-    """Yield the messages that are not for proctors."""
+    """Yield the messages that a model has read."""
     return (message.message for message in messages if isinstance(message, Element))
 
 
 def _version_of(message: ToSocketServer) -> int:
-    return message.version if isinstance(message, PlanEvent) else version_in(message.message) or 0
+    return (version_in(message.message) or 0) if isinstance(message, Element) else message.version
 
 
 async def _tell_all(feed: PlanFeed, events: Sequence[PlanEvent]) -> None:
     """Have a feed handle these, in order, as many together as fit into a frame. Raises what its handler raises."""
     with suppress(ActorStopped):  # its last proctor has gone meanwhile; the rest of the batch is for others
         for cut in split_batches([len(event.encoded) for event in events]):
+            if cut.start:
+                await asyncio.sleep(0)
             await feed.process(PlanEvents(events[cut]))

@@ -15,7 +15,7 @@ from actors.runtime.store.state_store import StateStore
 from actors.sessions import plan_feed, plan_snapshot
 from actors.sessions.outbox import Outbox
 from actors.sessions.plan_feed import PlanEvents, PlanFeed, Resynchronise
-from protocol.broker.plan_events import PlanEvent
+from protocol.broker.passed_on import PlanEvent
 from protocol.client.plan_view import PlanView
 from protocol.messages.facts import ExamineeFact, Restate
 from protocol.messages.frames import SERVER_FRAMES, ExamineeRow

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from protocol.broker.plan_events import PlanEvent
+from protocol.broker.passed_on import PlanEvent
 from protocol.broker.stream_codecs import ToSocketServer, decode_socket
 from protocol.messages.codec import Malformed
 from protocol.messages.proctor_events import NewerEvent

@@ -21,7 +21,7 @@ from actors.runtime.role.probes import _lag
 from actors.runtime.telemetry.metrics import REGISTRY
 from actors.sessions.metrics import count_close, observe_told
 from actors.state_manager.metrics import count_told
-from protocol.broker.plan_events import PlanEvent
+from protocol.broker.passed_on import PlanEvent
 from protocol.messages.facts import LossReason
 from protocol.messages.proctor_events import ExamineeConnected, ExamineeDisconnected, ExamineeMigrating
 from protocol.times import format_time

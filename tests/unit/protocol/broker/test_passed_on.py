@@ -1,4 +1,4 @@
-"""Events for proctors that are read by the pattern of their text, held to what their models make of them."""
+"""What is read by the pattern of its text, held to what the models make of it."""
 
 from __future__ import annotations
 
@@ -8,9 +8,10 @@ from typing import Any
 
 import pytest
 
-from protocol.broker.plan_events import PlanEvent, usual_events
+from actors.sessions.examinee_session import stage_of
+from protocol.broker.passed_on import PlanEvent, UsualState, usual_events, usual_states
 from protocol.broker.stream_codecs import decode_socket
-from protocol.messages.codec import MAX_BATCH_MESSAGES, encode, join_batch
+from protocol.messages.codec import MAX_BATCH_MESSAGES, Element, encode, join_batch, parse_json
 from protocol.messages.facts import ClientInfo
 from protocol.messages.proctor_events import (
     ConnectionEvent,
@@ -18,6 +19,8 @@ from protocol.messages.proctor_events import (
     ExamineeDisconnected,
     ExamineeReconnecting,
 )
+from protocol.messages.session_messages import SessionState
+from protocol.messages.views import ConnectionView, ReconnectView
 
 PROCTORS = "socket.plan.P001.proctors"
 LOST = ExamineeDisconnected(
@@ -58,6 +61,32 @@ TRYING = ExamineeReconnecting(
 )
 USUAL: list[ConnectionEvent] = [LOST, CONNECTED, TRYING]
 
+STATE = SessionState(
+    plan_id="P001",
+    examinee_id="E001",
+    socket_id="SOCK001-2f",
+    name="김하늘",
+    connection=ConnectionView(
+        status="CONNECTED",
+        socket_id="SOCK001-2f",
+        server_id="SOCK001",
+        reason="KICKED",
+        since="2026-12-01T09:00:01.000Z",
+        flags=["browser"],
+        version=459799746876440,
+    ),
+    reconnect=ReconnectView(
+        count=1,
+        attempt=2,
+        max_attempts=5,
+        next_attempt_at="2026-12-01T09:00:11.000Z",
+        exhausted=True,
+        unstable=True,
+        away_share=0.25,
+    ),
+    notices_version=3,
+    version=459799746876440,
+)
 TOKENS = re.compile(rb'"[^"]*"|[0-9.]+|[a-z]+|.')
 PIECES = [
     *(b"", b'"', b"{", b"}", b"{}", b"[", b"]", b"[]", b",", b":", b" ", b"\n"),
@@ -100,6 +129,32 @@ def test_what_the_pattern_reads_the_models_read_the_same_way(event: ConnectionEv
             )
             assert (one.parsed, one.labels) == (other.parsed, other.labels)
         assert join_batch([one.encoded for one in usual]) == payload
+
+
+def test_a_state_that_the_pattern_reads_is_what_the_model_would_send() -> None:
+    tokens = TOKENS.findall(encode(STATE))
+    read = 0
+    for place, piece in itertools.product(range(len(tokens)), PIECES):
+        payload = join_batch([b"".join([*tokens[:place], piece, *tokens[place + 1 :]]), encode(STATE)])
+        if (usual := usual_states(payload)) is None:
+            continue
+        read += 1
+        by_models = list(decode_socket("socket.SOCK001", payload + b"\n", {}))
+        assert len(usual) == len(by_models) == 2
+        for one, other in zip(usual, by_models, strict=True):
+            assert isinstance(other, Element), (one, other)
+            state = other.message
+            assert isinstance(state, SessionState)
+            assert parse_json(one.encoded) == parse_json(encode(state))
+            assert one[:-1] == (state.plan_id, state.examinee_id, state.socket_id, state.version)
+            assert (state.notices, state.help, stage_of(state)) == ([], None, None), "nothing for the session to note"
+        assert join_batch([one.encoded for one in usual]) == payload
+    assert read > len(tokens)
+    about = {"plan_id": "P001", "examinee_id": "E001", "socket_id": "SOCK001-2f"}
+    bare = SessionState(**about, connection=ConnectionView(status="CONNECTED", version=1), version=1)
+    for state in (STATE, bare):
+        (usual_one,) = decode_socket("socket.SOCK001", encode(state), {})
+        assert usual_one == UsualState("P001", "E001", "SOCK001-2f", state.version, encode(state))
 
 
 @pytest.mark.parametrize("event", USUAL)

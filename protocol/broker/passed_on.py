@@ -1,14 +1,15 @@
-"""Events for the proctors of a plan, as a socket server passes them on: each as the text that has arrived.
+"""What a socket server passes on to its clients: each message as the text that has arrived.
 
-Nearly all of them tell that an examinee was lost, tries to reconnect, or has connected. Those are read by a pattern of
-their text (`usual_events`), at a sixth of the cost of a model. The pattern knows less than the models do: what it does
-not match is read by them. What it matches they read the same way (`tests/unit/protocol/broker/test_plan_events.py`).
+Nearly all of it tells proctors that an examinee was lost, tries to reconnect, or has connected, and an examinee that
+the connection is recorded. Those are read by a pattern of their text, at a sixth of the cost of a model. The pattern
+knows less than the models do: what it does not match is read by them. What it matches they read the same way
+(`tests/unit/protocol/broker/test_passed_on.py`).
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from functools import lru_cache
 from typing import Any, NamedTuple
 
@@ -19,6 +20,7 @@ from protocol.client.plan_view import EventKey, event_key
 from protocol.messages.base import Message
 from protocol.messages.codec import MAX_BATCH_MESSAGES, encode_element, parse_json
 from protocol.messages.proctor_events import ExamineeConnected, ExamineeDisconnected, ExamineeReconnecting
+from protocol.messages.session_messages import SessionState
 from protocol.times import parse_time
 
 _MEASURED = frozenset((ExamineeConnected.type, ExamineeDisconnected.type))
@@ -78,7 +80,8 @@ def _labels_of(text: str) -> Mapping[str, str]:
 
 # -- usual events ----------------------------------------------------------------------------------------
 
-_ID = "[A-Za-z0-9_-]{1,64}"
+_ID, _SOCKET_ID = "[A-Za-z0-9_-]{1,64}", "[A-Za-z0-9_-]{1,96}"
+_VERSION = "[1-9][0-9]{0,14}"
 _NAME = r'[^"\\\x00-\x1f\x7f]{1,100}'
 _TEXT = r'[^"\\\x00-\x1f]{0,256}'
 _LABEL = f'"[A-Za-z가-힣][A-Za-z0-9가-힣_-]{{0,31}}":"{_NAME}"'
@@ -91,11 +94,11 @@ _CONNECTION_EVENT = (
     r'(?:"traceparent":"[0-9a-f-]{55}",)?'
     rf'"planId":"({_ID})","examineeId":"({_ID})"'
     rf'(?:,"name":"{_NAME}")?(?:,"labels":({{{_LABEL}(?:,{_LABEL}){{0,7}}}}))?'
-    rf'(?:,"flags":{_DIFFERENCES})?(?:,"unstable":(?:true|false))?,"version":([1-9][0-9]{{0,14}})'
+    rf'(?:,"flags":{_DIFFERENCES})?(?:,"unstable":(?:true|false))?,"version":({_VERSION})'
 )
-_SOCKET = r',"socketId":"[A-Za-z0-9_-]{1,96}"'
+_SOCKET = f',"socketId":"{_SOCKET_ID}"'
 _SERVER = rf'(?:,"serverId":"{_ID}")?'
-_USUAL = {
+_EVENTS = {
     kind: re.compile(f'{{"type":"{kind}","data":{{{_CONNECTION_EVENT}{others}}}}}')
     for kind, others in {
         ExamineeConnected.type: rf'{_SOCKET}{_SERVER},"status":"CONNECTED","timestamp":"({_TIME})"'
@@ -112,39 +115,76 @@ _USUAL = {
 _BEFORE_KIND = len('{"type":"')
 
 
+_STATES = {
+    SessionState.type: re.compile(
+        rf'{{"type":"{SessionState.type}","data":{{"planId":"({_ID})","examineeId":"({_ID})","socketId":"({_SOCKET_ID})"'
+        rf'(?:,"name":"{_NAME}")?,"connection":{{"status":"(?:CONNECTED|DISCONNECTED|MIGRATING)"'
+        rf'(?:{_SOCKET})?{_SERVER}(?:,"reason":"[A-Z0-9_]{{1,64}}")?(?:,"since":"{_TIME}")?(?:,"closeCode":{_NUMBER})?'
+        rf'(?:,"flags":\["(?:address|browser|device)"(?:,"(?:address|browser|device)"){{0,7}}\])?,"version":{_VERSION}}},'
+        rf'"mobileSync":{{"status":"NONE","version":0}},"reconnect":{{"count":{_NUMBER},"attempt":{_NUMBER}'
+        rf'(?:,"maxAttempts":{_NUMBER})?(?:,"nextAttemptAt":"{_TIME}")?,"exhausted":(?:true|false)'
+        r'(?:,"unstable":(?:true|false))?(?:,"awayShare":0[.][0-9]{1,20})?},'
+        rf'"notices":\[\],"noticesVersion":(?:0|{_VERSION}),"version":({_VERSION})}}}}'
+    )
+}
+
+
+class UsualState(NamedTuple):
+    """A `session_state` that says nothing but where the examinee is: no message, no help, no mobile sync stage."""
+
+    plan_id: str
+    examinee_id: str
+    socket_id: str
+    version: int
+    encoded: bytes
+
+
 def usual_events(payload: bytes, plan_id: str) -> list[PlanEvent] | None:
     """Return the events of a payload for the proctors of a plan; `None`: one of them, or the payload, is not usual."""
+    events: list[PlanEvent] = []
     try:
-        text = payload.decode()
-        begin, end = (1, len(text) - 1) if text[:1] == "[" and text[-1] == "]" else (0, len(text))
-        events: list[PlanEvent] = []
-        while len(events) < MAX_BATCH_MESSAGES:
-            kind = text[begin + _BEFORE_KIND : text.index('"', begin + _BEFORE_KIND)]
-            match = _USUAL[kind].match(text, begin)
-            if match is None:
-                return None
-            plan, examinee_id, labels, version, time, another_time = match.groups()
+        for kind, groups, encoded in _usual_messages(payload, _EVENTS):
+            plan, examinee_id, labels, version, time, another_time = groups
             if plan != plan_id:
                 return None
             happened = parse_time(time) if time is not None else None
             if another_time:
                 parse_time(another_time)
-            after = match.end()
+            key = examinee_id, "connection"
             events.append(
-                PlanEvent(
-                    kind,
-                    (examinee_id, "connection"),
-                    int(version),
-                    text[begin:after].encode(),
-                    happened if kind in _MEASURED else None,
-                    labels or "",
-                )
+                PlanEvent(kind, key, int(version), encoded, happened if kind in _MEASURED else None, labels or "")
             )
-            if after == end:
-                return events
-            if text[after] != ",":
-                return None
-            begin = after + 1
-    except (KeyError, IndexError, ValueError):
+    except ValueError:
         return None
-    return None
+    return events
+
+
+def usual_states(payload: bytes) -> list[UsualState] | None:
+    """Return the states of a payload for a socket server; `None`: it holds anything else, or one that is not usual."""
+    try:
+        read = _usual_messages(payload, _STATES)
+        return [UsualState(plan, who, socket, int(version), text) for _, (plan, who, socket, version), text in read]
+    except ValueError:
+        return None
+
+
+def _usual_messages(
+    payload: bytes, patterns: Mapping[str, re.Pattern[str]]
+) -> Iterator[tuple[str, tuple[Any, ...], bytes]]:
+    """Yield type, groups and text of each message of a payload. Raises `ValueError` when one is not usual."""
+    text = payload.decode()
+    begin, end = (1, len(text) - 1) if text[:1] == "[" and text[-1] == "]" else (0, len(text))
+    for _ in range(MAX_BATCH_MESSAGES):
+        kind = text[begin + _BEFORE_KIND : text.index('"', begin + _BEFORE_KIND)]
+        pattern = patterns.get(kind)
+        match = pattern.match(text, begin) if pattern is not None else None
+        if match is None:
+            raise ValueError(kind)
+        after = match.end()
+        yield kind, match.groups(), text[begin:after].encode()
+        if after == end:
+            return
+        if text[after : after + 1] != ",":
+            raise ValueError(text[after:])
+        begin = after + 1
+    raise ValueError(payload)
