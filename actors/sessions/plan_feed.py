@@ -179,12 +179,12 @@ class PlanFeed(Actor):
 
     @on(ActivityOfOther)
     def tell_activity(self, message: ActivityOfOther) -> None:
-        payload = encode(message.activity)
+        frame = text_frame(encode(message.activity))
         labels = self._labels.of(message.activity.examinee_id)
         for proctor in self.proctors:
             concerned = proctor.scope is None or proctor.scope.matches(labels)
             if proctor.live and concerned and proctor.socket_id != message.activity.socket_id:
-                proctor.connection.send_now(payload)
+                proctor.connection.send_frame(frame)
 
     # -- proctors ------------------------------------------------------------------------------------
 

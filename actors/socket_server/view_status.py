@@ -20,6 +20,7 @@ from actors.runtime.broker.consumers.listener import listen
 from actors.runtime.broker.consumers.progress import ConsumerWatch
 from actors.runtime.store.repair_marks import Whole
 from actors.sessions.context import ServerContext
+from actors.sessions.frames.plain import text_frame
 from actors.sessions.session import SocketSession
 from actors.socket_server.delivery.gaps import GapWatch
 from actors.socket_server.delivery.queue import ServerQueue
@@ -260,10 +261,10 @@ class ViewWatch:
                 yield from delays_of(watch.progress, "queue", "queue")
 
     async def _tell(self, changed: dict[str, ViewStatus], sessions: Sequence[SocketSession]) -> None:
-        frames = {plan_id: encode(state) for plan_id, state in changed.items()}
+        frames = {plan_id: text_frame(encode(state)) for plan_id, state in changed.items()}
         for number, session in enumerate(sessions):
             frame = frames.get(session.plan_id)
             if frame is not None:
-                session.connection.send_now(frame)
+                session.connection.send_frame(frame)
             if number % SLICE == SLICE - 1:
                 await asyncio.sleep(0)
