@@ -125,11 +125,20 @@ DELETE_WRONG_TYPE = """
 if redis.call('TYPE', KEYS[1]).ok == ARGV[1] then return 0 end
 return redis.call('DEL', KEYS[1])"""
 
-# Set fields if the guard field has a value and the stored time is not later. KEYS[1] record;
-# ARGV: guard field, value, time field, time, then further fields and values
+# Set fields of each record if its guard field has a value and its stored time is not later: 1 set, else 0; a damaged
+# record is skipped. KEYS: records; ARGV for each: guard field, value, how many names and values follow, the name and
+# value of the time, then further ones
 TOUCH = """
-if redis.call('HGET', KEYS[1], ARGV[1]) ~= ARGV[2] then return 0 end
-local known = redis.call('HGET', KEYS[1], ARGV[3])
-if known and known > ARGV[4] then return 0 end
-redis.call('HSET', KEYS[1], unpack(ARGV, 3))
-return 1"""
+local verdicts = {}
+local at = 1
+for n, key in ipairs(KEYS) do
+  local last = at + 2 + ARGV[at + 2]
+  local known = redis.pcall('HMGET', key, ARGV[at], ARGV[at + 3])
+  verdicts[n] = 0
+  if not known.err and known[1] == ARGV[at + 1] and not (known[2] and known[2] > ARGV[at + 4]) then
+    redis.call('HSET', key, unpack(ARGV, at + 3, last))
+    verdicts[n] = 1
+  end
+  at = last + 1
+end
+return verdicts"""

@@ -12,7 +12,7 @@ from actors.runtime.config.sections import RedisSettings
 from actors.runtime.store import scripts
 from actors.runtime.store.connection import RedisConnections, is_temporary
 from actors.runtime.store.log_mark import LogMark
-from actors.runtime.store.shards import WRITES_A_SCRIPT, OneServer, Shards
+from actors.runtime.store.shards import TOUCHES_A_SCRIPT, WRITES_A_SCRIPT, OneServer, Shards
 from actors.runtime.store.state_mark import StateMark
 from protocol.errors import StateDamaged, StateUnavailable
 from protocol.records import keys
@@ -164,11 +164,11 @@ class StateStore:
     async def touch(self, touches: Sequence[Touch]) -> int:
         """Apply touches and return how many took effect. Damaged records are skipped: `load` reports them."""
         pipe = self._redis.pipeline(transaction=False)
-        for touch in touches:
-            fields = _flat(touch.fields)
-            pipe.eval(scripts.TOUCH, 1, touch.key, touch.guard, touch.value, touch.time_field, touch.time, *fields)
+        groups = self._places.groups([touch.key for touch in touches], TOUCHES_A_SCRIPT)
+        arguments = ([t.guard, t.value, *_counted({t.time_field: t.time, **t.fields})] for t in touches)
+        _write_groups(pipe, scripts.TOUCH, groups, arguments)
         answers = await self._run(pipe.execute(raise_on_error=False)) if touches else []
-        return sum(answer == 1 for answer in answers)
+        return sum(verdict is True for verdict in _verdicts(groups, answers))
 
     async def members(self, key: str) -> list[str]:
         """Return the members of a set, sorted."""

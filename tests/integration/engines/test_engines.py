@@ -13,7 +13,7 @@ from cli.local.engines import NatsServer, RedisServer
 from protocol.broker.streams import STATUS, ConsumerSpec
 from protocol.errors import StateDamaged, StateLost
 from protocol.records import keys
-from protocol.records.writes import Index, RecordWrite, SocketWrite, StoredRecord
+from protocol.records.writes import Index, RecordWrite, SocketWrite, StoredRecord, Touch
 
 
 async def _until(batches: AsyncIterator[list[Delivery]], payload: bytes) -> AsyncIterator[Delivery]:
@@ -70,6 +70,30 @@ async def test_the_store_compares_what_was_not_read_after_it_has_written(store: 
     await store.raw_delete([keys.STATE])
     with pytest.raises(StateLost):
         await store.save([RecordWrite("a", 2, {"rev": "3"})], unread={})
+
+
+async def test_a_touch_changes_live_records_that_are_not_newer_and_skips_damaged_ones(store: StateStore) -> None:
+    await store.save([], [], Index(members={"wrong": {"x"}}))
+    await store.save([RecordWrite(name, 0, {"rev": "1", "live": "s1"}) for name in ("early", "late", "other", "full")])
+    await store.touch([Touch("late", "live", "s1", "at", "3")])
+    touched = await store.touch(
+        [
+            Touch("early", "live", "s1", "at", "2"),
+            Touch("wrong", "live", "s1", "at", "2"),
+            Touch("late", "live", "s1", "at", "2"),
+            Touch("other", "live", "s2", "at", "2"),
+            Touch("none", "live", "s1", "at", "2"),
+            Touch("full", "live", "s1", "at", "2", {"load": "7", "net": "GOOD"}),
+        ]
+    )
+    assert touched == 2
+    assert await store.fields(["early", "late", "other", "none", "full"], ["at", "load", "net"]) == [
+        ["2", None, None],
+        ["3", None, None],
+        [None, None, None],
+        [None, None, None],
+        ["2", "7", "GOOD"],
+    ]
 
 
 async def test_one_damaged_key_does_not_keep_the_others_from_being_written(store: StateStore) -> None:
