@@ -380,8 +380,9 @@ class WebSocketConnection(Endpoint):
         unsent = self.unsent
         acknowledged, in_kernel = self._kernel_counts() if unsent or self.pinged_at is not None else (0, 0)
         if not unsent and not in_kernel:
-            self._taken, self.checks_without_progress = None, 0
+            self._taken, self.checks_without_progress, self.may_wait = None, 0, False
             return
+        self.may_wait = True
         before, self._taken = self._taken, self._buffered - unsent + acknowledged
         if before is None or self._taken > before:
             self.checks_without_progress = 0

@@ -40,6 +40,7 @@ class Endpoint(asyncio.Protocol):
         "_rest",
         "has_ended",
         "is_over",
+        "may_wait",
         "transport",
     )
 
@@ -53,6 +54,8 @@ class Endpoint(asyncio.Protocol):
         self._closing: asyncio.TimerHandle | None = None
         self._closed: asyncio.Future[None] | None = None
         self._drained: asyncio.Future[None] | None = None  # while too much waits for the client
+        self.may_wait = False
+        """Whether something may wait for the client: it did when it was written, and no check has found otherwise."""
         self._buffered = 0  # all bytes that ever waited here for the client
         self._largest = 0  # of the frames that may still wait
 
@@ -229,6 +232,7 @@ class Endpoint(asyncio.Protocol):
         before = self.unsent
         self.transport.write(data)
         if (waits := self.unsent - before) > 0:
+            self.may_wait = True
             self._buffered += waits
             self._largest = max(self._largest, waits) if before else waits
 

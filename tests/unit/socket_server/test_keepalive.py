@@ -25,7 +25,7 @@ class Peer:
         self.last_heard = self.loop.time()
         self.pinged_at: float | None = None
         self.answers = answers
-        self.reading_paused = False
+        self.reading_paused = self.may_wait = False
         self.last_progress, self.checks_without_progress = self.last_heard, 0
         self.aborted: str | None = None
         self.pings = 0
