@@ -5,15 +5,16 @@ from __future__ import annotations
 import asyncio
 import struct
 from collections import deque
+from collections.abc import Iterable
 from contextlib import suppress
 from socket import IPPROTO_TCP, TCP_INFO, TCP_NOTSENT_LOWAT
 from typing import Protocol
 
 from websockets.frames import CloseCode as WireCode
-from websockets.http11 import Request
 
-from actors.sessions.frames.endpoint import ConnectionOver, Endpoint
-from actors.sessions.frames.plain import PING_FRAME
+from actors.sessions.frames.endpoint import Endpoint
+from actors.sessions.frames.plain import PING_FRAME, text_frame
+from actors.sessions.frames.request import HandshakeRequest
 from actors.sessions.limits.address_limits import AddressSlot
 from actors.sessions.limits.inbound_budget import TURN_BYTES, InboundBudget
 from actors.sessions.limits.reading_turns import ReadingTurns
@@ -70,7 +71,6 @@ class WebSocketConnection(Endpoint):
     """The WebSocket of one client, from the answer to its handshake on. While it is idle it is this object and no more.
 
     connection = WebSocketConnection(transport, slot, request, owner)
-    hello = await connection.recv()  # until it has a reader
     connection.attach(session)  # `session.ended(reason)` is called when the connection has ended
     connection.read_with(reader)  # which is given the messages
     connection.send_message(welcome)  # returns at once; what the client does not read is counted in `unread_bytes`
@@ -85,7 +85,6 @@ class WebSocketConnection(Endpoint):
         "_full",
         "_messages",
         "_owner",
-        "_received",
         "_taken",
         "checks_without_progress",
         "last_heard",
@@ -96,7 +95,9 @@ class WebSocketConnection(Endpoint):
         "slot",
     )
 
-    def __init__(self, transport: asyncio.Transport, slot: AddressSlot, request: Request | None, owner: Owner) -> None:
+    def __init__(
+        self, transport: asyncio.Transport, slot: AddressSlot, request: HandshakeRequest | None, owner: Owner
+    ) -> None:
         super().__init__(transport)
         now = asyncio.get_running_loop().time()
         self.slot = slot
@@ -115,7 +116,6 @@ class WebSocketConnection(Endpoint):
         self._end_listener: EndListener | None = None
         self._messages: deque[bytes | None] | None = None  # those that wait for the reader
         self._full = False  # too many of them wait
-        self._received: asyncio.Future[None] | None = None  # done with the next message, or the end
         self._taken: int | None = None  # of `_buffered`, what the client had acknowledged at the last check
 
     def attach(self, listener: EndListener) -> None:
@@ -253,8 +253,6 @@ class WebSocketConnection(Endpoint):
         self._full = self._full or len(self._messages) > MOST_WAITING
         if self.reader is not None:
             self.reader.wake()
-        elif self._received is not None and not self._received.done():
-            self._received.set_result(None)
 
     @property
     def waiting(self) -> bool:
@@ -262,7 +260,7 @@ class WebSocketConnection(Endpoint):
         return self._messages is not None
 
     def take(self) -> bytes | None:
-        """Take the message that waits longest."""
+        """Take the message that waits longest. `None`: a binary one."""
         assert self._messages is not None
         message = self._messages.popleft()
         if self._full and len(self._messages) <= FEW_WAITING:
@@ -270,22 +268,6 @@ class WebSocketConnection(Endpoint):
             asyncio.get_running_loop().call_soon(self._read_on)
         if not self._messages:
             self._messages = None
-        return message
-
-    async def recv(self) -> bytes | None:
-        """Wait for the next message, while there is no reader. `None`: a binary one. Raises `ConnectionOver`."""
-        while self._messages is None:
-            if self.has_ended:
-                raise ConnectionOver
-            self._received = asyncio.get_running_loop().create_future()
-            try:
-                await self._received
-            finally:
-                self._received = None
-        message = self.take()
-        if message is not None and not self.check_utf8(message):
-            await self.wait_closed()
-            raise ConnectionOver
         return message
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -297,8 +279,6 @@ class WebSocketConnection(Endpoint):
         count_close(self.first_close_code())
         if self._end_listener is not None:
             self._end_listener.ended(self.reason())
-        if self._received is not None and not self._received.done():
-            self._received.set_result(None)
         self._owner.ended(self)
         # A server rarely makes a full garbage collection, and connections live long enough to be found by no other.
         self._end_listener = self.reader = None
@@ -344,6 +324,10 @@ class WebSocketConnection(Endpoint):
     def send_message(self, message: Message) -> None:
         """Encode a message and write it without waiting for the client."""
         self.send_now(encode(message))
+
+    def send_together(self, texts: Iterable[bytes]) -> None:
+        """Write a frame for each text, all at once: a write costs more than a frame."""
+        self.send_frame(b"".join([text_frame(text) for text in texts]))
 
     async def migrate(self, frame: Migrate) -> None:
         """Name other servers to the client, and close."""

@@ -24,8 +24,10 @@ from actors.socket_server.session_factory import SessionFactory
 from actors.socket_server.sessions import Sessions
 from actors.socket_server.view_status import ViewWatch
 from protocol.close_codes import CloseCode
+from protocol.messages.codec import encode
 from protocol.messages.facts import LossReason
 from protocol.messages.proctor_events import PlanStateEvent
+from protocol.times import format_time
 
 log = logging.getLogger("examwire.clients")
 
@@ -138,10 +140,11 @@ class ClientHandler:
         connection.read_with(FrameReader(session, self._max_unread_bytes))
         plan_id, examinee_id = session.plan_id, session.examinee_id
         welcome = self._welcomes.encoded("examinee", plan_id, session.socket_id, plan.policy, examinee_id=examinee_id)
-        connection.send_now(welcome)
-        session.send_plan_state(plan)
+        now = format_time(self._context.clock.now())
+        texts = [welcome, encode(plan.for_examinee(examinee_id, now))]
         if not (view := self._view.status(plan_id)).current:
-            connection.send_message(view)
+            texts.append(encode(view))
+        connection.send_together(texts)
         _EXAMINEES.inc()
         self._summary.count("examinees let in")
         if log.isEnabledFor(logging.DEBUG):

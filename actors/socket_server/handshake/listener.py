@@ -5,11 +5,10 @@ from __future__ import annotations
 import asyncio
 from typing import Protocol
 
-from websockets.http11 import Request
-
 from actors.runtime.config.local_addresses import in_url, reachable_host
 from actors.runtime.config.sections import SocketSettings
 from actors.runtime.config.tls import ServerTls
+from actors.sessions.frames.request import HandshakeRequest
 from actors.sessions.limits.address_limits import AddressSlot
 from actors.sessions.limits.reading_turns import ReadingTurns
 from actors.sessions.websocket import WebSocketConnection
@@ -99,7 +98,7 @@ class Listener:
     def _begin(self) -> HandshakeProtocol:
         return HandshakeProtocol(self._checks, self._accept, self._tls.context if self._tls is not None else None)
 
-    def _accept(self, transport: asyncio.Transport, slot: AddressSlot, request: Request) -> None:
+    def _accept(self, transport: asyncio.Transport, slot: AddressSlot, request: HandshakeRequest) -> None:
         """Make the WebSocket of a client that is let in."""
         connection = WebSocketConnection(transport, slot, request, self)
         transport.set_protocol(connection)

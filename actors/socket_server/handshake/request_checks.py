@@ -11,14 +11,14 @@ from functools import cache
 from http import HTTPStatus
 
 from websockets.frames import Close, Frame, Opcode
-from websockets.http11 import Request
 
 from actors.runtime.config.tokens import TokenVerifier, bearer
 from actors.runtime.http.client_addresses import client_address, is_trusted, networks_of
 from actors.runtime.http.rate_limit import RateLimit
-from actors.runtime.http.single_headers import repeated
+from actors.runtime.http.single_headers import SINGLE
 from actors.runtime.telemetry.logs import LogSummary
 from actors.sessions.context import ServerContext
+from actors.sessions.frames.request import HandshakeRequest
 from actors.sessions.limits.address_limits import AddressLimits, AddressSlot, Limits, Transport
 from actors.socket_server.drain import ServerDrain
 from actors.socket_server.handshake.opening import answer_request
@@ -103,10 +103,10 @@ class HandshakeChecks:
 
     # -- requests ------------------------------------------------------------------------------------
 
-    def refuse(self, slot: AddressSlot, request: Request) -> Refusal | None:
+    def refuse(self, slot: AddressSlot, request: HandshakeRequest) -> Refusal | None:
         """Return the answer to a client that is not let in; `None`: it is let in."""
         headers = request.headers
-        if (name := repeated(name for name, _ in headers.raw_items())) is not None:
+        for name in SINGLE.intersection(headers.repeated()):
             return Refusal(self.bad_request(slot, HTTPStatus.BAD_REQUEST, f"more than one {name}\n"))
         path = request.path.partition("?")[0]
         if path == "/healthz":
@@ -114,7 +114,7 @@ class HandshakeChecks:
         if path != CONNECT_PATH:
             return self._refusal(HTTPStatus.NOT_FOUND, f"connect to {CONNECT_PATH}\n")
         origin = headers.get("Origin")
-        if origin is not None and not self._origins.allow(origin, headers.get("Host", "")):
+        if origin is not None and not self._origins.allow(origin, headers.get("Host") or ""):
             return self._refusal(HTTPStatus.FORBIDDEN, "this Origin may not connect; see socket.origins\n")
         if (forwarded := headers.get_all("X-Forwarded-For")) and is_trusted(slot.ip, self._trusted_proxies):
             self._limits.belongs_to(slot, client_address(slot.ip, forwarded, self._trusted_proxies))
@@ -140,7 +140,7 @@ class HandshakeChecks:
             return "this server is drained; connect to another one"
         return None
 
-    def _is_known(self, slot: AddressSlot, request: Request) -> bool:
+    def _is_known(self, slot: AddressSlot, request: HandshakeRequest) -> bool:
         """Return whether the request shows a valid token, whose owner does not connect all the time."""
         token = shown_token(request)
         if token is None or not self._limits.may_check(slot):
@@ -156,11 +156,13 @@ class HandshakeChecks:
         slot.shown = (token, claims)
         return True
 
-    def _try_later(self, slot: AddressSlot, request: Request, detail: str, seconds: int, reason: str) -> Refusal:
+    def _try_later(
+        self, slot: AddressSlot, request: HandshakeRequest, detail: str, seconds: int, reason: str
+    ) -> Refusal:
         self.refused += 1
         REFUSALS.labels(reason).inc()
         # A browser does not show its page the status of a refused handshake, so it is accepted and closed with a code.
-        if "Origin" in request.headers and self._limits.may_check(slot):
+        if request.headers.get("Origin") is not None and self._limits.may_check(slot):
             answer = answer_request(request)
             if answer.accepted:
                 self._summary.count("refused", str(int(CloseCode.TRY_AGAIN_LATER)))
@@ -184,7 +186,7 @@ _TRY_AGAIN_LATER = Frame(
 ).serialize(mask=False)
 
 
-def shown_token(request: Request) -> str | None:
+def shown_token(request: HandshakeRequest) -> str | None:
     """Return the token that a request shows: `Authorization: Bearer`, or the second subprotocol of a browser."""
     if (token := bearer(request.headers.get("Authorization"))) is not None:
         return token

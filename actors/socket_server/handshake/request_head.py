@@ -15,8 +15,7 @@ from collections.abc import Callable
 from http import HTTPStatus
 from typing import TYPE_CHECKING, cast
 
-from websockets.http11 import Request
-
+from actors.sessions.frames.request import HandshakeRequest
 from actors.sessions.limits.address_limits import REQUEST_SECONDS, AddressSlot
 from actors.socket_server.handshake.opening import answer_request, read_request
 from protocol.messages.frames import REQUEST_BYTES
@@ -44,7 +43,7 @@ class _TlsStarting:
             self._accepted.shutdown(socket.SHUT_RDWR)
 
 
-Accept = Callable[[asyncio.Transport, AddressSlot, Request], None]
+Accept = Callable[[asyncio.Transport, AddressSlot, HandshakeRequest], None]
 """Called with the connection of a client that is let in, and its request, which was answered."""
 
 

@@ -91,7 +91,9 @@ def test_any_request_is_read_and_answered_as_by_the_library() -> None:
             assert ours == request, (seed, head)
             continue
         assert (ours.method, ours.path, ours.protocol) == (request.method, request.path, request.protocol)
-        assert list(ours.headers.raw_items()) == list(request.headers.raw_items()), (seed, head)
+        for name in {name for name, _ in request.headers.raw_items()}:
+            assert ours.headers.get_all(name) == request.headers.get_all(name), (seed, head)
+        assert len(ours.headers.lines()) == len(list(request.headers.raw_items()))
         our_answer = answer_request(ours)
         assert undated(our_answer.content) == undated(answer), (seed, head)
         assert our_answer.accepted == answer.startswith(b"HTTP/1.1 101 ")
