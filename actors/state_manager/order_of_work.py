@@ -14,7 +14,7 @@ from collections.abc import Coroutine, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from actors.runtime.broker.consumers.consumer import Delivery
+from actors.runtime.broker.consumers.consumer import Delivery, acknowledge
 from actors.runtime.store.record_cache import RecordCache
 from actors.runtime.telemetry import spans, tracing
 from actors.state_manager import metrics
@@ -124,7 +124,7 @@ class OrderOfWork:
 
         parts = Parts(decider, checks, cache, publisher, purge, repair, retry, partitions, self.spawn, self.address)
         order = OrderOfWork(parts, Limits())
-        await order.process(deliveries)  # published; acks are awaited and the messages acknowledged beside it
+        await order.process(deliveries, reach)  # published; acks are awaited and the messages acknowledged beside it
     """
 
     def __init__(self, parts: Parts, limits: Limits) -> None:
@@ -141,15 +141,20 @@ class OrderOfWork:
         self._limits = limits
         self._unconfirmed = asyncio.Semaphore(self._limits.unconfirmed_portions)
         self._last_confirmed: asyncio.Future[None] | None = None
+        self._reach: asyncio.Task[None] | None = None
 
-    async def process(self, deliveries: Sequence[Delivery]) -> int:
+    async def process(self, deliveries: Sequence[Delivery], reach: asyncio.Task[None] | None = None) -> int:
         """Work off a batch and return the number of its facts, when everything that follows is on its way.
+
+        Nothing is written to Redis before `reach` is done, which notes there how far the log is; records are read
+        meanwhile. Raises what it raises.
 
         While Redis is busy with one portion the next is decided; portions are published in order. Two portions about
         the same examinee are never worked on together, so that facts are applied in order.
         """
         running: list[tuple[Portion, asyncio.Task[None]]] = []
         facts = 0
+        self._reach = reach
         try:
             for portion in portions(deliveries, self._limits.portion_bytes):
                 while len(running) >= self._limits.portions_at_once or any(
@@ -180,6 +185,7 @@ class OrderOfWork:
         except NotPermitted:
             raise  # the fault of our NATS user, not of the message
         except Exception:
+            await self._reached()  # when that has failed, it is not the fault of the message
             await self._isolate_poison(portion, previous, attempt)
             return
         _record_settled(portion.items, decision, since)
@@ -211,13 +217,19 @@ class OrderOfWork:
             while updates.records:
                 stored = await self._decider.read(updates)
                 outcomes = await self._decider.decide(updates, stored, decision)
+                await self._reached()
                 updates = await self._decider.write(updates, stored, outcomes, decision)
+            await self._reached()
             await self._checks.check(facts, decision)
             if isinstance(purged := facts[-1].message, PlanPurged):
                 await self._purge.run(Purge.of(purged, facts[-1].version))
                 self._cache.drop_plan(purged.plan_id)
                 decision.purges.append((facts[-1].version, purged))
         return decision
+
+    async def _reached(self) -> None:
+        if self._reach is not None:
+            await self._reach
 
     async def _rewrite(self, decision: Decision) -> None:
         """Write records that cannot be read anew from the log."""
@@ -239,11 +251,10 @@ class OrderOfWork:
         try:
             await self._publisher.confirm(result, earlier)
             confirmed.set_result(None)
+            await acknowledge([delivery for delivery in deliveries if delivery.sequence not in newer])
             for delivery in deliveries:
                 if (reason := newer.get(delivery.sequence)) is not None:
                     await self._ownership.leave(delivery, reason)
-                else:
-                    await delivery.ack()
         finally:
             self._unconfirmed.release()
 

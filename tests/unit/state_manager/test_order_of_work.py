@@ -6,6 +6,7 @@ Another step at which the same awaits are pending, for another portion, is not t
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -225,6 +226,37 @@ def test_a_batch_of_which_nothing_is_left_publishes_nothing() -> None:
     hall.one.finish()
     assert hall.broker.proctors.examinees == {}
     assert hall.broker.unacknowledged == {1}
+
+
+def test_nothing_is_written_before_redis_knows_how_far_the_log_is() -> None:
+    hall = exam(connected(A))
+    noted = hall.one.loop.create_future()
+    hall.one.reach = hall.one.loop.create_task(wait_for(noted))
+    batch = hall.one.take([1])
+    while hall.one.loop.step(batch):
+        pass
+    assert not hall.store.rows
+    noted.set_result(None)
+    hall.one.loop.run_ready()
+    hall.one.finish()
+    assert hall.store.rows
+    assert hall.broker.proctors.examinees.keys() == {EXAMINEE}
+
+
+def test_a_message_is_not_blamed_when_redis_cannot_be_told_how_far_the_log_is() -> None:
+    hall = exam(connected(A))
+    noted = hall.one.loop.create_future()
+    hall.one.reach = hall.one.loop.create_task(wait_for(noted))
+    hall.one.take([1])
+    noted.set_exception(RuntimeError("a fault"))
+    with pytest.raises(RuntimeError, match="a fault"):
+        hall.one.finish()
+    assert not hall.store.rows
+    assert hall.broker.dead == []
+
+
+async def wait_for(noted: asyncio.Future[None]) -> None:
+    await noted
 
 
 def test_portions_are_published_in_the_order_of_the_log_whichever_is_written_first() -> None:

@@ -76,6 +76,8 @@ class Manager:
         self._broker, self._store = broker, store
         self._limits = limits or Limits()
         self.batches: list[Batch] = []
+        self.reach: asyncio.Task[None] | None = None
+        """What is to be done before a batch has any effect on Redis."""
         self._boot()
 
     def _boot(self) -> None:
@@ -122,7 +124,7 @@ class Manager:
             self._broker.holders[sequence] = batch
         deliveries = [self._broker.delivery(sequence) for sequence in sequences]
         self.batches.append(batch)
-        batch.tasks.append(self.loop.start(self.order_of_work.process(deliveries), batch))
+        batch.tasks.append(self.loop.start(self.order_of_work.process(deliveries, self.reach), batch))
         self._look()
         return batch
 
