@@ -7,7 +7,7 @@ import itertools
 import logging
 import secrets
 import time
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple, TypeGuard
 
@@ -236,12 +236,16 @@ class Decider:
         dropped = await self._after_a_purge(outcomes)
         writes = [outcome.write for _, outcome in outcomes if outcome.write is not None]
         items = [item for item in updates.items if item.version not in dropped]
-        related = dict(zip(updates.related, stored[len(updates.records) :], strict=True))
-        unread = {wanted.key: copy.rev for wanted, copy in related.items() if isinstance(copy, RecordCopy)}
+        related = stored[len(updates.records) :]
+        unread = {
+            wanted.key: copy.rev
+            for wanted, copy in zip(updates.related, related, strict=True)
+            if isinstance(copy, RecordCopy)
+        }
         copies = bool(unread) or any(outcome.from_copy for _, outcome in outcomes)
         # The index goes before the records: what is in a record can be found, whatever happens in between.
         saved = await save_records(self._store, items, writes, unread if copies else None)
-        await self._keep_related(related, saved.changed, decision)
+        await self._keep_related(updates.related, related, saved.changed, decision)
         verdicts = iter(saved.records)
         again: list[RecordUpdate] = []
         for update, outcome in outcomes:
@@ -259,16 +263,17 @@ class Decider:
 
     async def _keep_related(
         self,
-        related: Mapping[RelatedRecord, RecordCopy | StoredRecord | StateDamaged],
+        related: Sequence[RelatedRecord],
+        stored: Sequence[RecordCopy | StoredRecord | StateDamaged],
         changed: Collection[str],
         decision: Decision,
     ) -> None:
         """Keep the related records that can be read; damage of one of them is not damage of the facts at hand."""
-        outdated = [wanted for wanted in related if wanted.key in changed]
+        outdated = [wanted.key for wanted in related if wanted.key in changed]
         decision.outdated += len(outdated)
-        loaded = await self._store.load([wanted.key for wanted in outdated])
-        current = {**related, **dict(zip(outdated, loaded, strict=True))}
-        for wanted, record in current.items():
+        current = dict(zip(outdated, await self._store.load(outdated), strict=True))
+        for wanted, record in zip(related, stored, strict=True):
+            record = current.get(wanted.key, record)
             if isinstance(record, StoredRecord):
                 try:
                     record = read_copy(wanted.kind, record, part_of(wanted.examinee.plan_id))
@@ -293,9 +298,10 @@ class Decider:
     async def _apply(self, update: RecordUpdate, record: RecordCopy | StoredRecord) -> Outcome:
         kind, part = update.kind, part_of(update.plan_id)
         from_copy = isinstance(record, RecordCopy)
+        before: StoredState | None = None
         if isinstance(record, RecordCopy):
             history = compact(record.history, kind.rule, self.floor_of(part))
-            absent = False
+            absent, before = False, record.written
         else:
             history = kind.read(record.history, self.floor_of(part))
             absent = record.history is None
@@ -318,9 +324,9 @@ class Decider:
                 outcome.restates.append((item.version, item.message))
         if changed:
             rev = next(self._revs)
-            fields = kind.write(history, outcome.state, rev)
+            fields = kind.write(history, outcome.state, rev, before)
             outcome.write = RecordWrite(update.key, record.rev, fields)
-            outcome.written = RecordCopy(rev, history, part, len(fields["history"]))
+            outcome.written = RecordCopy(rev, history, part, len(fields["history"]), outcome.state)
         return outcome
 
 

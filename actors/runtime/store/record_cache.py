@@ -32,13 +32,15 @@ _BYTES_A_COPY, _BYTES_A_CHARACTER = 600, 4
 class RecordCopy:
     """A record as Redis had it at a `rev`. `part`: that of the log with its facts. `characters`: of its `history`.
 
-    `exists`: False when there was no record.
+    `written`: the state of which this process has written all fields; `None`: the record was read. `exists`: False when
+    there was no record.
     """
 
     rev: int
     history: History[Any, Any]
     part: str
     characters: int
+    written: Any = None
 
     @property
     def exists(self) -> bool:
