@@ -41,6 +41,7 @@ class FakeConnection:
         self.slot = SimpleNamespace(ip="192.0.2.1")
         self.request = None
         self.sent: list[Message] = []
+        self.texts: list[bytes] = []
         self.is_open = True
         self.aborted: str | None = None
         self.closed: CloseCode | None = None
@@ -48,6 +49,9 @@ class FakeConnection:
 
     def send_message(self, message: Message) -> None:
         self.sent.append(message)
+
+    def send_now(self, text: bytes) -> None:
+        self.texts.append(text)
 
     def abort(self, reason: str) -> None:
         self.is_open, self.aborted = False, reason

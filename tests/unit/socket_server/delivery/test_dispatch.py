@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -18,12 +19,13 @@ from actors.socket_server.sessions import Sessions
 from protocol.broker import subjects
 from protocol.broker.stream_codecs import decode_socket
 from protocol.messages.base import Message
-from protocol.messages.codec import Malformed, encode
+from protocol.messages.codec import MAX_BATCH_MESSAGES, Malformed, encode
 from protocol.messages.facts import Notice
 from protocol.messages.frames import EnterMobileSync
 from protocol.messages.plan_facts import PlanStatusCode
 from protocol.messages.proctor_events import PlanStateEvent
-from protocol.messages.session_messages import SessionAnnounce, SessionClose
+from protocol.messages.session_messages import SessionAnnounce, SessionClose, SessionState
+from protocol.messages.views import ConnectionView
 from tests.unit.protocol.client.plan_events import lost
 from tests.unit.support.socket_sessions import FakeConnection, examinee_session, fake_context
 from tests.unit.support.waiting import until
@@ -131,6 +133,55 @@ async def test_a_session_that_is_being_closed_takes_no_more_messages() -> None:
     await server.dispatcher.dispatch(batch_of(notice("E001", 1)))
     assert session.handled == 0
     assert connection.aborted is None
+
+
+class Watching:
+    """A proctor who has their snapshot: keeps the frames that the feed sends."""
+
+    scope = snapshot = None
+    live, unread_bytes = True, 0
+
+    def __init__(self) -> None:
+        self.connection = self
+        self.frames: list[bytes] = []
+
+    def send_frame(self, frame: bytes) -> None:
+        self.frames.append(frame)
+
+
+async def test_what_a_batch_brings_for_a_plan_goes_to_all_its_proctors_in_few_frames_and_nothing_stale(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    server, proctors = Server(), [Watching(), Watching()]
+    feed = PlanFeed(server.context, "P001")
+    await feed.start()
+    monkeypatch.setattr(server.sessions, "at", {feed.address: feed}.get)
+    feed.proctors |= cast(Any, set(proctors))
+
+    def event(version: int) -> tuple[str, Message]:
+        about = {"plan_id": "P001", "timestamp": "2026-01-05T09:00:00.000Z"}  # as state managers write it
+        return feed.address, lost(f"E{version % 300}", version).model_copy(update=about)
+
+    versions = [*range(1, 291), 7, *range(301, 311)]  # 7 comes again; 301 is newer than 1
+    await server.dispatcher.dispatch(batch_of(*(event(version) for version in versions)))
+    await server.dispatcher.dispatch(batch_of(event(10), event(311), event(310)))
+    first, second = proctors
+    assert all(one is other for one, other in zip(first.frames, second.frames, strict=True)), "made once"
+    told = [[int(version) for version in re.findall(rb'"version":([0-9]+)', frame)] for frame in first.frames]
+    assert list(map(len, told)) == [MAX_BATCH_MESSAGES, 300 - MAX_BATCH_MESSAGES, 1]
+    assert [version for versions in told for version in versions] == [*range(1, 291), *range(301, 312)]
+
+
+async def test_a_state_of_an_examinee_is_passed_on_as_it_has_arrived() -> None:
+    server, connection = Server(), FakeConnection()
+    session = await server.connect("E001", connection)
+    about = {"plan_id": "P001", "examinee_id": "E001", "socket_id": session.socket_id}
+    usual = SessionState(**about, connection=ConnectionView(status="CONNECTED", version=1), version=1)
+    to_server = subjects.socket_server("SOCK001")
+    await server.dispatcher.dispatch(
+        batch_of((to_server, usual), (to_server, usual.model_copy(update={"socket_id": "SOCK001-0"})))
+    )
+    assert connection.texts == [encode(usual)]
 
 
 async def test_a_message_for_nobody_on_this_server_is_dropped() -> None:
