@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 from actors.runtime.actor.actor import Actor, on
 from actors.runtime.actor.receiver import Batch, Consumer
 from actors.runtime.broker.connection import Bus, Outgoing
-from actors.runtime.broker.consumers.consumer import Delivery
+from actors.runtime.broker.consumers.consumer import Delivery, acknowledge
 from actors.runtime.config.ladder import Ladder
 from actors.runtime.config.settings import Settings
 from actors.runtime.store.state_store import StateStore
@@ -128,8 +128,7 @@ class ReconnectWatch(Actor):
             for (delivery, wait), progress in zip(waits, records, strict=True):
                 self._count(delivery, wait, progress, plans[wait.plan_id], work)
         await self._publish(work)
-        for delivery in work.over:
-            await delivery.ack()
+        await acknowledge(work.over)
         for delivery, seconds in work.again:
             await delivery.nak(seconds)
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from actors.runtime.actor.actor import Actor
 from actors.runtime.actor.receiver import Batch, Consumer, Receiver
-from actors.runtime.broker.consumers.consumer import Delivery
+from actors.runtime.broker.consumers.consumer import Delivery, acknowledge
 from actors.sessions.context import ServerContext
 from actors.socket_server.delivery.queue import ServerQueue
 from actors.socket_server.lease import LeaseKeeper
@@ -98,8 +98,7 @@ class QueueReader:
     async def _take(self, consumer: str, receiver: Receiver[ToSocketServer], deliveries: list[Delivery]) -> None:
         """Hand over deliveries to the server, and wait until they are handled and acknowledged."""
         expired = await self._expired(deliveries)
-        for delivery in expired:
-            await delivery.ack()
+        await acknowledge(list(expired))
         if fresh := [delivery for delivery in deliveries if delivery not in expired]:
             await receiver.take(fresh)
         if expired:
