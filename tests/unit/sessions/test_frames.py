@@ -13,6 +13,7 @@ from websockets.asyncio.messages import Assembler
 from websockets.frames import CloseCode, Frame, Opcode
 from websockets.protocol import CLIENT, SERVER, Protocol
 
+from actors.sessions.frames import endpoint
 from actors.sessions.frames.endpoint import Endpoint
 from actors.sessions.frames.plain import read_plain, text_frame
 from protocol.messages.frames import MAX_FRAME_BYTES
@@ -67,18 +68,18 @@ class Ours(Endpoint):
 
 async def ours(chunks: list[bytes]) -> Outcome:
     transport = Transport()
-    endpoint = Ours(transport)
+    server = Ours(transport)
     for chunk in chunks:
-        endpoint.data_received(chunk)
-    is_open = endpoint.is_open
-    endpoint.connection_lost(None)
+        server.data_received(chunk)
+    is_open = server.is_open
+    server.connection_lost(None)
     return {
-        "messages": endpoint.messages,
-        "frames": endpoint.frames,
+        "messages": server.messages,
+        "frames": server.frames,
         "written": joined(transport.written),
         "open": is_open,
-        "sent": endpoint.sent_code,
-        "first": endpoint.first_close_code(),
+        "sent": server.sent_code,
+        "first": server.first_close_code(),
     }
 
 
@@ -202,3 +203,17 @@ async def test_a_message_in_too_many_fragments_ends_the_connection() -> None:
     rng = random.Random(1)
     fragments = masked(0x01, b"", rng) + masked(0x00, b"", rng) * 5000
     assert (await ours([fragments]))["sent"] == CloseCode.MESSAGE_TOO_BIG
+
+
+@pytest.mark.parametrize(
+    "first", [masked(0x88, b"\x03\xe8", random.Random(1)), b"\xff\xff"], ids=["closes", "breaks it"]
+)
+async def test_a_client_that_closes_or_breaks_the_protocol_and_stays_is_dropped(
+    first: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(endpoint, "CLOSE_SECONDS", 0.01)
+    dropped = asyncio.Event()
+    monkeypatch.setattr(Transport, "abort", lambda _: dropped.set())
+    Ours(Transport()).data_received(first)
+    async with asyncio.timeout(10):
+        await dropped.wait()
