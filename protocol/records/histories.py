@@ -65,9 +65,17 @@ def _restored_fact(version: int, kind: str, data: Any, number: int = 1) -> tuple
     return int(version), STATUS_CODEC.from_element({"type": kind, "data": data})
 
 
+def blank_state(state: type[S]) -> S:
+    """Return the state before all facts, always the same one."""
+    blank: S = _layout_of(state).blank
+    return blank
+
+
 def _stored_fields(state: StoredState) -> dict[str, Any]:
     """Return the fields of a state that are not at their default. A default never changes, or old records would."""
     layout = _layout_of(type(state))
+    if state is layout.blank:
+        return {}
     stored = {name: value for name, default in layout.defaults if (value := getattr(state, name)) != default}
     for name in layout.composed:
         if name in stored:
@@ -124,6 +132,8 @@ _RETIRED_FIELDS: Mapping[type, tuple[str, ...]] = {ConnectionState: ("incarnatio
 def _restore(state: type[S], values: dict[str, Any]) -> S:
     """Make a state from its JSON object, which lacks the fields that are `None`."""
     layout = _layout_of(state)
+    if values == {}:
+        return blank_state(state)
     for name in _RETIRED_FIELDS.get(state, ()):
         values.pop(name, None)
     for name, enum in layout.enums:
@@ -163,12 +173,14 @@ def _make(kind: type[S], values: dict[str, Any]) -> S:
 class _Layout:
     """How the fields of a state, or of a part of one, are stored.
 
-    `names`: of all its fields. `defaults`: what those of a state hold when they are not stored. `enums`, `models`,
-    `parts`, `tuples`: the fields that hold a member of an enum, a pydantic model, a part, or a tuple, with the enum,
-    model or part; of a tuple that of its elements (`None`: plain values). `composed`: those of parts.
+    `names`: of all its fields. `blank`: the state before all facts. `defaults`: what the fields of a state hold when
+    they are not stored. `enums`, `models`, `parts`, `tuples`: the fields that hold a member of an enum, a pydantic
+    model, a part, or a tuple, with the enum, model or part; of a tuple that of its elements (`None`: plain values).
+    `composed`: those of parts.
     """
 
     names: tuple[str, ...]
+    blank: Any
     defaults: tuple[tuple[str, Any], ...]
     enums: tuple[tuple[str, type[StrEnum]], ...]
     models: tuple[tuple[str, type[BaseModel]], ...]
@@ -190,9 +202,11 @@ def _layout_of(kind: type[StoredState]) -> _Layout:
     tuples = {name: get_args(hint)[0] for name, hint in hints.items() if get_origin(hint) is tuple}
     required = any(one.default is MISSING and one.default_factory is MISSING for one in stored)
     parts = tuple((name, one) for name, of in types.items() for one in of if issubclass(one, StoredState))
+    blank = None if required else kind()
     layout = _LAYOUTS[kind] = _Layout(
         names=tuple(types),
-        defaults=() if required else tuple((name, getattr(kind(), name)) for name in types),
+        blank=blank,
+        defaults=() if required else tuple((name, getattr(blank, name)) for name in types),
         enums=tuple((name, one) for name, of in types.items() for one in of if issubclass(one, StrEnum)),
         models=tuple((name, one) for name, of in types.items() for one in of if issubclass(one, BaseModel)),
         parts=parts,

@@ -17,7 +17,7 @@ from protocol.messages.base import Message
 from protocol.messages.facts import Aspect, ConnectionFact, MobileSyncFact, NoticeFact
 from protocol.messages.plan_facts import PlanNoticeFact, PlanRecordFact
 from protocol.messages.server_messages import ServerStatus
-from protocol.records.histories import dump_history, load_history
+from protocol.records.histories import blank_state, dump_history, load_history
 from protocol.rules import (
     connection,
     connection_state,
@@ -52,7 +52,7 @@ class RecordKind(Generic[S, F]):
 
     def empty(self) -> History[S, F]:
         """Return the history of a record that does not exist yet."""
-        return History(self.state())
+        return History(blank_state(self.state))
 
     def write(self, history: History[S, F], state: S, rev: int, before: S | None = None) -> dict[str, str]:
         """Return the fields of the record in Redis.

@@ -56,6 +56,7 @@ from protocol.rules.finishing import finish, finished_event, resume
 from protocol.rules.history import Outcome
 from protocol.times import parse_time
 
+_NO_INFO, _USUAL_RULE = ClientInfo(), UnstableRule()
 _UNCOUNTED = (READMITTED, RESUMED)
 _ABSENT = (ConnectionStatusCode.DISCONNECTED, ConnectionStatusCode.MIGRATING)
 
@@ -103,12 +104,12 @@ def _apply_connected(state: ConnectionState, version: int, fact: ConnectionStatu
     if state.live and (overtaken or (fact.again and not _opened_after(fact, state))):
         # A newer connection exists: this one arrived late, or its server did not know yet.
         return Outcome(state, effects=(CloseSocket(server_id, fact.socket_id, CloseCode.REPLACED, version),))
-    info = fact.client_info or ClientInfo()
+    info = fact.client_info or _NO_INFO
     # A finished examinee was not lost while away, so coming back is no recovery.
     recovered = state.status is ConnectionStatusCode.DISCONNECTED and state.finished is None
     migrated = state.status is ConnectionStatusCode.MIGRATING and state.finished is None
     differs = differences(state, fact)
-    rule = fact.unstable_rule or UnstableRule()
+    rule = fact.unstable_rule or _USUAL_RULE
     now = parse_time(fact.timestamp)
     connected = ConnectionState(
         plan_id=fact.plan_id,
