@@ -30,6 +30,7 @@ from protocol.messages.facts import (
 from protocol.messages.plan_facts import PlanFact, PlanPurged, PlanRestate
 from protocol.messages.proctor_events import Event
 from protocol.records import keys, kinds
+from protocol.records.histories import blank_state
 from protocol.records.placement import VersionedMessage, ends_socket, records_of
 from protocol.records.writes import RecordWrite, StoredRecord
 from protocol.rules.connection_state import ConnectionState
@@ -301,7 +302,9 @@ class Decider:
         before: StoredState | None = None
         if isinstance(record, RecordCopy):
             history = compact(record.history, kind.rule, self.floor_of(part))
-            absent, before = False, record.written
+            absent = False
+            if not any(isinstance(item.message, Restate | PlanRestate) for item in update.items):
+                before = record.written  # else somebody could not read the record, and all of it is written
         else:
             history = kind.read(record.history, self.floor_of(part))
             absent = record.history is None
@@ -312,7 +315,7 @@ class Decider:
                 await self._turns.give_way()
             insertion = insert(history, kind.rule, item.version, item.message, kind.visible_part)
             history, outcome.state = insertion.history, insertion.state
-            if absent and (outcome.state == kind.state() or _only_ends(outcome, update, item)):
+            if absent and (outcome.state == blank_state(kind.state) or _only_ends(outcome, update, item)):
                 outcome.ineffective.append(item.version)
             outcome.events.extend(insertion.events)
             outcome.effects.extend(insertion.effects)

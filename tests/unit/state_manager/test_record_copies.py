@@ -133,6 +133,29 @@ def test_nothing_is_published_before_a_redis_that_came_back_is_repaired() -> Non
     assert stored_state(hall.store, keys.notices(PLAN, EXAMINEE)).kept
 
 
+def test_a_record_that_is_copied_is_whole_after_each_write() -> None:
+    hall = Hall(connected(A), disconnected(A, 5), connected(B, 9), restate(12))
+    for sequence in (1, 2, 3):
+        hall.work_off(sequence)
+        row = hall.store.rows[KEY]
+        assert row == CONNECTION.write(CONNECTION.read(row["history"]), stored_state(hall.store, KEY), int(row["rev"]))
+    row["maxAttempts"] = "many"  # by whoever; a reader who cannot read that asks for all of it
+    hall.work_off(4)
+    assert hall.store.rows[KEY]["maxAttempts"] == ""
+
+
+def test_a_record_of_an_earlier_release_gets_all_fields_with_the_first_write() -> None:
+    key = keys.notices(PLAN, EXAMINEE)
+    hall = Hall(notice("a1", second=3), connected(A), notice("a2", second=5))
+    hall.work_off(1)
+    del hall.store.rows[key]["help"]
+    hall.one.cache.drop_plan(PLAN)
+    hall.work_off(2)  # it is read for the session_state, and copied
+    assert hall.one.cache.get(key) is not None
+    hall.work_off(3)
+    assert hall.store.rows[key]["help"] == ""
+
+
 def test_a_copy_that_makes_a_rule_fail_is_read_again() -> None:
     hall = Hall(connected(A), disconnected(A, 5), connected(B, 9))
     hall.work_off(1, 2)
