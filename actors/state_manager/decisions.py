@@ -7,7 +7,7 @@ import itertools
 import logging
 import secrets
 import time
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple, TypeGuard
 
@@ -299,12 +299,12 @@ class Decider:
     async def _apply(self, update: RecordUpdate, record: RecordCopy | StoredRecord) -> Outcome:
         kind, part = update.kind, part_of(update.plan_id)
         from_copy = isinstance(record, RecordCopy)
-        before: StoredState | None = None
+        before: Mapping[str, str] | None = None
         if isinstance(record, RecordCopy):
             history = compact(record.history, kind.rule, self.floor_of(part))
             absent = False
             if not any(isinstance(item.message, Restate | PlanRestate) for item in update.items):
-                before = record.written  # else somebody could not read the record, and all of it is written
+                before = record.shown  # else somebody could not read the record, and all of it is written
         else:
             history = kind.read(record.history, self.floor_of(part))
             absent = record.history is None
@@ -327,9 +327,10 @@ class Decider:
                 outcome.restates.append((item.version, item.message))
         if changed:
             rev = next(self._revs)
-            fields = kind.write(history, outcome.state, rev, before)
+            shown = kind.fields(outcome.state)
+            fields = kind.changes(history, shown, rev, before)
             outcome.write = RecordWrite(update.key, record.rev, fields)
-            outcome.written = RecordCopy(rev, history, part, len(fields["history"]), outcome.state)
+            outcome.written = RecordCopy(rev, history, part, len(fields["history"]), shown)
         return outcome
 
 

@@ -7,7 +7,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
@@ -54,16 +54,20 @@ class RecordKind(Generic[S, F]):
         """Return the history of a record that does not exist yet."""
         return History(blank_state(self.state))
 
-    def write(self, history: History[S, F], state: S, rev: int, before: S | None = None) -> dict[str, str]:
-        """Return the fields of the record in Redis.
+    def write(self, history: History[S, F], state: S, rev: int) -> dict[str, str]:
+        """Return all fields of the record in Redis."""
+        return self.changes(history, self.fields(state), rev)
 
-        `before`: the state that this release has written there, with all of its fields; then only those are returned
-        that have changed since.
+    def changes(
+        self, history: History[S, F], shown: Mapping[str, str], rev: int, before: Mapping[str, str] | None = None
+    ) -> dict[str, str]:
+        """Return the fields of the record in Redis, of which `shown` are those of the state.
+
+        `before`: those that this release has written there; then only what has changed since is returned.
         """
-        fields = self.fields(state)
+        fields = dict(shown)
         if before is not None:
-            known = self.fields(before)
-            fields = {name: value for name, value in fields.items() if value != known[name] or name in _MEASURED}
+            fields = {name: value for name, value in shown.items() if value != before[name] or name in _MEASURED}
         fields["rev"], fields["history"] = str(rev), dump_history(history)
         return fields
 

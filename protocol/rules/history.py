@@ -207,9 +207,21 @@ def compact(history: History[S, F], rule: Rule[S, F], floor: int) -> History[S, 
     """
     if not history.facts or history.facts[0][0] > floor:
         return history
-    settled = _foldable(history, floor)
+    everything = history.facts[-1][0] <= floor and not history.unknown  # as in most records
+    settled = len(history.facts) if everything else _foldable(history, floor)
     if settled == len(history.facts):
-        return replace(history, base=fold(history, rule), floor=floor, facts=(), late=())
+        return History(
+            fold(history, rule),
+            floor,
+            (),
+            (),
+            history.newest_event,
+            history.restatement_due,
+            history.first_version,
+            history.kept,
+            history.head,
+            history.unknown,
+        )
     if settled == 0:
         return history
     floor = min(floor, history.facts[settled][0] - 1)

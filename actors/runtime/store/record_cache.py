@@ -24,7 +24,7 @@ CACHE_BYTES = Gauge(
 )
 
 MOST_BYTES = 96 * 2**20
-_BYTES_A_COPY, _BYTES_A_CHARACTER = 600, 4
+_BYTES_A_COPY, _BYTES_A_CHARACTER = 400, 4
 """An estimate of memory: of a copy with its key, and of each character of its `history` when it is decoded."""
 
 
@@ -32,15 +32,15 @@ _BYTES_A_COPY, _BYTES_A_CHARACTER = 600, 4
 class RecordCopy:
     """A record as Redis had it at a `rev`. `part`: that of the log with its facts. `characters`: of its `history`.
 
-    `written`: the state of which this process has written all fields; `None`: the record was read. `exists`: False when
-    there was no record.
+    `shown`: the fields of the state, all of which this process has written; `None`: the record was read. `exists`:
+    False when there was no record.
     """
 
     rev: int
     history: History[Any, Any]
     part: str
     characters: int
-    written: Any = None
+    shown: Mapping[str, str] | None = None
 
     @property
     def exists(self) -> bool:

@@ -298,15 +298,15 @@ def copy(characters: int = 100, part: str = "1", rev: int = 1) -> RecordCopy:
 
 
 def test_the_copies_that_were_used_least_recently_are_dropped() -> None:
-    cache = RecordCache(most_bytes=3500)
+    cache = RecordCache(most_bytes=2500)
     for name in "abc":
         cache.keep(name, copy())
     assert cache.get("a") is not None
     cache.keep("d", copy())
     assert [name for name in "abcd" if cache.get(name)] == ["a", "c", "d"]
-    cache.keep("e", copy(characters=600))
+    cache.keep("e", copy(characters=500))
     assert [name for name in "abcde" if cache.get(name)] == ["e"]
-    cache.keep("f", copy(characters=900))
+    cache.keep("f", copy(characters=600))
     assert len(cache) == 0
 
 
