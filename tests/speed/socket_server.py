@@ -23,7 +23,7 @@ from protocol.messages.views import ConnectionView
 from protocol.times import format_time
 from tests.speed.system import CpuMeter, Figures, Setup, fleet_of
 
-POLL_SECONDS = 0.05
+POLL_SECONDS = 0.2
 IDLE_SECONDS = 5
 """A ping of each connection, by default."""
 DEADLINE_SECONDS = 120.0

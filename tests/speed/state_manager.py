@@ -17,7 +17,7 @@ from protocol.times import format_time
 from tests.speed.system import CpuMeter, Figures, Setup, fleet_of
 
 SERVER, INCARNATION = "SOCK001", "i1"
-POLL_SECONDS = 0.05
+POLL_SECONDS = 0.2
 DEADLINE_SECONDS = 120.0
 _BROWSER = "Mozilla/5.0 (Windows NT 10.0; Win64; x64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/126.0"
 _UP_TO_READY = (ServerStatusCode.STARTING, ServerStatusCode.READY)
