@@ -47,6 +47,7 @@ def main() -> None:
     parser.add_argument("--proctors", type=int, default=1, metavar="N", help="proctors of each plan [1]")
     parser.add_argument("--plans", type=int, default=1, metavar="N", help="plans of the examinees [1]")
     parser.add_argument("--managers", type=int, default=1, metavar="N", help="state managers [1]")
+    parser.add_argument("--quick", action="store_true", help="of one role, measure only a connect and a loss")
     parser.add_argument("--json", action="store_true", help="print the figures of all runs as JSON")
     options = parser.parse_args()
     raise_file_limit()

@@ -13,6 +13,7 @@ from typing import Any
 
 from actors.runtime.broker.connection import Bus, Outgoing
 from cli.load.clients import LoadClients
+from cli.load.fleet import Fleet
 from cli.load.process_costs import resident_bytes, settled_bytes
 from protocol.broker import subjects
 from protocol.broker.streams import SOCKET
@@ -78,29 +79,37 @@ async def measure(setup: Setup) -> Figures:
             meter = CpuMeter(fleet)
             await clients.connect(numbers, wait_for_proctors=False)
             await facts.until("CONNECTED", setup.examinees)
+            await meter.settled()
             meter.note("connect", setup.examinees)
             meter.figures["idle"] = {
                 "KiB a connection": round((await settled_bytes(servers) - before) / setup.examinees / 1024, 2)
             }
             meter.restart()
-            await asyncio.sleep(IDLE_SECONDS)
-            meter.note("idle second", setup.examinees * IDLE_SECONDS)
-            server = subjects.socket_server(fleet.servers[0].name)
-            for plan_id, sockets in facts.sockets.items():
-                await _send(bus, server, _states(plan_id, sockets), setup.batch)
-            await _delivered(bus)
-            meter.note("state", setup.examinees)
-            for plan_id, sockets in facts.sockets.items():
-                await _send(bus, subjects.socket_proctors(plan_id), _events(plan_id, sockets), setup.batch)
-            await _delivered(bus)
-            meter.note("event", setup.examinees)
+            if not setup.quick:
+                await _measure_open(bus, fleet, facts, setup, meter)
             clients.vanish()
             await facts.until("DISCONNECTED", setup.examinees)
+            await meter.settled()
             meter.note("loss", setup.examinees)
             return meter.figures
         finally:
             await clients.close()
             await bus.close()
+
+
+async def _measure_open(bus: Bus, fleet: Fleet, facts: PublishedFacts, setup: Setup, meter: CpuMeter) -> None:
+    """Measure what the open connections cost: doing nothing, and being sent something."""
+    await asyncio.sleep(IDLE_SECONDS)
+    meter.note("idle second", setup.examinees * IDLE_SECONDS)
+    server = subjects.socket_server(fleet.servers[0].name)
+    for plan_id, sockets in facts.sockets.items():
+        await _send(bus, server, _states(plan_id, sockets), setup.batch)
+    await _delivered(bus)
+    meter.note("state", setup.examinees)
+    for plan_id, sockets in facts.sockets.items():
+        await _send(bus, subjects.socket_proctors(plan_id), _events(plan_id, sockets), setup.batch)
+    await _delivered(bus)
+    meter.note("event", setup.examinees)
 
 
 def _states(plan_id: str, sockets: Sockets) -> list[Message]:

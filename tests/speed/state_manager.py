@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import time
 from collections.abc import Iterator
 
 from actors.runtime.broker.connection import Bus, Outgoing
 from actors.status_log.status_log import StatusLog
+from actors.watches.reconnect_watch import GRACE_SECONDS
 from protocol.broker import subjects
+from protocol.broker.streams import RECONNECT_WATCH
 from protocol.messages.base import Message
 from protocol.messages.codec import encode
 from protocol.messages.facts import ClientInfo, ConnectionStatus, ConnectionStatusCode, LossReason
@@ -18,6 +21,7 @@ from tests.speed.system import CpuMeter, Figures, Setup, fleet_of
 
 SERVER, INCARNATION = "SOCK001", "i1"
 POLL_SECONDS = 0.2
+PAUSE_SECONDS = 600.0
 DEADLINE_SECONDS = 120.0
 _BROWSER = "Mozilla/5.0 (Windows NT 10.0; Win64; x64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/126.0"
 _UP_TO_READY = (ServerStatusCode.STARTING, ServerStatusCode.READY)
@@ -39,12 +43,23 @@ async def measure(setup: Setup) -> Figures:
                 await bus.publish(Outgoing.of(subjects.status_server(SERVER), status))
             await _processed(log)
             meter = CpuMeter(fleet)
-            for event, status_code, connection in ROUNDS:
+            for event, status_code, connection in ROUNDS[:2] if setup.quick else ROUNDS:
+                lost = status_code is ConnectionStatusCode.DISCONNECTED
+                if lost:  # the attempts that begin with a loss are measured apart
+                    await _pause_attempts(bus, PAUSE_SECONDS)
                 for plan_id, numbers in _batches(setup):
                     facts = [_fact(plan_id, number, status_code, connection) for number in numbers]
                     await bus.confirm(await bus.send(Outgoing.batches(subjects.status_plan(plan_id), facts)))
                 await _processed(log)
+                await meter.settled()
                 meter.note(event, setup.examinees)
+                if lost and not setup.quick:
+                    await _pause_attempts(bus, 0.0)
+                    await _delivered(bus)
+                    await asyncio.sleep(2 * GRACE_SECONDS)  # as long as the watch waits itself
+                    await _processed(log)
+                    await meter.settled()
+                    meter.note(f"attempt after {event}", setup.examinees)
             return meter.figures
         finally:
             await bus.close()
@@ -94,6 +109,21 @@ def _fact(plan_id: str, number: int, status: ConnectionStatusCode, connection: i
 def loss_of(number: int) -> bytes:
     """Return the payload of an examinee's loss."""
     return encode(_fact("P001", number, ConnectionStatusCode.DISCONNECTED, 1))
+
+
+async def _pause_attempts(bus: Bus, seconds: float) -> None:
+    """Let the broker deliver to no reconnect watch for so long; 0: deliver again."""
+    until = format_time(time.time() + seconds)
+    subject = f"$JS.API.CONSUMER.PAUSE.{RECONNECT_WATCH.stream}.{RECONNECT_WATCH.name}"
+    answer = json.loads(await bus.request(subject, json.dumps({"pause_until": until}).encode()))
+    assert answer["paused"] is bool(seconds), answer
+
+
+async def _delivered(bus: Bus) -> None:
+    """Wait until the reconnect watch has got everything once."""
+    async with asyncio.timeout(DEADLINE_SECONDS):
+        while any(consumer.pending for consumer in await bus.consumer_states(RECONNECT_WATCH.stream)):  # noqa: ASYNC110
+            await asyncio.sleep(POLL_SECONDS)  # the broker is what is polled
 
 
 async def _processed(log: StatusLog) -> None:

@@ -21,6 +21,10 @@ Figures = dict[str, dict[str, float]]
 """Figures by event, then by role or name of the figure; CPU in µs an event."""
 
 PROFILE_SECONDS = 30.0
+SETTLE_SECONDS = 0.5
+SETTLE_STEPS = 20
+IDLE_SHARE = 0.16
+"""Share of a core that all roles together use while nothing happens, at most."""
 POLL_SECONDS = 0.05
 
 ROLES = ("nats-server", "redis-server", "queue-server", "state-manager", "socket-server")
@@ -33,7 +37,8 @@ NO_TIMERS = {"EXAMWIRE_RECONNECT__BACKOFF_SECONDS": "[3600]"}
 class Setup:
     """What is measured: the code in `tree`, with so many examinees, plans, proctors of a plan and state managers.
 
-    Without `tree` it is Socket.IO on Node. `batch`: facts or events in a payload.
+    Without `tree` it is Socket.IO on Node. `batch`: facts or events in a payload. `quick`: of one role, measure only a
+    connect and a loss.
     """
 
     tree: Path | None
@@ -42,6 +47,7 @@ class Setup:
     proctors: int = 1
     plans: int = 1
     managers: int = 1
+    quick: bool = False
 
     @property
     def plan_ids(self) -> list[str]:
@@ -70,6 +76,19 @@ class CpuMeter:
     def restart(self) -> None:
         """Begin the next measurement now."""
         self._before = cpu_times(self.fleet.processes())
+
+    async def settled(self) -> None:
+        """Wait until no role works any more: what a round leaves behind, as timers to be set, is in its cost."""
+        previous = self._used()
+        for _ in range(SETTLE_STEPS):
+            await asyncio.sleep(SETTLE_SECONDS)
+            used = self._used()
+            if used - previous < IDLE_SHARE * SETTLE_SECONDS:
+                return
+            previous = used
+
+    def _used(self) -> float:
+        return sum(sum(seconds.values()) for seconds in cpu_times(self.fleet.processes()).values())
 
     def note(self, event: str, count: int) -> None:
         """Note the cost of `count` events since the last call, and begin the next measurement."""
