@@ -109,6 +109,7 @@ class NatsClient(Client):
         self._requests: dict[asyncio.Task[Msg], Exception | None] = {}
         self._ps = self._fallback = FallbackParser(self)
         self._wire: asyncio.WriteTransport | None = None
+        self._will_write = False
         self.handlers: dict[bytes, OnArrival] = {}
         """The handlers of direct subscriptions, by the id in NATS's messages."""
 
@@ -171,22 +172,30 @@ class NatsClient(Client):
 
     def _write(self, wire: asyncio.WriteTransport, commands: bytes) -> None:
         if self._pending:
-            wire.writelines(self._pending)
+            commands = b"".join([*self._pending, commands])
             self._pending, self._pending_data_size = [], 0
         wire.write(commands)
 
-    def _write_or_keep(self, commands: bytes) -> None:
-        """Write commands to the connection; without one they are written to the next."""
-        if self._wire is not None and self.is_connected and not self._wire.is_closing():
-            self._write(self._wire, commands)
-        else:
-            self._pending.append(commands)
-            self._pending_data_size += len(commands)
+    def _write_soon(self, commands: bytes) -> None:
+        """Write commands together with all others of this round of the event loop; without a connection, to the next.
+
+        uvloop makes a system call of each write.
+        """
+        self._pending.append(commands)
+        self._pending_data_size += len(commands)
+        if not self._will_write:
+            self._will_write = True
+            asyncio.get_running_loop().call_soon(self._write_pending)
+
+    def _write_pending(self) -> None:
+        self._will_write = False
+        if self._pending and self._wire is not None and self.is_connected and not self._wire.is_closing():
+            self._write(self._wire, b"")
 
     def respond(self, reply: str, payload: bytes) -> None:
         """Publish the answer to a request without waiting."""
         if (publication := command(reply, payload, "", None, self._max_payload)) is not None:
-            self._write_or_keep(publication)
+            self._write_soon(publication)
             self.stats["out_msgs"] += 1
 
     async def publish_copies(self, subject: str, headers: Sequence[bytes]) -> None:
@@ -239,14 +248,14 @@ class NatsClient(Client):
         sid = self._sid
         self._subs[sid] = cast(Subscription, DirectSubscription(subject))
         self.handlers[b"%d" % sid] = handler
-        self._write_or_keep(b"SUB %b  %d\r\n" % (subject.encode(), sid))
+        self._write_soon(b"SUB %b  %d\r\n" % (subject.encode(), sid))
         return int(sid)
 
     def unsubscribe_direct(self, sid: int) -> None:
         """End a direct subscription. Harmless when repeated, or without a connection."""
         self.handlers.pop(b"%d" % sid, None)
         if self._subs.pop(sid, None) is not None and not self.is_closed:
-            self._write_or_keep(b"UNSUB %d\r\n" % sid)
+            self._write_soon(b"UNSUB %d\r\n" % sid)
 
     def hand_over(self, handler: OnArrival, subject: bytes, reply: bytes, data: bytes, block: bytes) -> None:
         """Call the handler of a direct subscription. `block`: the headers as they came."""
