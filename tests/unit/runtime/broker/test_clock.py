@@ -127,6 +127,7 @@ OWN_CLOCK = {
     "actors/web_server/pictures/directory_store.py": "the same",
     "actors/web_server/pictures/incoming.py": "the same",
     "actors/socket_server/status.py": "a message id, which need only be another one each time",
+    "actors/socket_server/handshake/opening.py": "the Date of an HTTP answer, which says when this machine wrote it",
     "actors/runtime/telemetry/spans.py": "spans go by the clocks of their processes, as all tracing does",
     "actors/runtime/telemetry/tracing.py": "the same",
     "actors/runtime/actor/service.py": "since when this process's actors run, and when they failed last",
