@@ -95,7 +95,8 @@ async def _figures(run: LoadRun) -> Figures:
     figures["idle"] = {"KiB a connection": report.kib_per_connection or 0.0}
     figures["rates"] = {
         "connects/s": report.connects_per_second or 0.0,
-        "losses/s": report.losses_per_second_overall or report.losses_per_second or 0.0,
+        "losses/s": report.losses_per_second or 0.0,
+        "losses/s from the end of the sockets on": report.losses_per_second_overall or 0.0,
     }
     figures["latency"] = {**_latency("loss", report.latency), **_latency("recovery", report.recovery_latency)}
     figures["wrong"] = {
