@@ -35,6 +35,7 @@ def _format_second(second: int) -> str:
     return datetime.fromtimestamp(second, UTC).isoformat()[:19]
 
 
+@lru_cache(maxsize=1024)  # a rule asks for the times of a fact several times
 def parse_time(text: str) -> float:
     """Return an RFC 3339 time as seconds since the epoch. Raises `ValueError` when it is no time or has no offset."""
     moment = datetime.fromisoformat(text)

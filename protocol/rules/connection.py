@@ -6,7 +6,6 @@ docs/architecture.md, "A loss, step by step".
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import replace
 
 from protocol.close_codes import CloseCode
 from protocol.messages.facts import (
@@ -247,8 +246,7 @@ def _absence_event(state: ConnectionState, version: int, *, restated: bool | Non
 def _apply_attempt(state: ConnectionState, version: int, fact: ReconnectAttempt) -> Outcome[ConnectionState]:
     if not _is_current_outage(state, fact.loss_version) or fact.attempt <= state.attempt:
         return Outcome(state)
-    trying = replace(
-        state,
+    trying = state.changed(
         attempt=fact.attempt,
         max_attempts=fact.max_attempts,
         next_attempt_at=fact.next_attempt_at,
@@ -257,7 +255,7 @@ def _apply_attempt(state: ConnectionState, version: int, fact: ReconnectAttempt)
     if state.status is ConnectionStatusCode.MIGRATING:
         if fact.attempt == 1:
             return Outcome(trying)  # still on the way to the other server: no event
-        late = replace(trying, status=ConnectionStatusCode.DISCONNECTED).assessed(parse_time(fact.timestamp))
+        late = trying.changed(status=ConnectionStatusCode.DISCONNECTED).assessed(parse_time(fact.timestamp))
         return Outcome(late, (_absence_event(late, version),))
     trying = trying.assessed(parse_time(fact.timestamp))
     event = ExamineeReconnecting(
@@ -274,8 +272,7 @@ def _apply_attempt(state: ConnectionState, version: int, fact: ReconnectAttempt)
 def _apply_exhausted(state: ConnectionState, version: int, fact: ReconnectExhausted) -> Outcome[ConnectionState]:
     if not _is_current_outage(state, fact.loss_version):
         return Outcome(state)
-    refused = replace(
-        state,
+    refused = state.changed(
         status=ConnectionStatusCode.DISCONNECTED,
         exhausted=True,
         reason=LossReason.RECONNECT_LIMIT_EXCEEDED.value,
@@ -296,7 +293,7 @@ def _apply_unstable_timeout(state: ConnectionState, version: int, fact: Unstable
     """Apply that an unstable examinee has stayed connected for long enough."""
     if not (state.live and state.unstable and state.connected_version == fact.connected_version):
         return Outcome(state)
-    stable = replace(state.assessed(parse_time(fact.timestamp)), version=version)
+    stable = state.assessed(parse_time(fact.timestamp)).changed(version=version)
     if stable.unstable:
         return Outcome(state)  # scheduled before a late fact was known; another one is on its way
     event = ExamineeUnstable(
@@ -338,7 +335,7 @@ def _apply_restate(state: ConnectionState, version: int, fact: Restate) -> Outco
         )
     else:
         event = _absence_event(state, version, restated=True)
-    return Outcome(replace(state, version=version), (event,), tuple(_effects_of(state, version)))
+    return Outcome(state.changed(version=version), (event,), tuple(_effects_of(state, version)))
 
 
 def _effects_of(state: ConnectionState, version: int) -> Iterator[Effect]:

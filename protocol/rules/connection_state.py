@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 from protocol.close_codes import CloseCode
@@ -168,7 +168,7 @@ class ConnectionState(StoredState):
         if len(outages) > MOST_OUTAGES:
             first, second, *others = outages
             outages = (Outage(second.ended, first.seconds + second.seconds), *others)
-        return replace(self, outages=outages)
+        return self.changed(outages=outages)
 
     def assessed(self, now: float) -> ConnectionState:
         """Return the state with `unstable` as it is at `now`, without the outages that are too old to count."""
@@ -178,7 +178,7 @@ class ConnectionState(StoredState):
         away_share = share if unstable else None
         if (recent, unstable, away_share) == (self.outages, self.unstable, self.away_share):
             return self  # as at almost every loss: a copy costs more than the rest of the rule
-        return replace(self, outages=recent, unstable=unstable, away_share=away_share)
+        return self.changed(outages=recent, unstable=unstable, away_share=away_share)
 
     def share_away(self, now: float) -> float:
         """Return for which share of the window until `now` the examinee was away, as far as it counts."""
