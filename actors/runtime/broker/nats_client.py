@@ -12,6 +12,7 @@ import logging
 import math
 import re
 from collections.abc import Coroutine, Mapping, Sequence
+from functools import partial
 from typing import Any, TypeVar, cast
 
 import nats.errors
@@ -22,7 +23,6 @@ from nats.aio.subscription import Subscription
 
 from actors.runtime.broker.refusals import Refusals
 from actors.runtime.broker.wire import Arrival, FallbackParser, Intake, OnArrival, Publication, command
-from protocol.errors import NotPermitted
 
 log = logging.getLogger("examwire.bus")
 
@@ -129,11 +129,7 @@ class NatsClient(Client):
         asking = asyncio.ensure_future(super().request(subject, payload, timeout, old_style, headers))
         asking.add_done_callback(retrieve_exception)
         self._requests[asking] = None
-
-        def refuse(refusal: NotPermitted) -> None:
-            self._fail_request(asking, refusal)
-
-        with self.refusals.watch(subject, refuse):
+        with self.refusals.watch(subject, partial(self._fail_request, asking)):
             try:
                 return await asking
             except asyncio.CancelledError:
@@ -142,6 +138,7 @@ class NatsClient(Client):
                 raise
             finally:
                 del self._requests[asking]
+                del asking  # else the traceback of its error and this frame keep one another
 
     # -- publishing ----------------------------------------------------------------------------------
 

@@ -22,6 +22,7 @@ import uvloop
 from uvicorn.protocols.http.h11_impl import RequestResponseCycle
 from websockets.server import ServerProtocol
 
+from actors.runtime.broker.connection import Bus
 from actors.runtime.config.settings import Settings
 from actors.runtime.http.connections import HttpProtocol
 from actors.sessions.frames.library import LibraryConnection
@@ -31,6 +32,7 @@ from actors.sessions.websocket import WebSocketConnection
 from actors.socket_server.handshake.request_head import HandshakeProtocol
 from actors.web_server.server import WebServer
 from protocol.close_codes import CloseCode
+from protocol.errors import NoResponders
 from protocol.messages.frames import EnterMobileSync, Heartbeat
 from protocol.messages.session_messages import SessionClose
 from tests.integration.support.settings import changed
@@ -234,3 +236,19 @@ def test_nor_does_one_over_tls(own_settings: Settings, tmp_path: Path) -> None:
     files = {"socket.certificate_file": certificates.certificate, "socket.key_file": certificates.key}
     trust = ssl.create_default_context(cafile=str(certificates.ca))
     assert uvloop.run(all_left_overs(changed(own_settings, files), trust)) == {}
+
+
+async def test_nor_does_a_request_that_nobody_answers(bus: Bus) -> None:
+    gc.collect()
+    gc.disable()
+    try:
+        for _ in range(TIMES):
+            with suppress(NoResponders):
+                await bus.request("nobody.here", b"")
+        gc.set_debug(gc.DEBUG_SAVEALL)
+        gc.collect()
+        assert ours(gc.garbage) == {}
+    finally:
+        gc.set_debug(0)
+        gc.garbage.clear()
+        gc.enable()
