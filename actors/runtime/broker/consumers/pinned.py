@@ -199,6 +199,7 @@ class PinnedConsumer(OrderedConsumer):
         self._due_again.clear()
         self._come_again.clear()
         self._buffer.clear()
+        self._settled_before.clear()
         self._checked.set()
 
     async def _check_pin(self) -> None:
