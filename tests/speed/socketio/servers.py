@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import atexit
 import json
 import os
 import shutil
@@ -40,6 +41,7 @@ class SocketIoServers:
 def installed() -> Path:
     """Install the packages into a temporary directory, once for each process. Needs `npm` and its registry."""
     directory = Path(tempfile.mkdtemp(prefix="examwire-socketio-"))
+    atexit.register(shutil.rmtree, directory, ignore_errors=True)
     for name in ("package.json", "server.js"):
         shutil.copy(SOURCES / name, directory)
     command = ["npm", "install", "--no-package-lock", "--no-audit", "--no-fund", "--silent"]
