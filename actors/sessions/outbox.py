@@ -23,8 +23,8 @@ from protocol.messages.plan_facts import PlanFact
 ROUND = 2048
 """At most so many facts are published together."""
 
-ROUNDS_PER_SECOND = 250
-ROUNDS_AT_ONCE = 20
+ROUNDS_PER_SECOND = 100
+ROUNDS_AT_ONCE = 10
 
 
 class _Waiting(NamedTuple):
