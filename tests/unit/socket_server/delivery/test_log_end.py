@@ -39,13 +39,16 @@ async def test_a_version_a_little_ahead_is_passed_on_before_the_broker_is_asked(
     assert await end.has_reached(version_of(KNOWN, 0))
     assert not await end.has_reached(version_of(KNOWN + NEAR + 1, 0))
     assert bus.asked == 2
-    bus.last += 1
+    bus.last += NEAR
     assert await end.has_reached(version_of(KNOWN + 1, 0))
+    await end.look_again()
+    assert bus.asked == 2, "a lone event costs no request"
+    assert await end.has_reached(version_of(KNOWN + NEAR, 0))
     assert bus.asked == 2, "the proctors need not wait for the answer"
     await end.look_again()
     await end.look_again()
     assert bus.asked == 3
-    assert not await end.has_reached(version_of(KNOWN + 1 + NEAR + 1, 0)), "what is ahead is counted from the answer"
+    assert not await end.has_reached(version_of(KNOWN + NEAR + NEAR + 1, 0)), "what is ahead is counted from the answer"
 
 
 async def test_after_a_new_connection_the_broker_is_asked_first() -> None:
