@@ -147,13 +147,8 @@ class StateManager(Actor):
             await self._retry.run(self._guard.confirm)
             deliveries = await self._partitions.ours(deliveries)  # of a broker that has the same log
         deliveries = await self._guard.valid(deliveries)
-        reach = asyncio.create_task(
-            self._retry.run(lambda: self._guard.reach(deliveries)), name=f"{self.address}:reach"
-        )
-        try:
-            batch.facts = await self._order_of_work.process(deliveries, reach)
-        finally:
-            reach.cancel()
+        self._guard.owe(deliveries)
+        batch.facts = await self._order_of_work.process(deliveries, lambda: self._retry.run(self._guard.reach))
         self._floor_wanted.set()
 
     def count_of(self, message: Any) -> int:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Coroutine, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -48,6 +48,9 @@ class Ownership(Protocol):
 
     async def leave(self, delivery: Delivery, reason: str) -> None:
         """Leave a message to a newer state manager; it comes again later."""
+
+
+Reach = Callable[[], Awaitable[None]]
 
 
 class Spawn(Protocol):
@@ -141,13 +144,13 @@ class OrderOfWork:
         self._limits = limits
         self._unconfirmed = asyncio.Semaphore(self._limits.unconfirmed_portions)
         self._last_confirmed: asyncio.Future[None] | None = None
-        self._reach: asyncio.Task[None] | None = None
+        self._reach: Reach | None = None
 
-    async def process(self, deliveries: Sequence[Delivery], reach: asyncio.Task[None] | None = None) -> int:
+    async def process(self, deliveries: Sequence[Delivery], reach: Reach | None = None) -> int:
         """Work off a batch and return the number of its facts, when everything that follows is on its way.
 
-        Nothing is written to Redis before `reach` is done, which notes there how far the log is; records are read
-        meanwhile. Raises what it raises.
+        `reach` notes in Redis how far the log is. A write of records does so first, in its own round trip
+        (`LogMark.owe`); `reach` is for everything else, and raises why Redis cannot be told.
 
         While Redis is busy with one portion the next is decided; portions are published in order. Two portions about
         the same examinee are never worked on together, so that facts are applied in order.
@@ -217,7 +220,6 @@ class OrderOfWork:
             while updates.records:
                 stored = await self._decider.read(updates)
                 outcomes = await self._decider.decide(updates, stored, decision)
-                await self._reached()
                 updates = await self._decider.write(updates, stored, outcomes, decision)
             await self._reached()
             await self._checks.check(facts, decision)
@@ -229,7 +231,7 @@ class OrderOfWork:
 
     async def _reached(self) -> None:
         if self._reach is not None:
-            await self._reach
+            await self._reach()
 
     async def _rewrite(self, decision: Decision) -> None:
         """Write records that cannot be read anew from the log."""

@@ -70,13 +70,39 @@ class LogMark:
 
     Example::
 
-        await store.log_mark.reach(delivery.sequence, delivery.stored_at)
+        store.log_mark.owe(KnownLog(delivery.sequence, delivery.stored_at))
+        await store.save(records)  # notes it first
         (await store.log_mark.read()).reached
     """
 
     def __init__(self, redis: Any, run: Callable[[Awaitable[Any]], Awaitable[Any]]) -> None:
         self._redis = redis
         self._run = run
+        self._owed: KnownLog | None = None
+        self.noted = KnownLog()
+        """The newest message that was noted as `owe` says."""
+
+    def owe(self, known: KnownLog) -> None:
+        """Have a message noted before the next `StateStore.save` writes anything, in the same round trip."""
+        self._owed = known
+
+    def add_to(self, pipe: Any) -> KnownLog | None:
+        """Add what is to be noted to a pipeline, whose commands are done in order; return it for `was_noted`."""
+        if self._owed is not None:
+            pipe.eval(_REACH, 1, keys.LOG, self._owed.reached, f"{self._owed.time:.6f}")
+        return self._owed
+
+    def was_noted(self, owed: KnownLog) -> None:
+        """Remember that this is noted."""
+        self.noted = self.noted.or_newer(owed)
+        if self._owed is owed:
+            self._owed = None
+
+    async def settle(self) -> None:
+        """Note what no write has noted yet."""
+        if (owed := self._owed) is not None:
+            await self.reach(owed.reached, owed.time)
+            self.was_noted(owed)
 
     async def reach(self, sequence: int, stored_at: float) -> None:
         """Note that the log has a message, before it has any effect on Redis."""

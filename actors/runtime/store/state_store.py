@@ -124,7 +124,7 @@ class StateStore:
         index: Index | None = None,
         unread: Mapping[str, int] | None = None,
     ) -> Saved:
-        """Write records in one round trip.
+        """Write records in one round trip, after the message of the log that `log_mark` owes.
 
         Additions to the index are written before the records and removals after them, so that the index never misses
         an existing record.
@@ -134,6 +134,9 @@ class StateStore:
         the mark is not valid: what was written stays, and nothing may follow from it.
         """
         pipe = self._redis.pipeline(transaction=False)
+        if self._connections.is_cluster:
+            await self.log_mark.settle()  # other nodes need not be quicker
+        owed = self.log_mark.add_to(pipe)
         added_keys = _add_to_index(pipe, index) if index is not None else []
         record_groups = self._places.groups([record.key for record in records], WRITES_A_SCRIPT)
         _write_groups(
@@ -144,12 +147,16 @@ class StateStore:
         _write_groups(pipe, scripts.SET_IF_NEWER, socket_groups, arguments)
         removed_keys = _remove_from_index(pipe, index) if index is not None else []
         compared = self._compare(pipe, unread) if unread else []
-        if not len(pipe):
+        if len(pipe) == (owed is not None):
             return Saved([], [])
         if unread is None:
             answers = await self._run(pipe.execute(raise_on_error=False))
         else:
             answers = await self.mark.execute(pipe, [*(record.key for record in records), *unread])
+        if owed is not None:
+            _raise_damage([keys.LOG], answers[:1])
+            self.log_mark.was_noted(owed)
+            answers = answers[1:]
         changed = _changed(compared, answers[len(answers) - len(compared) :])
         answers = answers[: len(answers) - len(compared)]
         begin, end = len(added_keys), len(answers) - len(removed_keys)

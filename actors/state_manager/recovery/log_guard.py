@@ -60,7 +60,7 @@ class LogGuard:
         guard = LogGuard(bus, store, status, "state-manager.sm1")
         await guard.confirm()  # returns when the log may be followed
         deliveries = await guard.valid(deliveries)
-        await guard.reach(deliveries)  # before they have any effect
+        guard.owe(deliveries)  # before they have any effect
     """
 
     def __init__(self, bus: Bus, store: StateStore, status: StatusLog, name: str) -> None:
@@ -90,13 +90,16 @@ class LogGuard:
         self._end = state
         return self.doubtful
 
-    async def reach(self, deliveries: Sequence[Delivery]) -> None:
-        """Note the newest of these messages in Redis."""
+    def owe(self, deliveries: Sequence[Delivery]) -> None:
+        """Have the newest of these messages noted in Redis, in the round trip of the next write and before it."""
         newest = max(deliveries, key=lambda delivery: delivery.sequence, default=None)
+        self._known = self._known.or_newer(self._store.log_mark.noted)
         if newest is not None and newest.sequence > self._known.reached:
-            known = KnownLog(newest.sequence, newest.stored_at)
-            await self._store.log_mark.reach(known.reached, known.time)
-            self._known = self._known.or_newer(known)
+            self._store.log_mark.owe(KnownLog(newest.sequence, newest.stored_at))
+
+    async def reach(self) -> None:
+        """Note in Redis what is owed, if no write has done so."""
+        await self._store.log_mark.settle()
 
     async def valid(self, deliveries: Sequence[Delivery]) -> list[Delivery]:
         """Return the deliveries that are in the log. Those that were moved behind a gap come again from there."""
@@ -123,7 +126,7 @@ class LogGuard:
         """Compare the log, and mend it if that is for this manager to do. Return whether it may be followed now."""
         state = await self._bus.stream_state(STATUS.name)
         stored = await self._store.log_mark.read()
-        known = stored.or_newer(self._known)
+        known = stored.or_newer(self._known).or_newer(self._store.log_mark.noted)
         installation = await self._installation()
         foreign = stored.is_of_another_installation(state.created, installation)
         FOREIGN_REDIS.set(foreign)

@@ -5,9 +5,12 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 
 import pytest
+from redis.asyncio import Redis
 
 from actors.runtime.broker.connection import Bus, Outgoing
 from actors.runtime.broker.consumers.consumer import Delivery, PullConsumer
+from actors.runtime.config.settings import Settings
+from actors.runtime.store.log_mark import KnownLog
 from actors.runtime.store.state_store import StateStore
 from cli.local.engines import NatsServer, RedisServer
 from protocol.broker.streams import STATUS, ConsumerSpec
@@ -70,6 +73,34 @@ async def test_the_store_compares_what_was_not_read_after_it_has_written(store: 
     await store.raw_delete([keys.STATE])
     with pytest.raises(StateLost):
         await store.save([RecordWrite("a", 2, {"rev": "3"})], unread={})
+
+
+async def test_a_write_first_notes_how_far_the_log_is(store: StateStore, settings: Settings) -> None:
+    store.log_mark.owe(KnownLog(7, 1.5))
+    await store.save([])
+    assert (await store.log_mark.read()).reached == 0, "there was nothing to write"
+    async with Redis.from_url(settings.redis_url, decode_responses=True) as redis:
+        async with redis.monitor() as monitor:
+            saved = await store.save([RecordWrite("r", 0, {"rev": "1"})], unread={})
+            commands: list[str] = []
+            while not any(command.startswith("HSET r ") for command in commands):
+                commands.append((await monitor.next_command())["command"])
+        assert saved.records == [True]
+        assert any(command.startswith(f"HSET {keys.LOG} reached 7") for command in commands)
+        assert await store.log_mark.read() == store.log_mark.noted == KnownLog(7, 1.5)
+
+        await redis.delete(keys.LOG)
+        await store.save([RecordWrite("r", 1, {"rev": "2"})])
+        assert (await store.log_mark.read()).reached == 0, "once is enough"
+
+        await redis.sadd(keys.LOG, "of the wrong type")
+        store.log_mark.owe(KnownLog(8, 2.5))
+        with pytest.raises(StateDamaged):
+            await store.save([RecordWrite("r", 2, {"rev": "3"})])
+        assert store.log_mark.noted == KnownLog(7, 1.5)
+        await redis.delete(keys.LOG)
+        await store.log_mark.settle()
+        assert (await store.log_mark.read()).reached == 8, "it is owed until it is noted"
 
 
 async def test_a_touch_changes_live_records_that_are_not_newer_and_skips_damaged_ones(store: StateStore) -> None:

@@ -17,7 +17,7 @@ from actors.state_manager.connect_checks import ConnectChecks
 from actors.state_manager.decisions import Decider
 from actors.state_manager.effects import EffectPublisher
 from actors.state_manager.engine_retry import EngineRetry
-from actors.state_manager.order_of_work import Limits, OrderOfWork, Parts
+from actors.state_manager.order_of_work import Limits, OrderOfWork, Parts, Reach
 from actors.state_manager.recovery.purge import PlanPurge
 from actors.state_manager.recovery.repair import StateRepair
 from actors.state_manager.recovery.restoration import Repair
@@ -76,8 +76,7 @@ class Manager:
         self._broker, self._store = broker, store
         self._limits = limits or Limits()
         self.batches: list[Batch] = []
-        self.reach: asyncio.Task[None] | None = None
-        """What is to be done before a batch has any effect on Redis."""
+        self.reach: Reach | None = None
         self._boot()
 
     def _boot(self) -> None:
