@@ -43,9 +43,8 @@ NEW_FIELD = (
     ),
     Change(
         "actors/sessions/examinee_session.py",
-        "            again=again,\n",
-        "            again=again,\n"
-        '            network="wired" if status is ConnectionStatusCode.CONNECTED else None,\n',
+        '            "again": again,\n',
+        '            "again": again,\n            "network": "wired" if connected else None,\n',
     ),
     Change(
         "protocol/rules/connection_state.py",
@@ -110,14 +109,18 @@ NEW_TYPE = (
         "protocol/rules/connection.py",
         "        case Enrol():\n",
         "        case BrowserChecked():\n"
-        "            checked = replace(state, checks=state.checks + 1, version=version)\n"
+        "            checked = state.changed(checks=state.checks + 1, version=version)\n"
         "            event = ExamineeChecked(\n"
         "                **checked.about(), checks=checked.checks, timestamp=fact.timestamp, version=version\n"
         "            )\n"
         "            return Outcome(checked, (event,))\n"
         "        case Enrol():\n",
     ),
-    Change("actors/sessions/examinee_session.py", "    ClientInfo,\n", "    BrowserChecked,\n    ClientInfo,\n"),
+    Change(
+        "actors/sessions/examinee_session.py",
+        "    ConnectionStatus,\n",
+        "    BrowserChecked,\n    ConnectionStatus,\n",
+    ),
     Change(
         "actors/sessions/examinee_session.py",
         "            self._announced = True\n",
