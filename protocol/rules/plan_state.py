@@ -104,12 +104,13 @@ class PlanState(StoredState):
         """Return where an examinee is in the exam at `now` (seconds since the epoch)."""
         if self.closed:
             return Phase.OVER
-        start, end = self.start_of(examinee_id), self.end_of(examinee_id)
+        own = self.own(examinee_id)  # searched once: asked for at each connect
+        end = self._end_with(own)
         if end is not None and now >= parse_time(end) + self.grace_seconds:
             return Phase.OVER
-        own_start = self.own(examinee_id).starts_at
-        if own_start is not None:
-            return Phase.BEFORE if now < parse_time(own_start) else Phase.RUNNING
+        if own.starts_at is not None:
+            return Phase.BEFORE if now < parse_time(own.starts_at) else Phase.RUNNING
+        start = self.starts_at
         if self.status is PlanStatusCode.SCHEDULED and (start is None or now < parse_time(start)):
             return Phase.BEFORE
         return Phase.RUNNING
