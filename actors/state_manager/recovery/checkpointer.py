@@ -46,6 +46,8 @@ from protocol.times import format_time, parse_time
 log = logging.getLogger("examwire.checkpoints")
 
 LOOK_SECONDS = 1.0
+FIRST_SECONDS = 5.0
+"""A state manager that has just started has more urgent work."""
 LASTING_SECONDS = 60.0
 MESSAGES_PER_YIELD, KEYS_PER_YIELD = 100, 1000
 REST = 2.0
@@ -111,8 +113,8 @@ class Checkpointer:
         self._extent = extent
 
     async def run(self) -> None:
-        """Write checkpoints when they are due, until cancelled. At first there is more urgent work."""
-        await asyncio.sleep(self._settings.seconds)
+        """Write checkpoints when they are due, until cancelled."""
+        await asyncio.sleep(min(FIRST_SECONDS, self._settings.seconds))
         while True:
             try:
                 await self.write_due()
