@@ -179,8 +179,10 @@ class Manager:
         return self.begin(work).finish()
 
     def repair_at_once(self) -> Repair:
-        """Look at Redis while nothing happens, and repair it."""
+        """Look at Redis while nothing happens, and repair it. One process never repairs twice at the same time."""
         self._store.fail_next = 0
+        if self.repair.progress is not None:
+            return Repair("whole")
         return self.run(self.repair.restore_state())
 
     def crash(self, *, arrives: bool = True) -> None:
