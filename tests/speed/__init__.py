@@ -26,7 +26,8 @@ The parts:
 
 - `state-manager`: engines, queue server, state manager. `connect` and `loss` are of examinees whom the manager has not
   met, `reconnect` and `loss again` of those whom it has. Each loss is followed by a `reconnect_attempt`, a fact of its
-  own, which is measured apart: `attempt after loss`.
+  own, which is measured apart: `attempt after loss`. The manager's first checkpoint, 5 s after its start, falls into
+  one of these: compare medians of several pairs.
 - `socket-server`: engines, queue server, socket server; the driver stands in for the state manager. `connect`: from the
   handshake to the published CONNECTED. `state`: a `session_state` passed on. `event`: an event passed on to the
   proctors. `loss`: from the end of the socket to the published DISCONNECTED. `idle`: KiB of RSS a connection; `idle
